@@ -1,0 +1,1 @@
+"""Opencode 1.x (https://opencode.ai)."""

@@ -1,0 +1,95 @@
+"""A provider and a model as rows of data: all the rest of the program knows about either.
+
+The invariant: nothing outside this package asks which provider it is talking to; it asks the
+row for the fact it needs.
+"""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+StreamUsage: TypeAlias = Literal["ask", "always", "never"]
+ProviderSource: TypeAlias = Literal["builtin", "catalogue", "config", "agent", "local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRow:
+    """Where a provider is reached and how; serialisable with `dataclasses.asdict`.
+
+    Attributes:
+        id: the id Opencode and the catalogue use (`anthropic`).
+        base_url: the address with its version path, variables already filled in
+            (`https://api.anthropic.com/v1`); `None` where the catalogue has none.
+        npm: the AI SDK package Opencode speaks to it with, `None` where unknown.
+        env: the environment variables that usually hold its key, and other settings.
+        secret_env: those of `env` that hold a secret LLM key, to be hidden from the agent.
+        keyless: it can be used without any key.
+        auth_header: send the key in this header instead of where the client put it.
+        headers: extra headers to add towards the provider.
+        stream_usage: whether a streaming OpenAI-chat request is asked for its usage.
+        subscription: the remembered answer for a stored sign-in (`direct` or `key`).
+        wire: the wire format of a user-added server, `None` where the path tells.
+        missing_variables: `${VARS}` in the catalogue's address that nobody has filled in.
+        why_not: why this provider does not work through the gateway, `None` if it does.
+    """
+
+    id: str
+    name: str
+    base_url: str | None
+    npm: str | None = None
+    env: tuple[str, ...] = ()
+    secret_env: tuple[str, ...] = ()
+    doc_url: str | None = None
+    keyless: bool = False
+    auth_header: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    stream_usage: StreamUsage = "ask"
+    subscription: Literal["direct", "key"] | None = None
+    wire: str | None = None
+    source: ProviderSource = "catalogue"
+    missing_variables: tuple[str, ...] = ()
+    why_not: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPrice:
+    """Catalogue prices in USD per million tokens; `None` is unknown, 0 is free."""
+
+    input: Decimal | None = None
+    output: Decimal | None = None
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    input_audio: Decimal | None = None
+    output_audio: Decimal | None = None
+    tiers: tuple["PriceTier", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceTier:
+    """Prices that replace the base ones for a whole request with more input than the threshold."""
+
+    above_input_tokens: int
+    price: ModelPrice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """One model of one provider. `context_tokens` and `output_tokens` are limits, `None` unknown.
+
+    `raw` is the models.dev entry itself, for what Opencode needs written back.
+    """
+
+    provider_id: str
+    id: str
+    name: str
+    family: str | None = None
+    release_date: str | None = None
+    context_tokens: int | None = None
+    output_tokens: int | None = None
+    tool_call: bool | None = None
+    reasoning: bool | None = None
+    npm: str | None = None
+    status: str | None = None
+    price: ModelPrice | None = None
+    raw: dict[str, object] = field(default_factory=dict)

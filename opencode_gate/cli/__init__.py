@@ -1,0 +1,1 @@
+"""The command line: one module a verb, found by name in `registry`, printed by `render`."""

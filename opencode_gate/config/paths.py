@@ -1,0 +1,102 @@
+"""Every place on disk that `ogate` uses, by platform convention.
+
+`OGATE_HOME` puts everything below one folder. The invariant: folders are made 0700 and nothing
+below them is readable by others.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_gate.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The folders of one user: settings, data (ledger, key index), cache, run folders."""
+
+    config: Path
+    data: Path
+    cache: Path
+    runtime: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The user's settings."""
+        return self.config / "config.toml"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The SQLite ledger."""
+        return self.data / "ledger.db"
+
+    @property
+    def journals(self) -> Path:
+        """Journals of gateway processes, one file each."""
+        return self.data / "journals"
+
+    @property
+    def credentials_index(self) -> Path:
+        """Which keys exist and where; never a key itself."""
+        return self.data / "credentials.json"
+
+    @property
+    def credentials_file(self) -> Path:
+        """The encrypted credential file, for machines without a keyring."""
+        return self.data / "credentials.enc"
+
+    @property
+    def choices_file(self) -> Path:
+        """What was chosen last, per project folder."""
+        return self.data / "choices.json"
+
+    @property
+    def completion_index(self) -> Path:
+        """Values for shell completion, one `kind<TAB>value<TAB>description` a line."""
+        return self.cache / "completion.tsv"
+
+    @property
+    def catalogue(self) -> Path:
+        """The refreshed catalogue; the bundled one is used while it is absent."""
+        return self.cache / "catalogue.zip"
+
+    @property
+    def private_agent(self) -> Path:
+        """Where `--install` puts a private copy of Opencode."""
+        return self.data / "opencode"
+
+
+def paths() -> Paths:
+    """The folders in force, from `OGATE_HOME` or the platform."""
+    home = os.environ.get("OGATE_HOME")
+    if home:
+        root = Path(home).expanduser().absolute()
+        return Paths(
+            config=root / "config", data=root / "data", cache=root / "cache", runtime=root / "run"
+        )
+    import platformdirs
+
+    dirs = platformdirs.PlatformDirs("ogate", appauthor=False)
+    return Paths(
+        config=Path(dirs.user_config_dir),
+        data=Path(dirs.user_data_dir),
+        cache=Path(dirs.user_cache_dir),
+        runtime=Path(dirs.user_cache_dir) / "run",
+    )
+
+
+def private_folder(folder: Path) -> Path:
+    """`folder`, made if need be, open to its owner alone.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable",
+            f"cannot make {folder}: {error.strerror}",
+            hint="set OGATE_HOME to a folder you can write",
+        ) from error
+    return folder

@@ -1,0 +1,1 @@
+"""The vocabulary of the project, on the standard library alone."""

@@ -1,0 +1,123 @@
+"""The one family of errors a user is meant to read.
+
+The idea: an error has a code that the documentation lists, a sentence that says what happened,
+details that say where `ogate` looked, and a hint that says what to do next. A class exists
+only where a caller decides differently (the exit status, the HTTP status). Anything that is
+not a `GateError` is a bug.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+CODES: dict[str, str] = {
+    "usage": "The command line does not make sense.",
+    "bad-config": "A configuration file cannot be read or has a wrong key or value.",
+    "no-terminal": "A choice is missing and there is no terminal to ask on.",
+    "unknown-provider": "No provider of that name is known.",
+    "unknown-model": "The provider has no model of that name.",
+    "missing-credential": "No key for the provider was found anywhere ogate looks.",
+    "no-keyring": "This machine has no usable OS keyring.",
+    "keyring-locked": "The OS keyring is locked and nobody can be asked to unlock it.",
+    "bad-credential": "The key does not have the shape of a key, or the provider refused it.",
+    "gateway-failed": "The gateway process could not start or did not stay up.",
+    "ledger-corrupt": "The ledger database is damaged.",
+    "ledger-newer": "The ledger was written by a newer ogate.",
+    "ledger-unwritable": "The ledger cannot be opened for writing.",
+    "agent-missing": "Opencode is not installed.",
+    "agent-unusable": "Opencode was found but cannot be executed or is not supported.",
+    "folder-unwritable": "A folder ogate needs cannot be written.",
+    "unauthorized": "The request carries no valid launch token.",
+    "no-route": "The path belongs to no routed provider.",
+    "bad-body": "The request body is not understood.",
+    "request-loop": "The same request came back too often within seconds.",
+    "upstream-unreachable": "The provider could not be reached.",
+    "upstream-timeout": "The provider did not answer in time.",
+    "upstream-protocol": "The provider's answer is not what the request asked for.",
+    "no-such-session": "No session of that id is in the ledger.",
+}
+"""Every code an error can carry, and what it means; the reference page is made from this table."""
+
+
+class GateError(Exception):
+    """What a user is told, with what to do next."""
+
+    exit_code: ClassVar[int] = 125
+    http_status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "gateway_error"
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(
+        self, code: str, message: str, *, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        if code not in CODES:
+            raise ValueError(f"error code {code!r} is not in core.errors.CODES")
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.details = tuple(details)
+
+
+class CheckFailed(GateError):
+    """A check the user asked for did not pass."""
+
+    exit_code = 1
+
+
+class UsageError(GateError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(GateError):
+    """A configuration file or value is wrong."""
+
+    exit_code = 3
+
+
+class CredentialError(GateError):
+    """A key is missing, wrong, or cannot be reached."""
+
+    exit_code = 4
+
+
+class GatewayError(GateError):
+    """The gateway process did not start or stay up."""
+
+    exit_code = 5
+
+
+class LedgerError(GateError):
+    """The ledger cannot be used."""
+
+    exit_code = 6
+
+
+class PolicyDenied(GateError):
+    """A rule says no. `http_status` is set per denial."""
+
+    exit_code = 7
+    http_status = 403
+    error_type = "permission_error"
+
+
+class UpstreamError(GateError):
+    """A provider could not be reached or answered nonsense."""
+
+    exit_code = 8
+    http_status = 502
+    error_type = "upstream_error"
+    is_retryable = True
+
+
+class AgentMissing(GateError):
+    """The coding agent is not installed."""
+
+    exit_code = 127
+
+
+class AgentUnusable(GateError):
+    """The coding agent cannot be executed, or its version is refused."""
+
+    exit_code = 126

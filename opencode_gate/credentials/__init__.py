@@ -1,0 +1,1 @@
+"""Where secrets live: OS keyring, encrypted file, environment. The index beside them holds none."""

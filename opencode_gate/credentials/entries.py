@@ -1,0 +1,28 @@
+"""What is known about a key without the key."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+CredentialStoreName: TypeAlias = Literal["keyring", "file", "env"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialEntry:
+    """One named key of one provider, as the index lists it.
+
+    Attributes:
+        store: where the secret lies; `env` means the variable `variable` is read at launch.
+        last_four: the last four characters, for display.
+        is_default: used when no `--key` is given.
+    """
+
+    provider_id: str
+    name: str
+    store: CredentialStoreName
+    variable: str | None = None
+    last_four: str | None = None
+    is_default: bool = False
+    added_at_us: int
+    last_used_at_us: int | None = None
+    last_tested_at_us: int | None = None
+    last_test_result: str | None = None

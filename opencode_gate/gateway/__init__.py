@@ -1,0 +1,1 @@
+"""The ASGI application and its pipeline: one request in, one row behind."""

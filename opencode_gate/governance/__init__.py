@@ -1,0 +1,1 @@
+"""Who may do what: pure decisions, with clock and facts handed in."""

@@ -1,0 +1,1 @@
+"""What happened: a journal per gateway process, folded into one database."""

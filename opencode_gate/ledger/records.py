@@ -1,0 +1,101 @@
+"""The rows of the ledger as values: a session, an exchange, a conversation.
+
+Times are UTC microseconds, money is integer nano-dollars, ids are ULIDs (conversations keep
+the agent's own id). `None` is unknown and never stands for zero.
+"""
+
+from dataclasses import dataclass, field
+
+from opencode_gate.core.semconv import (
+    ConversationKind,
+    CostQuality,
+    ExchangeStatus,
+    Operation,
+    UsageQuality,
+    WireFormat,
+)
+from opencode_gate.core.usage import TokenUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """One run of an agent, as of its launch; `ended_at_us` and `exit_status` come at its end."""
+
+    id: str
+    user: str
+    agent: str
+    agent_version: str | None
+    directory: str
+    project: str
+    repository: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    time_zone: str = "UTC"
+    started_at_us: int
+    ended_at_us: int | None = None
+    exit_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationRecord:
+    """A thread inside the agent; `id` is the agent's own (`ses_…`)."""
+
+    id: str
+    session_id: str
+    parent_id: str | None = None
+    title: str | None = None
+    kind: ConversationKind = ConversationKind.MAIN
+    agent_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeRecord:
+    """One client request and its answer.
+
+    Attributes:
+        conversation_id: the agent's conversation, `None` where the request named none.
+        kind: what the request was for inside the conversation (a title call belongs to the
+            conversation it names, but is counted apart).
+        provider_name: the routed provider's id.
+        request_model: as the client asked; `response_model` as the provider answered.
+        http_status: what the client received, `None` if nothing was sent.
+        error_type: low-cardinality reason of a failure (`connect`, `http_429`, `no_terminal`).
+        attempts: upstream tries, 0 for a request that was denied.
+        queued_us: from the request's last byte to the first upstream try.
+        time_to_first_chunk_us: from the request's last byte to the first content for the client.
+        raw_usage: the provider's usage object as it came (JSON text).
+        reported_cost_nano_usd: what the provider said it costs, kept beside the priced amount.
+        cost_nano_usd: the amount counted; `None` when unknown.
+        price_source: which book priced it, with its version (`genai-prices 0.2.3`).
+        denial: for `denied`, the error code.
+    """
+
+    id: str
+    session_id: str
+    conversation_id: str | None = None
+    parent_conversation_id: str | None = None
+    kind: ConversationKind = ConversationKind.MAIN
+    operation: Operation
+    wire_format: WireFormat
+    provider_name: str
+    request_model: str | None = None
+    response_model: str | None = None
+    streamed: bool = False
+    status: ExchangeStatus
+    http_status: int | None = None
+    error_type: str | None = None
+    denial: str | None = None
+    attempts: int = 0
+    started_at_us: int
+    queued_us: int | None = None
+    time_to_first_chunk_us: int | None = None
+    duration_us: int | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage_quality: UsageQuality = UsageQuality.UNKNOWN
+    raw_usage: str | None = None
+    reported_cost_nano_usd: int | None = None
+    cost_nano_usd: int | None = None
+    cost_quality: CostQuality = CostQuality.UNKNOWN
+    price_source: str | None = None
+    finish_reason: str | None = None
+    repaired: str | None = None

@@ -1,0 +1,1 @@
+"""Where a request goes: a pure decision over rows of data."""

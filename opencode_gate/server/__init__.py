@@ -1,0 +1,1 @@
+"""The gateway process: started by a launcher, wired together in `compose`, ended by its parent."""
