@@ -1,0 +1,23 @@
+"""Isolation for every test: its own home, no proxies, no keys, no colour."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_LEAKS = ("_API_KEY", "_PROXY", "_proxy", "_TOKEN")
+_PREFIXES = ("OPENCODE_", "OGATE_", "XDG_")
+
+
+@pytest.fixture(autouse=True)
+def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh home below `tmp_path`; nothing of the user's own is read or written."""
+    for name in list(os.environ):
+        if name.endswith(_LEAKS) or name.startswith(_PREFIXES):
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("OGATE_HOME", str(home / "ogate"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    return home
