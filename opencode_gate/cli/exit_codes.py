@@ -24,3 +24,4 @@ class ExitCode(IntEnum):
     AGENT_UNUSABLE = 126
     AGENT_MISSING = 127
     INTERRUPTED = 130
+    BROKEN_PIPE = 141

@@ -1,0 +1,112 @@
+"""The lazy command tree: Typer over the registry's table.
+
+The root group shows the registry's one-liners and imports a command's module only when that
+command is resolved. Help is plain: Rich would double the time of every `--help`.
+"""
+
+import difflib
+import importlib
+import shlex
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+
+from opencode_gate.cli import registry
+from opencode_gate.core.errors import UsageError
+
+_HELP_NAMES = ["-h", "--help"]
+_ABOUT = """\
+Opencode through a gateway of its own: true costs, keys the agent never sees, bytes unchanged.
+
+Without a command: ask what is missing, then start a session (the same as `ogate run`).
+Everything behind `--` goes to Opencode as it is: ogate run -- run "fix the test"
+"""
+
+
+class LazyGroup(TyperGroup):
+    """The root group; its members are stubs with a help line until one is resolved."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> "tuple[str | None, Any, list[str]]":
+        """The real command behind a name, its module imported now."""
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, stub if name is None else load(name), rest
+
+
+class TailCommand(TyperCommand):
+    """A command whose positional arguments belong behind `--`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses a word before `--` and shows the line as it should be.
+
+        Raises:
+            UsageError: there is one.
+        """
+        ctx.allow_extra_args = True
+        typed = list(args)
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            raise _misplaced(typed, rest)
+        return rest
+
+
+def root() -> TyperGroup:
+    """The whole tree, no command module imported."""
+    stubs: dict[str, Any] = {
+        name: TyperCommand(name=name, help=entry.help, rich_markup_mode=None)
+        for name, entry in registry.COMMANDS.items()
+    }
+    return LazyGroup(
+        name="ogate",
+        help=_ABOUT,
+        commands=stubs,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": _HELP_NAMES},
+        epilog="ogate COMMAND --help says more. `ogate --version` prints the version.",
+    )
+
+
+def load(name: str) -> Any:
+    """The command of that name, imported and built for Typer."""
+    entry = registry.COMMANDS[name]
+    found = getattr(importlib.import_module(entry.module), entry.attribute)
+    if isinstance(found, typer.Typer):
+        found.rich_markup_mode = None
+        group = typer.main.get_group(found)
+        group.name, group.help, group.no_args_is_help = name, group.help or entry.help, True
+        return group
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name=name, cls=TailCommand if name == "run" else None)(found)
+    return typer.main.get_command(app)
+
+
+def usage_error(error: TyperException) -> UsageError:
+    """A parser's complaint in our own form, with the help that answers it."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "ogate"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return UsageError("usage", f"`{path}` needs a verb", hint=f"{path} --help")
+    message = error.format_message().rstrip(".")
+    return UsageError("usage", message[:1].lower() + message[1:], hint=f"{path} --help")
+
+
+def _misplaced(typed: list[str], rest: list[str]) -> UsageError:
+    """The refusal of a word before `--`, with the line as it should be."""
+    nearest = difflib.get_close_matches(rest[0], list(registry.COMMANDS), n=1)
+    if rest[0] in registry.COMMANDS:
+        return UsageError(
+            "usage",
+            f"options of `ogate {rest[0]}` come after its name",
+            hint=f"ogate {rest[0]} --help",
+        )
+    options = list(typed)
+    for word in rest:
+        options.remove(word)
+    line = ["ogate", "run", *options, "--", "run", *rest]
+    return UsageError(
+        "usage",
+        f"{rest[0]!r} is not an option of ogate: what Opencode is to get stands behind `--`",
+        hint=shlex.join(line),
+        details=(f"did you mean `ogate {nearest[0]}`?",) if nearest else (),
+    )

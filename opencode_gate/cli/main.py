@@ -1,0 +1,128 @@
+"""The entry point: what is answered at once, how the line is split, what an ending means.
+
+The idea: nothing heavy is imported before it is needed, so `--version` and the completion of
+values never see Typer. The line is split at the first `--` here, because the parser would drop
+it: what is before belongs to `ogate`, what is behind reaches Opencode as it is.
+The invariant: every way to end goes through `main`, which knows exactly one exit status for it.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opencode_gate.cli.exit_codes import ExitCode
+
+_HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line (without the program's name) and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _exit_code().INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return _exit_code().BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the one top handler: whatever arrives here ends the program
+        return _report(error, with_traceback="--debug" in _split(arguments)[0])
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments in (["--version"], ["-V"]):
+        from opencode_gate import __version__
+
+        sys.stdout.write(f"ogate {__version__}\n")
+        return 0
+    if arguments[:1] == ["__complete"]:
+        from opencode_gate.cli import completion_index
+
+        return completion_index.answer(arguments[1:])
+    own, tail = _split(arguments)
+    own = _named([word for word in own if word != "--debug"])
+    if tail is not None and own[0] != "run" and not set(_HELP) & set(own):
+        from opencode_gate.core.errors import UsageError
+
+        raise UsageError(
+            "usage", f"`ogate {own[0]}` takes nothing behind `--`", hint=f"ogate {own[0]} --help"
+        )
+    from opencode_gate.cli import registry
+
+    registry.keep_tail(tail or ())
+    return _invoke(own)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    """What is before the first `--`, and what is behind it (`None` where there is none)."""
+    if "--" not in arguments:
+        return arguments, None
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _named(own: list[str]) -> list[str]:
+    """The line with its command: one that has none, or starts with an option, is for `run`."""
+    if not own or (own[0].startswith("-") and own[0] not in _HELP):
+        return ["run", *own]
+    return own
+
+
+def _invoke(own: list[str]) -> int:
+    """Parses with Typer, runs the command and prints the result it returns."""
+    import typer
+    from typer.exceptions import TyperException
+
+    from opencode_gate.cli import command_group, render
+
+    try:
+        with command_group.root().make_context("ogate", list(own)) as context:
+            outcome = context.command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        return _exit_code().INTERRUPTED
+    except TyperException as error:
+        raise command_group.usage_error(error) from error
+    if isinstance(outcome, render.Result):
+        return render.render(outcome, as_json="--json" in own)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _report(error: Exception, *, with_traceback: bool) -> int:
+    """Says what went wrong on stderr; the traceback only with `--debug`."""
+    from opencode_gate.cli import render
+    from opencode_gate.core.errors import GateError
+
+    if with_traceback:
+        import traceback
+
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    if isinstance(error, GateError):
+        return render.render_error(error)
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    sys.stderr.write(f"error: this is a bug in ogate: {summary}  [bug]\n")
+    if not with_traceback:
+        sys.stderr.write("  hint: run the same line with --debug and report what it prints\n")
+    return _exit_code().BUG
+
+
+def _forget_stdout() -> None:
+    """Points stdout nowhere, so that the interpreter's last flush stays quiet."""
+    import os
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+
+
+def _exit_code() -> "type[ExitCode]":
+    from opencode_gate.cli.exit_codes import ExitCode
+
+    return ExitCode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

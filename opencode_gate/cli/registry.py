@@ -1,0 +1,68 @@
+"""The table of commands: name, where it is, one line of help.
+
+The idea: `ogate --help` prints from this table and a command's module is imported only when
+that command runs. The invariant: every entry resolves; a test resolves them all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One command.
+
+    Attributes:
+        module: the dotted module.
+        attribute: `app`, a `typer.Typer` group of verbs, or `command`, one function.
+        help: one line, shown by `ogate --help` without importing the module.
+        changes_values: running it may change what the shell completes.
+    """
+
+    module: str
+    attribute: Literal["app", "command"]
+    help: str
+    changes_values: bool = False
+
+
+def _group(name: str, summary: str, *, changes_values: bool = False) -> Entry:
+    return Entry(
+        module=f"opencode_gate.cli.commands.{name}",
+        attribute="app",
+        help=summary,
+        changes_values=changes_values,
+    )
+
+
+def _command(name: str, summary: str) -> Entry:
+    return Entry(module=f"opencode_gate.cli.commands.{name}", attribute="command", help=summary)
+
+
+COMMANDS: dict[str, Entry] = {
+    "run": _command("run", "Start Opencode through a gateway of its own"),
+    "keys": _group("keys", "Provider keys in the OS keyring", changes_values=True),
+    "providers": _group("providers", "Built-in providers and your own", changes_values=True),
+    "models": _group("models", "Models you can use now, with prices", changes_values=True),
+    "usage": _command("usage", "What was used and what it cost"),
+    "sessions": _group("sessions", "Runs of Opencode, one summary each"),
+    "doctor": _command("doctor", "What is wrong here, and what mends it"),
+    "config": _group("config", "Settings in config.toml", changes_values=True),
+    "completion": _group("completion", "Completion for your shell"),
+    "alias": _group("alias", "Let plain `opencode` go through ogate"),
+    "uninstall": _command("uninstall", "Remove keys, files and shell lines"),
+}
+"""In the order `--help` shows them."""
+
+_tail: tuple[str, ...] = ()
+
+
+def keep_tail(arguments: Sequence[str]) -> None:
+    """Keeps what stood behind `--` for `run`; called once, before the command."""
+    global _tail
+    _tail = tuple(arguments)
+
+
+def tail_arguments() -> tuple[str, ...]:
+    """The words behind the first `--` of the line, as they were typed."""
+    return _tail
