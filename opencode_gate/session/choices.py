@@ -1,0 +1,85 @@
+"""What was chosen, and the memory of it per project folder.
+
+The invariant: the file is replaced as a whole and readable by its owner alone. It only saves a
+question: a damaged file counts as empty and never stops a start.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from opencode_gate.config.paths import private_folder
+from opencode_gate.core.errors import ConfigError
+
+_VERSION = 1
+_FOLDERS_KEPT = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Where a session starts.
+
+    `model_id` is `None` where Opencode is left the model it used last in the folder, and
+    `small_model_id` where it is left its own way of finding one.
+    """
+
+    provider_id: str
+    model_id: str | None = None
+    small_model_id: str | None = None
+
+
+def remembered(file: Path, folder: Path) -> Choice | None:
+    """What was chosen last in `folder`, `None` if nothing was."""
+    entry = _read(file).get(str(folder.absolute()))
+    if not isinstance(entry, dict) or not isinstance(entry.get("provider_id"), str):
+        return None
+    model_id, small_model_id = entry.get("model_id"), entry.get("small_model_id")
+    return Choice(
+        provider_id=entry["provider_id"],
+        model_id=model_id if isinstance(model_id, str) else None,
+        small_model_id=small_model_id if isinstance(small_model_id, str) else None,
+    )
+
+
+def remember(file: Path, folder: Path, choice: Choice) -> None:
+    """Keeps `choice` for `folder`; of very many folders the longest unused are forgotten.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    folders = _read(file)
+    folders.pop(str(folder.absolute()), None)
+    folders[str(folder.absolute())] = asdict(choice)
+    kept = dict(list(folders.items())[-_FOLDERS_KEPT:])
+    text = json.dumps({"version": _VERSION, "folders": kept}, indent=2) + "\n"
+    try:
+        _replace(file, text)
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable",
+            f"cannot write {file}: {error.strerror}",
+            hint="set OGATE_HOME to a folder you can write",
+        ) from error
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    folders = document.get("folders") if isinstance(document, dict) else None
+    return folders if isinstance(folders, dict) else {}
+
+
+def _replace(file: Path, text: str) -> None:
+    private_folder(file.parent)
+    handle, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
