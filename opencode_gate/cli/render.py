@@ -6,17 +6,21 @@ The invariant: with `--json` stdout carries exactly one document and nothing els
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from opencode_gate.core.errors import GateError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.text import Text as RichText
 
 JSON_VERSION = 1
+_PIPE_WIDTH = 10_000
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,23 @@ class Text:
     style: str = ""
 
 
-Block = Table | Text
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A label and what it says, with an optional rich style for the latter."""
+
+    label: str
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Labelled lines below each other."""
+
+    rows: Sequence[Fact]
+
+
+Block = Table | Text | Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,65 +77,106 @@ class Result:
     blocks: Sequence[Block] = ()
     talk: Sequence[str] = ()
     exit_code: int = 0
-    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 def render(result: Result, *, as_json: bool) -> int:
     """Prints a result and returns its exit status."""
     if as_json:
-        json.dump({"version": JSON_VERSION, **result.data}, sys.stdout, indent=2, default=str)
-        sys.stdout.write("\n")
+        print_document(result.data)
     elif result.blocks:
-        console = stdout_console()
-        for block in result.blocks:
-            print_block(console, block)
+        print_blocks(stdout_console(), result.blocks)
     for line in result.talk:
         talk(line)
     return result.exit_code
 
 
-def print_block(console: "Console", block: Block) -> None:
+def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> None:
+    """One JSON document in the version-1 envelope, on stdout unless told."""
+    out = sys.stdout if stream is None else stream
+    json.dump({"version": JSON_VERSION, **data}, out, indent=2, default=str)
+    out.write("\n")
+
+
+def print_blocks(console: "Console", blocks: Sequence[Block], *, indent: int = 0) -> None:
+    """Draws blocks below each other, all moved right by `indent`."""
+    for block in blocks:
+        print_block(console, block, indent=indent)
+
+
+def print_block(console: "Console", block: Block, *, indent: int = 0) -> None:
     """Draws one block on a console."""
+    from rich.padding import Padding
+
+    drawn: RenderableType
     if isinstance(block, Text):
-        console.print(block.text, style=block.style, markup=False, highlight=False)
-        return
-    import rich.box
+        drawn = _text(block.text, block.style)
+    elif isinstance(block, Facts):
+        drawn = _facts(block)
+    else:
+        drawn = _table(block)
+    console.print(Padding(drawn, (0, 0, 0, indent), expand=False) if indent else drawn)
+
+
+def _facts(facts: Facts) -> "RenderableType":
+    import rich.table
+
+    grid = rich.table.Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for fact in facts.rows:
+        grid.add_row(_text(fact.label, "dim"), _text(fact.text, fact.style))
+    return grid
+
+
+def _table(table: Table) -> "RenderableType":
     import rich.table
 
     drawn = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD,
-        title=block.title,
+        box=None,
+        title=table.title,
         title_justify="left",
-        show_footer=block.footer is not None,
+        show_footer=table.footer is not None,
+        footer_style="bold",
+        header_style="dim",
         pad_edge=False,
+        padding=(0, 3, 0, 0),
     )
-    for index, column in enumerate(block.columns):
+    for index, column in enumerate(table.columns):
         drawn.add_column(
             column.title,
             justify=column.justify,
             no_wrap=not column.wrap,
-            overflow="ellipsis",
-            footer=block.footer[index] if block.footer is not None else "",
+            overflow="fold" if column.wrap else "ellipsis",
+            footer=_text(table.footer[index]) if table.footer is not None else "",
         )
+    for row in table.rows:
+        drawn.add_row(*(_text(cell) for cell in row))
+    return drawn
+
+
+def _text(text: str, style: str = "") -> "RichText":
+    """Text as it is: no markup, and no control characters (a title is written by a model)."""
     from rich.text import Text as RichText
 
-    for row in block.rows:
-        drawn.add_row(*(RichText(cell) for cell in row))
-    console.print(drawn)
+    return RichText(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), style=style)
 
 
 def stdout_console() -> "Console":
     """The console for data: no colour unless it is a terminal and `NO_COLOR` is unset."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, soft_wrap=False)
+    return _console(sys.stdout)
 
 
 def stderr_console() -> "Console":
     """The console for talk."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> "Console":
+    """A console that adapts to a terminal's width and cuts nothing on its way into a pipe."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, soft_wrap=False)
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    return Console(file=stream, highlight=False, width=width)
 
 
 def talk(line: str) -> None:
