@@ -1,0 +1,144 @@
+"""Changes to `config.toml` that keep the user's comments and order.
+
+The invariant: the file is replaced in one step, by a text that has been read back as valid
+settings; it is never half written, never broken by `ogate`, and readable by its owner alone.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.config.settings import Settings, parse_settings
+from opencode_gate.config.toml_shape import KeyPath, dotted
+from opencode_gate.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
+
+ConfigValue = bool | int | float | str | Sequence[str] | Mapping[str, object]
+
+
+def set_values(paths: Paths, values: Mapping[KeyPath, ConfigValue | None]) -> Settings:
+    """Writes values to `config.toml`, making tables as needed; `None` takes a key out.
+
+    Returns:
+        The settings of the file as it now is.
+
+    Raises:
+        ConfigError: the change would make the file invalid, or it cannot be written.
+    """
+
+    def change(document: "TOMLDocument") -> None:
+        for path, value in values.items():
+            if value is None:
+                _take_out(document, path)
+            else:
+                _put_in(document, path, value)
+
+    return edit(paths, change)
+
+
+def edit(paths: Paths, change: Callable[["TOMLDocument"], None]) -> Settings:
+    """Applies `change` to the parsed file, checks the outcome and replaces the file.
+
+    Raises:
+        ConfigError: as `set_values`.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    file = paths.config_file
+    before = current_text(file)
+    parse_settings(before, source=str(file))
+    try:
+        document = tomlkit.parse(before)
+        change(document)
+        after = tomlkit.dumps(document)
+    except TOMLKitError as error:
+        raise ConfigError("bad-config", f"{file} cannot be changed: {error}") from error
+    return replace_text(paths, after)
+
+
+def replace_text(paths: Paths, text: str) -> Settings:
+    """Makes `text` the content of `config.toml`, if it is valid.
+
+    Raises:
+        ConfigError: it is not valid, or the file cannot be written.
+    """
+    settings = parse_settings(text, source="config.toml as it would become")
+    private_folder(paths.config)
+    write_private(Path(os.path.realpath(paths.config_file)), text.encode())
+    return settings
+
+
+def current_text(file: Path) -> str:
+    """The text of a file, empty if there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("bad-config", f"cannot read {file}: {error}") from error
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Replaces `file` in one step by `content`, readable by its owner alone.
+
+    Raises:
+        ConfigError: `folder-unwritable`.
+    """
+    temporary: str | None = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise ConfigError(
+            "folder-unwritable",
+            f"cannot write {file}: {error.strerror}",
+            hint="set OGATE_HOME to a folder you can write",
+        ) from error
+
+
+def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None:
+    import tomlkit
+    from tomlkit.items import Table
+
+    *folders, last = path
+    node = document
+    for depth, key in enumerate(folders):
+        if key not in node:
+            is_last = depth == len(folders) - 1
+            node[key] = tomlkit.table(is_super_table=not is_last)
+        inner = node[key]
+        if not isinstance(inner, Mapping):
+            raise ConfigError("bad-config", f"{dotted(path[: depth + 1])} is not a table")
+        node = inner  # type: ignore[assignment]
+    if isinstance(value, Mapping) and not isinstance(value, Table):
+        table = tomlkit.table()
+        for key, inner_value in value.items():
+            table[key] = inner_value
+        value = table
+    node[last] = value
+
+
+def _take_out(document: "TOMLDocument", path: KeyPath) -> None:
+    node: object = document
+    for key in path[:-1]:
+        if not isinstance(node, Mapping) or key not in node:
+            return
+        node = node[key]
+    if isinstance(node, dict):
+        node.pop(path[-1], None)

@@ -1,0 +1,383 @@
+"""What the user has decided: `config.toml`, over it `OGATE_*` variables, over them flags.
+
+The idea: one tree of frozen dataclasses, read once at the start and handed down; nobody reads
+the file or the environment for a setting anywhere else. The invariant: what was not understood
+is refused with its file, line and key; a typing error never becomes a silent default.
+
+The reference page is made from the `Attributes` of these docstrings.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from opencode_gate.config.paths import Paths
+from opencode_gate.config.toml_shape import (
+    KeyPath,
+    ShapeProblem,
+    dotted,
+    field_types,
+    nearest,
+    read_table,
+    read_text,
+)
+from opencode_gate.core.errors import ConfigError
+
+SummaryForm: TypeAlias = Literal["table", "json", "off"]
+WireName: TypeAlias = Literal["openai-chat", "openai-responses", "anthropic", "gemini"]
+
+_PROVIDER_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+def base_url_problem(url: str) -> str | None:
+    """What is wrong with a provider's base address, or `None`."""
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return f"is not an address: {url!r}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        return f"is an address such as https://host/v1, not {url!r}"
+    if parts.username is not None or parts.password is not None:
+        return "carries a user name or password; a key belongs into `ogate keys add`"
+    if parts.query or parts.fragment:
+        return "has a ? or # part, which a base address cannot have"
+    return None
+
+
+def header_name_problem(name: str) -> str | None:
+    """What is wrong with the name of an HTTP header (RFC 9110 §5.1), or `None`."""
+    return None if _HEADER_NAME.fullmatch(name) else f"is no name for a header: {name!r}"
+
+
+def provider_id_problem(provider_id: str) -> str | None:
+    """What is wrong with a provider's id, which becomes a part of addresses, or `None`."""
+    if _PROVIDER_ID.fullmatch(provider_id):
+        return None
+    return f"is no id: small letters, digits, dot, dash and underscore only, not {provider_id!r}"
+
+
+def header_value_problem(value: str) -> str | None:
+    """What is wrong with the value of an HTTP header, or `None`."""
+    return "has a line break" if any(character in value for character in "\r\n\0") else None
+
+
+def _headers_problem(headers: Mapping[str, str]) -> str | None:
+    problems = (header_name_problem(n) or header_value_problem(v) for n, v in headers.items())
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def variable_name_problem(name: str) -> str | None:
+    """What is wrong with the name of an environment variable, or `None`."""
+    return None if _VARIABLE_NAME.fullmatch(name) else f"is no name for a variable: {name!r}"
+
+
+def _price_key_problem(model: str) -> str | None:
+    provider_id, slash, model_id = model.partition("/")
+    if provider_id and slash and model_id:
+        return None
+    return f'is written [prices."provider/model"], not {model!r}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """How a session is run.
+
+    Attributes:
+        keep_env: leave the provider keys of the environment visible to Opencode.
+        agent_path: the Opencode program to start, instead of the one found on `PATH`.
+        summary: what is printed after a session: `table`, `json` or `off`.
+    """
+
+    keep_env: bool = False
+    agent_path: str | None = None
+    summary: SummaryForm = "table"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogSettings:
+    """Where the list of providers and models comes from.
+
+    Attributes:
+        refresh: fetch the newest catalogue from models.dev in the background, at most daily.
+    """
+
+    refresh: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricingSettings:
+    """What happens where a price is missing.
+
+    Attributes:
+        on_unknown_price: `warn` says so in the summary; `block` refuses the request.
+    """
+
+    on_unknown_price: Literal["warn", "block"] = "warn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """A model of a server you added, as far as you care to describe it.
+
+    Attributes:
+        name: how it is shown; its id otherwise.
+        context: how many tokens fit into it, input and output together.
+        output: how many tokens it may answer with.
+        tool_call: whether it can call tools.
+        reasoning: whether it thinks before it answers.
+    """
+
+    name: str | None = None
+    context: int | None = None
+    output: int | None = None
+    tool_call: bool | None = None
+    reasoning: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """A provider of your own, or what is different about a built-in one.
+
+    Attributes:
+        base_url: the address requests go to, with its version path (`https://host/v1`).
+        wire: the format a server of your own speaks.
+        name: how it is shown.
+        keyless: it needs no key.
+        auth_header: send the key in this header instead of the usual one.
+        headers: more headers to send; `{env:NAME}` in a value is the variable of that name.
+        stream_usage: whether a streamed OpenAI-chat request asks for its token counts: `ask`,
+            `always` (sent unasked) or `never` (asking is refused).
+        subscription: what to do with a sign-in stored in Opencode: `direct` leaves it past the
+            gateway, `key` uses your key through the gateway instead.
+        variables: values for the `${NAMES}` in the catalogue's address.
+        models: the models of a server of your own, by id.
+    """
+
+    base_url: str | None = field(default=None, metadata={"check": base_url_problem})
+    wire: WireName | None = None
+    name: str | None = None
+    keyless: bool | None = None
+    auth_header: str | None = field(default=None, metadata={"check": header_name_problem})
+    headers: Mapping[str, str] = field(
+        default_factory=lambda: _EMPTY, metadata={"check": _headers_problem}
+    )
+    stream_usage: Literal["ask", "always", "never"] | None = None
+    subscription: Literal["direct", "key"] | None = None
+    variables: Mapping[str, str] = field(
+        default_factory=lambda: _EMPTY, metadata={"check_key": variable_name_problem}
+    )
+    models: Mapping[str, ModelSettings] = field(default_factory=lambda: _EMPTY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceSettings:
+    """Your own price of a model, in USD per million tokens; it beats every other source.
+
+    Attributes:
+        input: input that was not cached.
+        output: output, reasoning included unless it has a price of its own.
+        cache_read: input read from the provider's cache; the price of input otherwise.
+        cache_write: input written to the cache; the price of input otherwise.
+        cache_write_1h: input written to the one-hour cache; `cache_write` otherwise.
+        reasoning: reasoning tokens, where they cost something else than output.
+        input_audio: audio input, where it costs something else.
+        output_audio: audio output, where it costs something else.
+    """
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    reasoning: Decimal | None = None
+    input_audio: Decimal | None = None
+    output_audio: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole of `config.toml`.
+
+    Attributes:
+        run: how a session is run.
+        catalog: where the list of providers and models comes from.
+        pricing: what happens where a price is missing.
+        providers: your own providers, and changes to built-in ones, by id.
+        prices: your own prices by `provider/model`; `provider/*` is every model of it.
+    """
+
+    run: RunSettings = field(default_factory=RunSettings)
+    catalog: CatalogSettings = field(default_factory=CatalogSettings)
+    pricing: PricingSettings = field(default_factory=PricingSettings)
+    providers: Mapping[str, ProviderSettings] = field(
+        default_factory=lambda: _EMPTY, metadata={"check_key": provider_id_problem}
+    )
+    prices: Mapping[str, PriceSettings] = field(
+        default_factory=lambda: _EMPTY, metadata={"check_key": _price_key_problem}
+    )
+
+
+ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing")
+"""The sections a variable can set, as `OGATE_<SECTION>_<KEY>`."""
+
+
+def load_settings(
+    paths: Paths, environ: Mapping[str, str], flags: Mapping[str, str] = _EMPTY
+) -> Settings:
+    """The settings in force: the file, over it `OGATE_<SECTION>_<KEY>`, over it `flags`.
+
+    Args:
+        paths: where `config.toml` is; without one, everything has its default.
+        environ: the environment to look for `OGATE_RUN_SUMMARY` and the like in.
+        flags: dotted keys and values as text, as `{"run.summary": "json"}`.
+
+    Raises:
+        ConfigError: `bad-config`, naming file or variable, line, key and the nearest key.
+    """
+    settings = _read_file(paths.config_file)
+    for section in ENVIRONMENT_SECTIONS:
+        prefix = f"OGATE_{section.upper()}_"
+        for name in sorted(name for name in environ if name.startswith(prefix)):
+            key = name[len(prefix) :].lower()
+            settings = _with_text(settings, (section, key), environ[name], where=name)
+    for flag, text in flags.items():
+        settings = _with_text(settings, key_path(flag), text, where=flag)
+    return settings
+
+
+def parse_settings(text: str, *, source: str) -> Settings:
+    """Settings from the text of a file; `source` names it in errors.
+
+    Raises:
+        ConfigError: `bad-config`.
+    """
+    try:
+        tables = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            "bad-config",
+            f"{source} is not TOML: {error}",
+            hint="ogate config edit",
+        ) from error
+    try:
+        return read_table(Settings, tables)
+    except ShapeProblem as problem:
+        line = line_of(text, problem.path)
+        place = f"{source}, line {line}" if line is not None else source
+        raise ConfigError(
+            "bad-config",
+            f"{place}: {dotted(problem.path)} {problem.text}",
+            hint=problem.hint if problem.hint is not None else "ogate config edit",
+        ) from problem
+
+
+def key_path(text: str) -> KeyPath:
+    """A dotted key as TOML reads it: `prices."openai/gpt-5".input` has three parts.
+
+    Raises:
+        ConfigError: it is no key.
+    """
+    try:
+        node: object = tomllib.loads(f"{text} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("bad-config", f"not the name of a setting: {text!r}") from error
+    path: list[str] = []
+    while isinstance(node, dict) and len(node) == 1:
+        key, node = next(iter(node.items()))
+        path.append(key)
+    if node != 0 or "\n" in text:
+        raise ConfigError("bad-config", f"not the name of a setting: {text!r}")
+    return tuple(path)
+
+
+def line_of(text: str, path: KeyPath) -> int | None:
+    """The line of a TOML text where a key stands, or the nearest table above it.
+
+    Good enough for an error message: a key inside a multi-line string may mislead it.
+    """
+    table: KeyPath = ()
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            table = _path_of_line(stripped.split("#")[0].strip("[] \t") + " = 0")
+            here = table
+        elif "=" in stripped and not stripped.startswith("#"):
+            here = table + _path_of_line(_key_side(stripped) + " = 0")
+        else:
+            continue
+        depth = len(here)
+        if depth and path[:depth] == here and (best is None or depth > best[0]):
+            best = (depth, number)
+    return best[1] if best is not None else None
+
+
+def _key_side(line: str) -> str:
+    quote: str | None = None
+    for index, character in enumerate(line):
+        if quote is not None:
+            quote = None if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character == "=":
+            return line[:index]
+    return line
+
+
+def _path_of_line(line: str) -> KeyPath:
+    try:
+        node: object = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return ()
+    path: list[str] = []
+    while isinstance(node, dict) and node:
+        key, node = next(iter(node.items()))
+        path.append(key)
+    return tuple(path)
+
+
+def _read_file(file: Path) -> Settings:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "bad-config", f"{file} is not UTF-8 text (byte {error.start})", hint="ogate config edit"
+        ) from error
+    except OSError as error:
+        raise ConfigError("bad-config", f"cannot read {file}: {error.strerror}") from error
+    return parse_settings(text, source=str(file))
+
+
+def _with_text(settings: Settings, path: KeyPath, text: str, *, where: str) -> Settings:
+    section, key = path[0], path[1] if len(path) == 2 else ""
+    if section not in ENVIRONMENT_SECTIONS:
+        raise ConfigError("bad-config", f"{where}: not a setting that can be set this way")
+    node = getattr(settings, section)
+    known = field_types(type(node))  # type: ignore[arg-type]  # mypy: a class is hashable
+    if key not in known:
+        close = nearest(key, known)
+        raise ConfigError(
+            "bad-config",
+            f"{where}: {dotted(path)} is not a setting",
+            hint=f"did you mean {section}.{close[0]}?" if close else None,
+        )
+    try:
+        value = read_text(type(node), key, text, path)
+    except ShapeProblem as problem:
+        raise ConfigError(
+            "bad-config", f"{where}: {dotted(problem.path)} {problem.text}", hint=problem.hint
+        ) from problem
+    changed: Settings = replace(settings, **{section: replace(node, **{key: value})})
+    return changed

@@ -1,0 +1,183 @@
+"""TOML tables read into frozen dataclasses, and nothing let through that was not understood.
+
+The idea: the dataclass is the schema. A key it does not have, or a value of another type, is a
+`ShapeProblem` that names the key, and the nearest key where there is one. The invariant: a
+value that comes out has the type its field declares, so nobody checks again.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+KeyPath = tuple[str, ...]
+Check = Callable[[Any], str | None]
+"""Says what is wrong with a value, or `None`.
+
+Put under `"check"` in a field's metadata, or `"check_key"` for the keys of a mapping.
+"""
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class ShapeProblem(Exception):
+    """A key or value that does not fit, with its place; never leaves this package."""
+
+    def __init__(self, path: KeyPath, text: str, hint: str | None = None) -> None:
+        super().__init__(text)
+        self.path = path
+        self.text = text
+        self.hint = hint
+
+
+@cache
+def field_types(shape: type) -> dict[str, Any]:
+    """The declared type of each field of a dataclass, `Optional` taken off."""
+    hints = typing.get_type_hints(shape)
+    return {field.name: _without_none(hints[field.name]) for field in dataclasses.fields(shape)}
+
+
+def read_table(shape: type[T], table: object, path: KeyPath = ()) -> T:
+    """`table` as an instance of the dataclass `shape`.
+
+    Raises:
+        ShapeProblem: an unknown key, a wrong type, a value a check refuses, a missing key.
+    """
+    if not isinstance(table, Mapping):
+        raise ShapeProblem(path, "is a table, written [" + dotted(path) + "]")
+    declared = field_types(shape)  # type: ignore[arg-type]  # mypy: a class is hashable
+    fields = {field.name: field for field in dataclasses.fields(shape)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, raw in table.items():
+        if key not in declared:
+            raise ShapeProblem((*path, key), "is not a setting", _nearest_hint(key, declared))
+        values[key] = _read_value(declared[key], raw, (*path, key))
+        _check(fields[key], values[key], (*path, key))
+    for field in fields.values():
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if required and field.name not in values:
+            raise ShapeProblem(path, f"needs the key {field.name}")
+    return shape(**values)
+
+
+def read_text(shape: type, name: str, text: str, path: KeyPath) -> Any:
+    """The value of field `name` of `shape` from text: a variable, a flag, a command's argument.
+
+    Raises:
+        ShapeProblem: the text is no such value.
+    """
+    declared = field_types(shape)[name]
+    value = _read_value(declared, _value_of_text(declared, text, path), path)
+    field = next(field for field in dataclasses.fields(shape) if field.name == name)
+    _check(field, value, path)
+    return value
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as TOML writes it, with quotes only where TOML needs them."""
+    return ".".join(
+        key if key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key) else f'"{key}"'
+        for key in path
+    )
+
+
+def nearest(word: str, known: "typing.Iterable[str]") -> list[str]:
+    """Up to three of `known` that look most like `word`, best first."""
+    import difflib
+
+    return difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+
+
+def _without_none(declared: Any) -> Any:
+    if typing.get_origin(declared) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(declared) if member is not types.NoneType]
+        if len(members) == 1:
+            return members[0]
+    return declared
+
+
+def _read_value(declared: Any, raw: object, path: KeyPath) -> Any:
+    origin = typing.get_origin(declared)
+    if origin is Literal:
+        choices = typing.get_args(declared)
+        if raw not in choices:
+            raise ShapeProblem(path, f"is one of {', '.join(choices)}, not {raw!r}")
+        return raw
+    if origin is not None and issubclass(origin, Mapping):
+        return _read_mapping(typing.get_args(declared)[1], raw, path)
+    if dataclasses.is_dataclass(declared):
+        return read_table(typing.cast(type, declared), raw, path)
+    if declared is Decimal:
+        return _read_amount(raw, path)
+    if type(raw) is not declared:
+        raise ShapeProblem(path, f"is {_WORDS[declared]}, not {_plain(raw)}")
+    return raw
+
+
+def _read_mapping(inner: Any, raw: object, path: KeyPath) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ShapeProblem(path, f"is a table, written [{dotted(path)}]")
+    return {key: _read_value(inner, value, (*path, key)) for key, value in raw.items()}
+
+
+def _read_amount(raw: object, path: KeyPath) -> Decimal:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str | Decimal):
+        raise ShapeProblem(path, f"is a number, not {_plain(raw)}")
+    try:
+        amount = Decimal(str(raw))
+    except InvalidOperation as error:
+        raise ShapeProblem(path, f"is a number, not {raw!r}") from error
+    if not amount.is_finite() or amount < 0:
+        raise ShapeProblem(path, f"is a number from 0 up, not {raw}")
+    return amount
+
+
+def _value_of_text(declared: Any, text: str, path: KeyPath) -> object:
+    if declared is bool:
+        word = text.strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise ShapeProblem(path, f"is true or false, not {text!r}")
+        return word in _TRUE
+    if declared is int:
+        try:
+            return int(text)
+        except ValueError as error:
+            raise ShapeProblem(path, f"is a whole number, not {text!r}") from error
+    return text
+
+
+def _check(field: "dataclasses.Field[Any]", value: Any, path: KeyPath) -> None:
+    check: Check | None = field.metadata.get("check")
+    if check is not None and (problem := check(value)) is not None:
+        raise ShapeProblem(path, problem)
+    check_key: Check | None = field.metadata.get("check_key")
+    for key in value if check_key is not None else ():
+        if check_key is not None and (problem := check_key(key)) is not None:
+            raise ShapeProblem((*path, key), problem)
+
+
+def _nearest_hint(key: str, declared: Mapping[str, Any]) -> str:
+    close = nearest(key, declared)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "known keys: " + ", ".join(declared)
+
+
+def _plain(raw: object) -> str:
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, float) and not math.isfinite(raw):
+        return str(raw)
+    return f"{raw!r}" if isinstance(raw, str | int | float | Decimal) else "a table or a list"
+
+
+_WORDS: dict[Any, str] = {bool: "true or false", str: "text in quotes", int: "a whole number"}
