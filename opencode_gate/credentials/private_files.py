@@ -1,0 +1,92 @@
+"""Files that only their owner may read, replaced whole or not at all.
+
+The invariant: a reader sees the old bytes or the new ones, never a part of either, and the
+bytes are never readable by others, not even while they are being written.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from opencode_gate.config.paths import private_folder
+from opencode_gate.core.errors import ConfigError
+from opencode_gate.core.ids import new_ulid
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Puts `content` at `path`, 0600, in one step that survives a crash.
+
+    Raises:
+        ConfigError: the folder or the file cannot be written.
+    """
+    private_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{new_ulid()}")
+    try:
+        create_private(draft, content)
+        os.replace(draft, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        # Also on Ctrl-C: a draft that was not renamed must not stay behind.
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Writes a new 0600 file and waits until it is on the disk.
+
+    Raises:
+        OSError: it exists already (`FileExistsError`) or cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds the lock beside `path`, so that two processes do not undo each other's change.
+
+    Raises:
+        ConfigError: the lock file cannot be made.
+    """
+    private_folder(path.parent)
+    try:
+        descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        # Closing gives the lock back, on every platform.
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> ConfigError:
+    """What a user is told when `path` cannot be written."""
+    return ConfigError(
+        "folder-unwritable",
+        f"cannot write {path}: {error.strerror}",
+        hint="make the folder writable, or set OGATE_HOME to one that is",
+    )
+
+
+if sys.platform == "win32":
+
+    def _lock(descriptor: int) -> None:
+        import msvcrt
+
+        # Waits ten seconds, then raises OSError: Windows has no wait without end.
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+
+else:
+
+    def _lock(descriptor: int) -> None:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
