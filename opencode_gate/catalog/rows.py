@@ -22,13 +22,18 @@ class ProviderRow:
             (`https://api.anthropic.com/v1`); `None` where the catalogue has none.
         npm: the AI SDK package Opencode speaks to it with, `None` where unknown.
         env: the environment variables that usually hold its key, and other settings.
-        secret_env: those of `env` that hold a secret LLM key, to be hidden from the agent.
+        key_env: those of `env` that hold its key; a key is looked for in these.
+        secret_env: the variables to hide from the agent: those of `key_env` that are an LLM key
+            and nothing else (a `GITHUB_TOKEN` is not), and those that `headers` refers to.
         keyless: it can be used without any key.
         auth_header: send the key in this header instead of where the client put it.
-        headers: extra headers to add towards the provider.
+        headers: extra headers to add towards the provider, `{env:NAME}` not yet filled in: see
+            `header_values.sent_headers`.
         stream_usage: whether a streaming OpenAI-chat request is asked for its usage.
         subscription: the remembered answer for a stored sign-in (`direct` or `key`).
         wire: the wire format of a user-added server, `None` where the path tells.
+        wire_bases: another base address per wire format (`anthropic`), where one provider serves
+            its formats below different addresses.
         missing_variables: `${VARS}` in the catalogue's address that nobody has filled in.
         why_not: why this provider does not work through the gateway, `None` if it does.
     """
@@ -38,6 +43,7 @@ class ProviderRow:
     base_url: str | None
     npm: str | None = None
     env: tuple[str, ...] = ()
+    key_env: tuple[str, ...] = ()
     secret_env: tuple[str, ...] = ()
     doc_url: str | None = None
     keyless: bool = False
@@ -46,6 +52,7 @@ class ProviderRow:
     stream_usage: StreamUsage = "ask"
     subscription: Literal["direct", "key"] | None = None
     wire: str | None = None
+    wire_bases: dict[str, str] = field(default_factory=dict)
     source: ProviderSource = "catalogue"
     missing_variables: tuple[str, ...] = ()
     why_not: str | None = None
@@ -59,6 +66,7 @@ class ModelPrice:
     output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     input_audio: Decimal | None = None
     output_audio: Decimal | None = None

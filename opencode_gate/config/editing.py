@@ -120,8 +120,7 @@ def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None
     node = document
     for depth, key in enumerate(folders):
         if key not in node:
-            is_last = depth == len(folders) - 1
-            node[key] = tomlkit.table(is_super_table=not is_last)
+            node[key] = tomlkit.table()
         inner = node[key]
         if not isinstance(inner, Mapping):
             raise ConfigError("bad-config", f"{dotted(path[: depth + 1])} is not a table")
