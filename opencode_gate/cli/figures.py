@@ -11,8 +11,6 @@ from opencode_gate.core.semconv import CostQuality
 
 UNKNOWN = "?"
 NOTHING = "–"
-ID_LENGTH = 12
-"""Characters of a session id that are shown: its time and two more, enough to name it again."""
 
 
 def count_text(count: int | None) -> str:
@@ -110,8 +108,8 @@ def iso_text(time_us: int | None) -> str | None:
 
 
 def short_id(session_id: str) -> str:
-    """The part of a session id that is shown, and that names it again."""
-    return session_id[:ID_LENGTH]
+    """A session id as it is shown; the ledger understands this form too."""
+    return f"{session_id[:4]}…{session_id[-4:]}"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

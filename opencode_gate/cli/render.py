@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -83,11 +83,20 @@ def render(result: Result, *, as_json: bool) -> int:
     """Prints a result and returns its exit status."""
     if as_json:
         print_document(result.data)
-    elif result.blocks:
-        print_blocks(stdout_console(), result.blocks)
+    else:
+        _print_data(result.blocks)
     for line in result.talk:
         talk(line)
     return result.exit_code
+
+
+def _print_data(blocks: Sequence[Block]) -> None:
+    """Blocks to stdout; Rich is not even imported where there is nothing to draw."""
+    plain = [block.text for block in blocks if isinstance(block, Text) and not block.style]
+    if len(plain) == len(blocks):
+        sys.stdout.write("".join(_printable(text) + "\n" for text in plain))
+    else:
+        print_blocks(stdout_console(), blocks)
 
 
 def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> None:
@@ -95,6 +104,12 @@ def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> 
     out = sys.stdout if stream is None else stream
     json.dump({"version": JSON_VERSION, **data}, out, indent=2, default=str)
     out.write("\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines of data to stdout as they come, for documents too long to hold."""
+    for line in lines:
+        sys.stdout.write(line + "\n")
 
 
 def print_blocks(console: "Console", blocks: Sequence[Block], *, indent: int = 0) -> None:
@@ -155,10 +170,15 @@ def _table(table: Table) -> "RenderableType":
 
 
 def _text(text: str, style: str = "") -> "RichText":
-    """Text as it is: no markup, and no control characters (a title is written by a model)."""
+    """Text as it is: no markup, and no control characters."""
     from rich.text import Text as RichText
 
-    return RichText(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", text), style=style)
+    return RichText(_printable(text), style=style)
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a title is written by a model, and must not drive a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def stdout_console() -> "Console":

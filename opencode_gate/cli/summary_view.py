@@ -12,11 +12,13 @@ from opencode_gate.cli import figures
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Table, Text
 from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ConversationKind, CostQuality
+from opencode_gate.core.usage import sum_known
+from opencode_gate.ledger.totals import worst_quality
 
 if TYPE_CHECKING:
     from opencode_gate.ledger.records import SessionRecord
     from opencode_gate.ledger.totals import Totals
-    from opencode_gate.session.summary import ConversationTotals, Summary
+    from opencode_gate.session.summary import Bypass, ConversationTotals, Summary
 
 TOTALS_COLUMNS = (
     Column("requests", "right"),
@@ -45,7 +47,7 @@ def summary_document(summary: "Summary") -> dict[str, object]:
         ],
         "conversations": [
             {
-                "id": conversation.record.id,
+                "id": conversation.record.id or None,
                 "parent_id": conversation.record.parent_id,
                 "title": conversation.record.title,
                 "kind": str(conversation.record.kind),
@@ -129,7 +131,7 @@ def cost_notes(totals: "Totals") -> list[str]:
 def summary_blocks(summary: "Summary") -> list[Block]:
     """The summary for people; lines with nothing to say are left out."""
     blocks: list[Block] = [Text(_headline(summary.session), "bold"), Text("")]
-    blocks += [Text(_bypass_line(found), "bold red") for found in _bypass_facts(summary)]
+    blocks += map(_bypass_line, summary.bypass)
     if summary.models:
         blocks += [_models_table(summary), Text("")]
     else:
@@ -162,16 +164,12 @@ def _model_name(provider_name: str, model: str | None) -> str:
     return f"{provider_name}/{model or figures.UNKNOWN}{scripted}"
 
 
-def _bypass_facts(summary: "Summary") -> list[tuple[str, str | None, int]]:
-    return [(found.provider_name, found.model, found.answers) for found in summary.bypass]
-
-
-def _bypass_line(found: tuple[str, str | None, int]) -> str:
-    provider_name, model, answers = found
-    return (
-        f"not counted: {figures.counted(answers, 'answer')} of "
-        f"{_model_name(provider_name, model)} did not pass the gateway"
-    )
+def _bypass_line(bypass: "Bypass") -> Text:
+    answers = figures.counted(bypass.answers, "answer")
+    model = _model_name(bypass.provider_name, bypass.model)
+    if bypass.is_expected:
+        return Text(f"{answers} of {model} not through the gateway, covered by plan")
+    return Text(f"not counted: {answers} of {model} did not pass the gateway", "bold red")
 
 
 def _facts(summary: "Summary") -> Iterable[Fact]:
@@ -215,14 +213,11 @@ def _group_name(name: str, members: "list[ConversationTotals]") -> str:
 
 
 def _group_cost(members: "list[ConversationTotals]") -> str:
-    amounts = [
-        member.totals.cost_nano_usd for member in members if member.totals.cost_nano_usd is not None
-    ]
-    is_estimated = any(member.totals.cost_quality is CostQuality.ESTIMATED for member in members)
+    totals = [member.totals for member in members]
     return figures.brief_money(
-        sum(amounts) if amounts else None,
-        CostQuality.ESTIMATED if is_estimated else CostQuality.PRICED,
-        unknown_requests=sum(member.totals.unknown_cost_requests for member in members),
+        sum_known(*(part.cost_nano_usd for part in totals)),
+        worst_quality(part.cost_quality for part in totals if part.cost_nano_usd is not None),
+        unknown_requests=sum(part.unknown_cost_requests for part in totals),
     )
 
 

@@ -1,0 +1,244 @@
+"""`ogate sessions`: the runs of Opencode, one summary each, and their rows for other programs.
+
+The invariant: it only reads the ledger, and `show` says what the end of the session said.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opencode_gate.cli import figures, render
+from opencode_gate.cli.options import AsJson
+from opencode_gate.cli.render import Block, Column, Result, Table, Text
+from opencode_gate.core.errors import ConfigError
+from opencode_gate.core.money import usd_text
+from opencode_gate.core.semconv import ConversationKind
+
+if TYPE_CHECKING:
+    from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+    from opencode_gate.ledger.sqlite import SqliteStore
+    from opencode_gate.ledger.totals import Totals
+    from opencode_gate.session.summary import ConversationTotals
+
+app = typer.Typer()
+
+Session = Annotated[
+    str, typer.Argument(metavar="SESSION", help="Its id, the beginning of it, or `last`.")
+]
+
+
+@app.command("list")
+def list_sessions(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    since: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Started on this day or later.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Started on this day or earlier.")
+    ] = None,
+    as_json: AsJson = False,
+) -> Result:
+    """The latest sessions, with what they cost."""
+    from opencode_gate.cli.summary_view import session_document, totals_document
+    from opencode_gate.cli.windows import window_between
+    from opencode_gate.core.clock import SystemClock
+    from opencode_gate.core.local_time import local_zone_name
+
+    now_us = SystemClock().now_us()
+    window = window_between(since, until, now_us=now_us, time_zone=local_zone_name())
+    with _ledger() as store:
+        sessions = store.sessions(limit=limit, since_us=window.since_us, until_us=window.until_us)
+        rows = _with_totals(store, sessions)
+    return Result(
+        data={
+            "sessions": [
+                {**session_document(session), "totals": totals_document(total)}
+                for session, total in rows
+            ]
+        },
+        blocks=() if as_json else [_table(rows)] if rows else [Text("no sessions yet")],
+    )
+
+
+@app.command()
+def show(session: Session = "last", as_json: AsJson = False) -> Result:
+    """The summary of a session again."""
+    from opencode_gate.cli.summary_view import summary_blocks, summary_document
+    from opencode_gate.session.summary import summarise
+
+    with _ledger() as store:
+        summary = summarise(store, session)
+    if summary.resume is None:
+        summary = replace(summary, resume=_resume(summary.conversations))
+    return Result(data=summary_document(summary), blocks=() if as_json else summary_blocks(summary))
+
+
+@app.command()
+def export(
+    session: Annotated[
+        str | None, typer.Argument(metavar="SESSION", help="Only this one; else all of them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Into a file, 0600.")
+    ] = None,
+) -> Result:
+    """Every model call as a line of JSON (JSON Lines), without prompts or answers."""
+    with _ledger() as store:
+        chosen = store.sessions() if session is None else [store.session(session)]
+        lines = (
+            json.dumps(_exchange_document(record, exchange))
+            for record in reversed(chosen)
+            for exchange in store.exchanges(record.id)
+        )
+        if output is None:
+            render.print_lines(lines)
+            return Result(data={})
+        count = _write_private(output, lines)
+    return Result(data={}, talk=[f"{figures.counted(count, 'model call')} written to {output}"])
+
+
+@contextmanager
+def _ledger() -> "Iterator[SqliteStore]":
+    from opencode_gate.config.paths import paths
+    from opencode_gate.ledger.sqlite import open_store
+
+    store = open_store(paths().ledger_file, read_only=True)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _with_totals(
+    store: "SqliteStore", sessions: "Sequence[SessionRecord]"
+) -> "list[tuple[SessionRecord, Totals]]":
+    """Each session with its totals, in one query."""
+    from opencode_gate.ledger.totals import Totals, UsageQuery
+
+    if not sessions:
+        return []
+    oldest_us = min(session.started_at_us for session in sessions)
+    found = store.usage(UsageQuery(since_us=oldest_us, by=("session",)))
+    totals = {row.key["session"]: row.totals for row in found}
+    return [(session, totals.get(session.id, Totals())) for session in sessions]
+
+
+def _resume(conversations: "Iterable[ConversationTotals]") -> str | None:
+    """The line that goes on where the session ended."""
+    main = [
+        conversation.record.id
+        for conversation in conversations
+        if conversation.record.kind is ConversationKind.MAIN and conversation.record.id
+    ]
+    return f"ogate run -- -s {main[-1]}" if main else None
+
+
+def _table(rows: "list[tuple[SessionRecord, Totals]]") -> Block:
+    return Table(
+        columns=(
+            Column("session"),
+            Column("started"),
+            Column("project", wrap=True),
+            Column("time", "right"),
+            Column("requests", "right"),
+            Column("cost", "right"),
+            Column("exit", "right"),
+        ),
+        rows=[
+            (
+                figures.short_id(session.id),
+                figures.time_text(session.started_at_us),
+                f"{session.project} ({session.branch})" if session.branch else session.project,
+                _length(session),
+                str(total.requests),
+                _cost(total),
+                figures.NOTHING if session.exit_status is None else str(session.exit_status),
+            )
+            for session, total in rows
+        ],
+    )
+
+
+def _length(session: "SessionRecord") -> str:
+    if session.ended_at_us is None:
+        return figures.NOTHING
+    return figures.duration_text(session.ended_at_us - session.started_at_us)
+
+
+def _cost(totals: "Totals") -> str:
+    if not totals.requests:
+        return figures.NOTHING
+    return figures.money_text(
+        totals.cost_nano_usd, totals.cost_quality, unknown_requests=totals.unknown_cost_requests
+    )
+
+
+def _exchange_document(session: "SessionRecord", exchange: "ExchangeRecord") -> dict[str, object]:
+    """One model call for machines, with the names of the summary's document."""
+    usage, cost_nano_usd = exchange.usage, exchange.cost_nano_usd
+    return {
+        "id": exchange.id,
+        "session_id": exchange.session_id,
+        "user": session.user,
+        "agent": session.agent,
+        "project": session.project,
+        "repository": session.repository,
+        "branch": session.branch,
+        "commit": session.commit,
+        "conversation_id": exchange.conversation_id,
+        "parent_conversation_id": exchange.parent_conversation_id,
+        "kind": exchange.kind,
+        "operation": exchange.operation,
+        "wire_format": exchange.wire_format,
+        "provider_name": exchange.provider_name,
+        "request_model": exchange.request_model,
+        "response_model": exchange.response_model,
+        "streamed": exchange.streamed,
+        "status": exchange.status,
+        "http_status": exchange.http_status,
+        "error_type": exchange.error_type,
+        "finish_reason": exchange.finish_reason,
+        "attempts": exchange.attempts,
+        "started_at": figures.iso_text(exchange.started_at_us),
+        "time_to_first_chunk_s": _seconds(exchange.time_to_first_chunk_us),
+        "duration_s": _seconds(exchange.duration_us),
+        "input_tokens": usage.input_tokens,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "output_tokens": usage.output,
+        "reasoning_output_tokens": usage.reasoning,
+        "usage_quality": exchange.usage_quality,
+        "cost_usd": None if cost_nano_usd is None else usd_text(cost_nano_usd),
+        "cost_quality": exchange.cost_quality,
+        "price_source": exchange.price_source,
+    }
+
+
+def _seconds(time_us: int | None) -> float | None:
+    return None if time_us is None else time_us / 1_000_000
+
+
+def _write_private(output: Path, lines: Iterable[str]) -> int:
+    """Writes lines to a file of its owner alone and counts them.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    count = 0
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line + "\n")
+                count += 1
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable", f"cannot write {output}: {error.strerror}"
+        ) from error
+    return count

@@ -1,0 +1,236 @@
+"""`ogate usage`: what was used in a span of days and what it cost.
+
+The invariant: it only reads, and a span in which nothing was counted is said to be that, never
+shown as `$ 0`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from opencode_gate.cli import figures
+from opencode_gate.cli.options import AsJson
+from opencode_gate.cli.render import Block, Column, Result, Table, Text
+from opencode_gate.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from opencode_gate.cli.windows import Window
+    from opencode_gate.ledger.totals import Totals, UsageRow
+
+Source: TypeAlias = Literal["ogate", "opencode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a window holds: its rows by the groups asked for, its days for the plot, its sum."""
+
+    source: Source
+    window: "Window"
+    groups: tuple[str, ...]
+    rows: "Sequence[UsageRow]"
+    days: "Sequence[UsageRow]"
+    totals: "Totals"
+
+
+def command(
+    today: Annotated[bool, typer.Option("--today", help="Since midnight.")] = False,
+    week: Annotated[bool, typer.Option("--week", help="Since Monday.")] = False,
+    month: Annotated[bool, typer.Option("--month", help="Since the 1st (the default).")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="From this day on: 2026-11-03, yesterday, 7d."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Up to this day, which still counts.")
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="One row each: model, provider, key, session, project, branch, day, user, kind;"
+            " several with commas.",
+        ),
+    ] = None,
+    short: Annotated[
+        bool, typer.Option("--short", help="One line, for a prompt or a status bar.")
+    ] = False,
+    source: Annotated[
+        Source,
+        typer.Option(help="`opencode` reads Opencode's own history, also from before ogate."),
+    ] = "ogate",
+    as_json: AsJson = False,
+) -> Result:
+    """What was used and what it cost, from the ledger."""
+    from opencode_gate.core.clock import SystemClock
+    from opencode_gate.core.local_time import local_zone_name
+
+    now_us = SystemClock().now_us()
+    window = _window(
+        [name for name, chosen in (("today", today), ("week", week), ("month", month)) if chosen],
+        since,
+        until,
+        fallback="today" if short else "month",
+        now_us=now_us,
+        time_zone=local_zone_name(),
+    )
+    found = _read(source, window, _groups(by), wants_days=not short, now_us=now_us)
+    if short and not as_json:
+        return Result(data={}, blocks=[Text(_short_line(window, found.totals))])
+    return Result(data=_document(found), blocks=() if as_json else _blocks(found))
+
+
+def _window(
+    names: Sequence[str],
+    since: str | None,
+    until: str | None,
+    *,
+    fallback: str,
+    now_us: int,
+    time_zone: str,
+) -> "Window":
+    from opencode_gate.cli.windows import named_window, window_between
+
+    if len(names) > 1 or (names and (since or until)):
+        raise UsageError(
+            "usage",
+            "more than one span of time",
+            hint="give one of --today, --week, --month, or --since and --until",
+        )
+    if since or until:
+        return window_between(since, until, now_us=now_us, time_zone=time_zone)
+    return named_window(names[0] if names else fallback, now_us=now_us, time_zone=time_zone)
+
+
+def _groups(by: Sequence[str] | None) -> tuple[str, ...]:
+    """The groupings asked for, each once; by model where none is."""
+    names = (name.strip() for given in by or () for name in given.split(","))
+    return tuple(dict.fromkeys(name for name in names if name)) or ("model",)
+
+
+def _read(
+    source: Source, window: "Window", groups: tuple[str, ...], *, wants_days: bool, now_us: int
+) -> _Found:
+    from opencode_gate.config.paths import paths
+    from opencode_gate.ledger.sqlite import open_store
+    from opencode_gate.ledger.totals import Totals, UsageQuery
+
+    def rows(*by: str) -> "list[UsageRow]":
+        return store.usage(
+            UsageQuery(
+                since_us=window.since_us,
+                until_us=window.until_us,
+                by=by,
+                time_zone=window.time_zone,
+            )
+        )
+
+    store = open_store(paths().ledger_file, read_only=True)
+    try:
+        overall = rows()
+        return _Found(
+            source=source,
+            window=window,
+            groups=groups,
+            rows=rows(*groups),
+            days=rows("day") if wants_days and window.is_longer_than_a_day(now_us) else [],
+            totals=overall[0].totals if overall else Totals(),
+        )
+    finally:
+        store.close()
+
+
+def _short_line(window: "Window", totals: "Totals") -> str:
+    if not totals.requests:
+        return f"{window.label}: no requests"
+    cost = figures.brief_money(
+        totals.cost_nano_usd, totals.cost_quality, unknown_requests=totals.unknown_cost_requests
+    )
+    requests = figures.counted(totals.requests, "request")
+    tokens = (
+        f"{figures.count_text(totals.input_tokens)} in,"
+        f" {figures.count_text(totals.output_tokens)} out"
+    )
+    return f"{window.label}: {cost} · {requests} · {tokens}"
+
+
+def _document(found: _Found) -> dict[str, object]:
+    from opencode_gate.cli.summary_view import totals_document
+
+    return {
+        "source": found.source,
+        "since": figures.iso_text(found.window.since_us),
+        "until": figures.iso_text(found.window.until_us),
+        "time_zone": found.window.time_zone,
+        "by": list(found.groups),
+        "totals": totals_document(found.totals),
+        "rows": [{**_key_document(row), **totals_document(row.totals)} for row in found.rows],
+    }
+
+
+def _key_document(row: "UsageRow") -> dict[str, object]:
+    """A row's key with the names of the summary's document: a model is provider and model."""
+    document: dict[str, object] = {}
+    for name, value in row.key.items():
+        if name == "model":
+            provider_name, _, model = (value or "").partition("/")
+            document |= {"provider_name": provider_name, "request_model": model or None}
+        else:
+            document["provider_name" if name == "provider" else name] = value
+    return document
+
+
+def _blocks(found: _Found) -> list[Block]:
+    from opencode_gate.cli.summary_view import TOTALS_COLUMNS, cost_notes, totals_cells
+
+    if not found.rows:
+        return [Text(f"{found.window.label}: nothing was counted")]
+    table = Table(
+        columns=(*(Column(name, wrap=True) for name in found.groups), *TOTALS_COLUMNS),
+        rows=[
+            (*(_key_cell(name, row.key[name]) for name in found.groups), *totals_cells(row.totals))
+            for row in found.rows
+        ],
+        footer=("total", *[""] * (len(found.groups) - 1), *totals_cells(found.totals)),
+    )
+    blocks: list[Block] = [Text(found.window.label, "bold"), Text(""), table]
+    plot = _plot(found.days)
+    if plot:
+        blocks += [Text(""), *map(Text, plot)]
+    notes = cost_notes(found.totals)
+    return [*blocks, *([Text("")] if notes else []), *(Text(note, "dim") for note in notes)]
+
+
+def _key_cell(name: str, value: str | None) -> str:
+    if value is None:
+        return figures.NOTHING
+    return figures.short_id(value) if name == "session" else value
+
+
+def _plot(days: "Sequence[UsageRow]") -> list[str]:
+    """Cost over days; tokens where nothing has a cost."""
+    import shutil
+    from datetime import date, timedelta
+
+    from opencode_gate.cli.plot import Plot, plot_lines
+
+    totals = {date.fromisoformat(row.key["day"] or ""): row.totals for row in days}
+    if not totals:
+        return []
+    first = min(totals)
+    span = [first + timedelta(days=number) for number in range((max(totals) - first).days + 1)]
+    costs = {day: total.cost_nano_usd for day, total in totals.items() if total.cost_nano_usd}
+    tokens = {day: _tokens(total) for day, total in totals.items()}
+    measured = costs if costs else tokens
+    values = [measured.get(day, 0) for day in span]
+    peak = max(values)
+    label = figures.brief_money(peak) if costs else f"{figures.count_text(peak)} tokens"
+    return plot_lines(
+        Plot(days=span, values=values, peak_label=label),
+        width=min(100, shutil.get_terminal_size().columns),
+    )
+
+
+def _tokens(totals: "Totals") -> int:
+    return sum(count for count in (totals.input_tokens, totals.output_tokens) if count is not None)
