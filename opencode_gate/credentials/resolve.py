@@ -44,7 +44,7 @@ class ProviderFacts(Protocol):
         ...
 
     @property
-    def secret_env(self) -> Sequence[str]:
+    def key_env(self) -> Sequence[str]:
         """The environment variables that usually hold its key."""
         ...
 
@@ -97,7 +97,7 @@ def locate(
     source = _stored(default, environ) if default is not None else None
     if source is not None:
         return source
-    for variable in row.secret_env:
+    for variable in row.key_env:
         if environ.get(variable, "").strip():
             return CredentialSource(kind="env", label=variable, variable=variable)
     if agent_keys is not None and row.id in agent_keys:
@@ -119,7 +119,8 @@ def fetch(
     """Reads the key; an empty one for a provider that needs none.
 
     Raises:
-        CredentialError: it is not there any more, or its store cannot be opened.
+        CredentialError: it is not there any more, its store cannot be opened, or it cannot be
+            sent in a header.
     """
     secret: Secret | None = None
     match source.kind:
@@ -135,12 +136,19 @@ def fetch(
             secret = (agent_secrets or {}).get(row.id)
     if secret is None:
         raise _gone(source, row)
+    if not secret.reveal().isprintable():
+        # A line break in it would end the header it is sent in.
+        raise CredentialError(
+            "bad-credential",
+            f"the key of {row.id} in {source.label} has control characters in it",
+            hint=f"set it again; `ogate keys test {row.id}` checks it",
+        )
     return secret
 
 
 def missing_credential(row: ProviderFacts, index: "CredentialIndex") -> CredentialError:
     """The error for a provider without a key: where `ogate` looked, and what adds one."""
-    places = ['the OS keyring (service "ogate")', *row.secret_env, _LABELS["agent-auth"]]
+    places = ['the OS keyring (service "ogate")', *row.key_env, _LABELS["agent-auth"]]
     default = index.default(row.id)
     if default is not None and default.variable is not None:
         places.insert(1, f"{default.variable} (the key {default.name!r})")

@@ -38,7 +38,7 @@ def checked_key(text: str) -> Secret:
     key = text.strip().strip("'\"").strip()
     if key[:7].lower() == "bearer ":
         key = key[7:].strip()
-    problem = _problem(key)
+    problem = problem_with(Secret(key))
     if problem is not None:
         raise CredentialError(
             "bad-credential",
@@ -56,7 +56,9 @@ def looks_like_another(secret: Secret, provider_id: str) -> str | None:
     return None
 
 
-def _problem(key: str) -> str | None:
+def problem_with(secret: Secret) -> str | None:
+    """Why a text cannot be a key, in words that follow "this is not a key:"; `None` if it can."""
+    key = secret.reveal()
     if not key:
         return "it is empty"
     if any(character.isspace() for character in key):
