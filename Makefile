@@ -1,0 +1,72 @@
+# Two commands do everything on a machine that has Python 3.11+ and npm:
+#   make run    sets up and starts Opencode through a gateway (make demo: without keys or questions)
+#   make test   sets up and runs every check
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := .ogate-test
+
+.PHONY: help run demo install setup test lint fix types docs e2e bench bench-start
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/run.stamp ## Start Opencode through a gateway; a wizard asks for what is missing
+	@$(BIN)/ogate run
+
+demo: $(VENV)/run.stamp ## The same with the scripted practice model: no key, no question, no cost
+	@$(BIN)/ogate run --install --provider practice -- run "hello"
+	@echo
+	@echo "That was a scripted model. For real ones: make install, then ogate"
+
+install: ## Install the ogate command for this user (uv or pipx, else pip --user)
+	@if command -v uv >/dev/null; then uv tool install --force .; \
+	elif command -v pipx >/dev/null; then pipx install --force .; \
+	else $(PYTHON) -m pip install --user .; fi
+
+setup: $(VENV)/dev.stamp $(TOOLS)/ready.stamp ## Install everything the checks need
+
+test: setup ## Run every check: lint, types, layers, documents, tests
+	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh
+
+lint: $(VENV)/dev.stamp ## Style and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+fix: $(VENV)/dev.stamp ## Mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/dev.stamp ## Types
+	$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp ## Write the generated documents and completions anew
+	BIN=$(BIN) scripts/generate.sh
+
+e2e: setup ## Only the tests that drive the real Opencode
+	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh -m e2e
+
+bench: setup ## Latency and memory beside nginx, in one run
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.memory
+
+bench-start: setup ## The launcher's own time
+	$(BIN)/python -m bench.start
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+
+$(VENV)/run.stamp: $(VENV)/bin/uv pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --inexact --no-default-groups
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/bin/uv pyproject.toml uv.lock
+	$(BIN)/uv sync --quiet --frozen --inexact --group dev --group e2e
+	@touch $@ $(VENV)/run.stamp
+
+$(TOOLS)/ready.stamp: scripts/install_test_tools.sh
+	scripts/install_test_tools.sh $(TOOLS)
+	@touch $@

@@ -1,0 +1,108 @@
+"""What passes from one side to the other, header by header.
+
+The invariant: the launch token leaves this machine in no header and no query, a provider's key
+reaches no provider but its own, and every other end-to-end header passes as it came.
+"""
+
+import time
+from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.core.secrets import Secret
+
+RETRY_AFTER_LIMIT_S = 60.0
+
+Headers = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""They speak of one connection and are never passed on (RFC 9110, section 7.6.1)."""
+
+_SET_ANEW = _HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"accept-encoding",
+}
+
+_OURS = b"x-ogate-"
+
+
+def request_headers(
+    client: Iterable[tuple[bytes, bytes]], row: ProviderRow, token: bytes, key: Secret | None
+) -> Headers:
+    """The headers towards the provider: the credential swapped in place, `identity` asked for."""
+    secret = key.reveal().encode() if key is not None else None
+    sent: Headers = []
+    for name, value in client:
+        if name in _SET_ANEW or name.startswith(_OURS):
+            continue
+        if token in value:
+            if secret is None or row.auth_header is not None:
+                continue
+            value = value.replace(token, secret)
+        sent.append((name, value))
+    sent.append((b"accept-encoding", b"identity"))
+    if secret is not None and row.auth_header is not None:
+        name = row.auth_header.lower().encode()
+        bearer = name.endswith(b"authorization")
+        sent.append((name, b"Bearer " + secret if bearer else secret))
+    for extra, text in row.headers.items():
+        sent.append((extra.lower().encode(), text.encode()))
+    return sent
+
+
+def request_query(query: bytes, token: bytes, key: Secret | None) -> bytes:
+    """The query towards the provider, with the token in it (`?key=`) swapped or dropped."""
+    if token not in query:
+        return query
+    if key is not None:
+        return query.replace(token, key.reveal().encode())
+    return b"&".join(part for part in query.split(b"&") if token not in part)
+
+
+def response_headers(upstream: Iterable[tuple[bytes, bytes]], *, keep_length: bool) -> Headers:
+    """The headers towards the client.
+
+    A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
+    """
+    passed: Headers = []
+    for name, value in upstream:
+        lowered = name.lower()
+        if lowered in _HOP_BY_HOP or (lowered == b"content-length" and not keep_length):
+            continue
+        if lowered.startswith(b"retry-after") and not _is_short(lowered, value):
+            continue
+        passed.append((name, value))
+    return passed
+
+
+def _is_short(name: bytes, value: bytes) -> bool:
+    try:
+        delay = float(value) / (1000 if name.endswith(b"-ms") else 1)
+    except ValueError:
+        try:
+            delay = parsedate_to_datetime(value.decode("latin-1")).timestamp() - time.time()
+        except ValueError:
+            return False
+    return delay <= RETRY_AFTER_LIMIT_S
+
+
+def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    """The first value of a header, by its lower-case name."""
+    for name, value in headers:
+        if name.lower() == wanted:
+            return value
+    return None

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs the real programs the tests drive: Opencode and a mock provider from npm, and with
+# Debian's packages a keyring service, D-Bus, tmux, nginx and git where they are missing.
+set -euo pipefail
+
+tools=${1:?usage: install_test_tools.sh FOLDER}
+opencode_version=1.18.33
+aimock_version=1.43.0
+
+mkdir -p "$tools"
+npm install --prefix "$tools" --no-audit --no-fund --no-save --loglevel=error \
+  "opencode-ai@$opencode_version" "@copilotkit/aimock@$aimock_version"
+
+missing=()
+command -v gnome-keyring-daemon >/dev/null || missing+=(gnome-keyring)
+command -v dbus-run-session >/dev/null || missing+=(dbus)
+command -v tmux >/dev/null || missing+=(tmux)
+command -v nginx >/dev/null || missing+=(nginx-light)
+command -v git >/dev/null || missing+=(git)
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  if ! command -v apt-get >/dev/null; then
+    echo "please install: ${missing[*]}" >&2
+    exit 1
+  fi
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi

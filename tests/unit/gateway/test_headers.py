@@ -1,0 +1,103 @@
+"""The credential is swapped in place, and nothing else of a request is touched."""
+
+from email.utils import formatdate
+
+import pytest
+
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.core.secrets import Secret
+from opencode_gate.gateway.headers import request_headers, request_query, response_headers
+
+TOKEN = b"ogs-token"
+KEY = Secret("sk-real")
+ROW = ProviderRow(id="a", name="A", base_url="https://a.example/v1")
+
+
+def test_the_token_is_swapped_wherever_it_stands_and_the_rest_stays_in_order() -> None:
+    client = [
+        (b"x-first", b"1"),
+        (b"authorization", b"Bearer ogs-token"),
+        (b"anthropic-beta", b"a,b"),
+        (b"x-api-key", b"ogs-token"),
+    ]
+    assert request_headers(client, ROW, TOKEN, KEY) == [
+        (b"x-first", b"1"),
+        (b"authorization", b"Bearer sk-real"),
+        (b"anthropic-beta", b"a,b"),
+        (b"x-api-key", b"sk-real"),
+        (b"accept-encoding", b"identity"),
+    ]
+
+
+def test_a_provider_without_a_key_never_sees_the_token() -> None:
+    client = [(b"authorization", b"Bearer ogs-token"), (b"x-ogate-token", b"ogs-token")]
+    assert request_headers(client, ROW, TOKEN, None) == [(b"accept-encoding", b"identity")]
+
+
+def test_our_own_headers_stay_here_even_with_a_key() -> None:
+    sent = request_headers([(b"x-ogate-token", b"ogs-token")], ROW, TOKEN, KEY)
+    assert b"sk-real" not in b"".join(value for _, value in sent)
+
+
+def test_hop_by_hop_headers_stay_here() -> None:
+    client = [
+        (b"connection", b"keep-alive"),
+        (b"transfer-encoding", b"chunked"),
+        (b"host", b"127.0.0.1:1"),
+        (b"accept-encoding", b"gzip, br"),
+    ]
+    assert request_headers(client, ROW, TOKEN, KEY) == [(b"accept-encoding", b"identity")]
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("cf-aig-authorization", b"Bearer sk-real"), ("X-Proxy-Key", b"sk-real")],
+)
+def test_a_provider_sent_elsewhere_gets_its_key_in_the_header_it_names(
+    header: str, expected: bytes
+) -> None:
+    row = ProviderRow(
+        id="a",
+        name="A",
+        base_url="https://a.example/v1",
+        auth_header=header,
+        headers={"X-Team": "blue"},
+    )
+    sent = request_headers([(b"authorization", b"Bearer ogs-token")], row, TOKEN, KEY)
+    assert (header.lower().encode(), expected) in sent
+    assert (b"x-team", b"blue") in sent
+    assert b"authorization" not in [name for name, _ in sent]
+
+
+def test_the_token_in_the_query_is_swapped_or_dropped() -> None:
+    assert request_query(b"alt=sse&key=ogs-token", TOKEN, KEY) == b"alt=sse&key=sk-real"
+    assert request_query(b"alt=sse&key=ogs-token", TOKEN, None) == b"alt=sse"
+    assert request_query(b"a=%2F", TOKEN, KEY) == b"a=%2F"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "passes"),
+    [
+        (b"Retry-After", b"2", True),
+        (b"retry-after", b"60", True),
+        (b"retry-after", b"61", False),
+        (b"retry-after-ms", b"60000", True),
+        (b"retry-after-ms", b"3600000", False),
+        (b"retry-after", formatdate(4102444800, usegmt=True).encode(), False),
+        (b"retry-after", b"soon", False),
+    ],
+)
+def test_a_long_retry_after_is_dropped(name: bytes, value: bytes, passes: bool) -> None:
+    passed = response_headers([(name, value)], keep_length=True)
+    assert passed == ([(name, value)] if passes else [])
+
+
+def test_an_answer_keeps_its_headers_but_those_of_the_connection() -> None:
+    upstream = [
+        (b"Content-Type", b"application/json"),
+        (b"Connection", b"close"),
+        (b"Content-Length", b"2"),
+        (b"x-request-id", b"req_1"),
+    ]
+    assert response_headers(upstream, keep_length=True) == [upstream[0], upstream[2], upstream[3]]
+    assert response_headers(upstream, keep_length=False) == [upstream[0], upstream[3]]
