@@ -21,8 +21,8 @@ _FOLDERS_KEPT = 500
 class Choice:
     """Where a session starts.
 
-    `model_id` is `None` where Opencode is left the model it used last in the folder, and
-    `small_model_id` where it is left its own way of finding one.
+    `model_id` is `None` where only the provider is known so far, and `small_model_id` where
+    Opencode is left its own way of finding one.
     """
 
     provider_id: str
