@@ -57,6 +57,7 @@ class ExchangeRecord:
         kind: what the request was for inside the conversation (a title call belongs to the
             conversation it names, but is counted apart).
         provider_name: the routed provider's id.
+        credential_name: which of the provider's keys paid, `None` where it has no name.
         request_model: as the client asked; `response_model` as the provider answered.
         http_status: what the client received, `None` if nothing was sent.
         error_type: low-cardinality reason of a failure (`connect`, `http_429`, `no_terminal`).
@@ -78,6 +79,7 @@ class ExchangeRecord:
     operation: Operation
     wire_format: WireFormat
     provider_name: str
+    credential_name: str | None = None
     request_model: str | None = None
     response_model: str | None = None
     streamed: bool = False

@@ -1,0 +1,274 @@
+"""From journals into the ledger: by a thread while the gateway serves, and after a crash.
+
+The idea: folding is an upsert by ULID, so doing it twice is doing it once. That is all the
+recovery there is: read the journal of a dead process again, close what is open, commit, remove.
+The invariants: a journal goes only after its rows are committed, a journal whose process lives
+is never touched, and no exchange is lost because it could not be priced.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from opencode_gate.core.errors import LedgerError
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.journal import (
+    Journal,
+    JournalContents,
+    claimed,
+    journals,
+    orphans,
+    read_journal,
+    session_id_of,
+)
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.store import Store
+
+Price = Callable[[ExchangeRecord], ExchangeRecord]
+
+_RETRY_AFTER_S = 2.0
+_CHARS_PER_TOKEN = 4
+
+_logger = logging.getLogger(__name__)
+
+
+class Folder(threading.Thread):
+    """Prices and commits finished exchanges in batches, off the hot path.
+
+    Its first work is to settle the journals of dead processes. A failing database is tried
+    again every few seconds; meanwhile the journal keeps everything.
+    """
+
+    def __init__(
+        self, journal_dir: Path, store_path: Path, price: Price, *, journal: Journal
+    ) -> None:
+        super().__init__(name="ledger-folding", daemon=True)
+        self._journal_dir = journal_dir
+        self._store_path = store_path
+        self._price = price
+        self._journal = journal
+        self._changed = threading.Condition()
+        self._waiting: list[ExchangeRecord] = []
+        self._has_begun = False
+        self._is_closing = False
+        self._has_ended = False
+        self._drains = 0
+        self._failures = 0
+        self._failure: LedgerError | None = None
+        self._store: Store | None = None
+        self.start()
+
+    @property
+    def failure(self) -> LedgerError | None:
+        """Why the latest batch could not be committed; `None` while all is well."""
+        return self._failure
+
+    def submit(self, exchange: ExchangeRecord) -> None:
+        """Hands over a finished exchange that is in the journal already. Never blocks on I/O."""
+        with self._changed:
+            self._waiting.append(exchange)
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """Returns when everything submitted before is committed. Blocks: not for event loops.
+
+        Raises:
+            LedgerError: it cannot be committed now; the journal keeps it for the next start.
+        """
+        with self._changed:
+            self._drains += 1
+            failures = self._failures
+            self._changed.notify_all()
+            # The first failure may be of a batch that was under way.
+            self._changed.wait_for(
+                lambda: self._is_done() or self._failures > failures + 1 or self._has_ended
+            )
+            self._drains -= 1
+            if not self._is_done():
+                raise self._failure or _stopped(self._store_path)
+
+    def close(self) -> None:
+        """Commits what is left, ends the thread, and removes the journal if all is committed.
+
+        Raises:
+            LedgerError: something could not be committed; the journal stays for the next start.
+        """
+        try:
+            self.drain()
+        finally:
+            with self._changed:
+                self._is_closing = True
+                self._changed.notify_all()
+            self.join()
+            self._journal.close()
+
+    def run(self) -> None:
+        """The thread's work; not to be called."""
+        try:
+            while self._next_batch():
+                self._attempt()
+        finally:
+            if self._store is not None:
+                self._store.close()
+            with self._changed:
+                self._has_ended = True
+                self._changed.notify_all()
+
+    def _is_done(self) -> bool:
+        return self._has_begun and not self._waiting
+
+    def _next_batch(self) -> bool:
+        """Waits for work; false when there will be none."""
+        with self._changed:
+            if self._failure is not None and not self._drains and not self._is_closing:
+                self._changed.wait(_RETRY_AFTER_S)
+            self._changed.wait_for(lambda: not self._is_done() or self._is_closing)
+            return not self._is_closing
+
+    def _attempt(self) -> None:
+        with self._changed:
+            batch = list(self._waiting)
+        try:
+            if self._store is None:
+                self._store = open_store(self._store_path)
+            if not self._has_begun:
+                settle_orphans(self._journal_dir, self._store, self._price)
+            _commit(self._store, batch, self._price)
+        except LedgerError as error:
+            _logger.warning("the ledger cannot be written: %s", error)
+            with self._changed:
+                self._failure = error
+                self._failures += 1
+                self._changed.notify_all()
+            return
+        if batch:
+            self._journal.folded([exchange.id for exchange in batch])
+        with self._changed:
+            del self._waiting[: len(batch)]
+            self._has_begun = True
+            self._failure = None
+            self._changed.notify_all()
+
+
+def settle_orphans(journal_dir: Path, store: Store, price: Price) -> int:
+    """Folds the journals of dead processes and removes them; how many exchanges that recovered.
+
+    What was open is closed as `interrupted` with the tokens seen so far, `estimated`. A session
+    that has no living gateway any more and no end gets the last time its journal knows.
+
+    Raises:
+        LedgerError: the database failed; the journals stay.
+    """
+    dead = orphans(journal_dir)
+    living = [path for path in journals(journal_dir) if path not in dead]
+    living_sessions = {session_id_of(path) for path in living}
+    recovered = 0
+    for path in dead:
+        try:
+            with claimed(path) as claim:
+                if claim is not None:
+                    contents = read_journal(path)
+                    recovered += _settle(contents, store, price)
+                    _settle_session(contents, store, living_sessions)
+                    claim.is_settled = True
+        except OSError as error:
+            _logger.warning("the journal %s is left as it is: %s", path, error)
+    return recovered
+
+
+def _settle_session(
+    contents: JournalContents, store: Store, living_sessions: Container[str | None]
+) -> None:
+    session = contents.session
+    if session is None:
+        return
+    store.add_session(session)
+    if session.id in living_sessions or store.session(session.id).ended_at_us is not None:
+        return
+    store.end_session(session.id, ended_at_us=contents.last_seen_us, exit_status=None)
+
+
+def _settle(contents: JournalContents, store: Store, price: Price) -> int:
+    unfolded = [
+        _closed(exchange, contents.delivered_text_chars.get(id, 0))
+        for id, exchange in contents.exchanges.items()
+        if id not in contents.folded_ids
+    ]
+    _commit(store, unfolded, price)
+    return len(unfolded)
+
+
+def _closed(exchange: ExchangeRecord, delivered_text_chars: int) -> ExchangeRecord:
+    """An exchange as it is recorded when its process died."""
+    if exchange.status is not ExchangeStatus.OPEN:
+        return exchange
+    usage = exchange.usage
+    delivered_tokens = -(-delivered_text_chars // _CHARS_PER_TOKEN)
+    # Providers send a first output count of one or so long before the true one.
+    if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
+        usage = replace(usage, output=delivered_tokens)
+    return replace(
+        exchange,
+        status=ExchangeStatus.INTERRUPTED,
+        error_type="gateway_died",
+        usage=usage,
+        usage_quality=UsageQuality.UNKNOWN if usage.is_empty else UsageQuality.ESTIMATED,
+    )
+
+
+def _commit(store: Store, batch: Iterable[ExchangeRecord], price: Price) -> None:
+    priced = [_priced(exchange, price) for exchange in batch]
+    try:
+        store.fold(priced)
+    except (ValueError, OverflowError):
+        for exchange in priced:
+            _fold_alone(store, exchange)
+
+
+def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
+    """Folds one of a batch with a value no database takes, if need be without such values."""
+    try:
+        store.fold([exchange])
+    except (ValueError, OverflowError):
+        _logger.exception("exchange %s has values that cannot be stored", exchange.id)
+        store.fold(
+            [
+                replace(
+                    exchange,
+                    request_model=_storable(exchange.request_model),
+                    response_model=_storable(exchange.response_model),
+                    raw_usage=_storable(exchange.raw_usage),
+                    finish_reason=_storable(exchange.finish_reason),
+                    usage=TokenUsage(),
+                    usage_quality=UsageQuality.UNKNOWN,
+                    reported_cost_nano_usd=None,
+                    cost_nano_usd=None,
+                    cost_quality=CostQuality.UNKNOWN,
+                )
+            ]
+        )
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def _priced(exchange: ExchangeRecord, price: Price) -> ExchangeRecord:
+    try:
+        return price(exchange)
+    except Exception:
+        # Whatever is wrong with a price book, the exchange happened.
+        _logger.exception("exchange %s could not be priced", exchange.id)
+        return exchange
+
+
+def _stopped(store_path: Path) -> LedgerError:
+    return LedgerError(
+        "ledger-unwritable",
+        f"folding into {store_path} has stopped",
+        hint="the journal is kept; the next start folds it",
+    )

@@ -1,0 +1,331 @@
+"""The journal: one file per gateway process, appended to before and after every exchange.
+
+The idea: an append is one `write` of one JSON line, so what was written survives any death of
+the process, and the hot path never waits for a database. A journal is locked for the life of
+its process; whoever can take the lock may settle what is in it. Lines are
+
+- `started`: the session, first in the file;
+- `opened`: an exchange, before anything is sent upstream;
+- `progressed`: what was seen of it so far;
+- `finished`: the exchange as it ended;
+- `folded`: ids that are committed to the ledger.
+
+The invariants: no method raises because of the disk (a full one must not stop an answer; the
+first failure is kept in `failure`), and a file with unsettled exchanges is never removed here.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from opencode_gate.config.paths import private_folder
+from opencode_gate.core.clock import Clock, SystemClock
+from opencode_gate.core.errors import ConfigError, LedgerError
+from opencode_gate.core.ids import new_ulid
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.locks import is_same_file, remove_locked, try_lock
+from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+
+SUFFIX = ".jsonl"
+_COMPACT_ABOVE_BYTES = 1 << 20
+_MODE = 0o600
+
+
+class _Started(msgspec.Struct, tag="started", tag_field="event"):
+    session: SessionRecord
+
+
+class _Opened(msgspec.Struct, tag="opened", tag_field="event"):
+    exchange: ExchangeRecord
+
+
+class _Progressed(msgspec.Struct, tag="progressed", tag_field="event", omit_defaults=True):
+    id: str
+    at_us: int
+    usage: TokenUsage
+    delivered_text_chars: int
+
+
+class _Finished(msgspec.Struct, tag="finished", tag_field="event"):
+    exchange: ExchangeRecord
+
+
+class _Folded(msgspec.Struct, tag="folded", tag_field="event"):
+    ids: Sequence[str]
+
+
+_Line = _Started | _Opened | _Progressed | _Finished | _Folded
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
+
+
+class Journal:
+    """The journal of this process. Appends are safe from several threads."""
+
+    def __init__(self, path: Path, descriptor: int, session: SessionRecord, clock: Clock) -> None:
+        self.path = path
+        self.failure: Exception | None = None
+        self._descriptor = descriptor
+        self._session = session
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._unsettled: set[str] = set()
+        self._size_bytes = 0
+        self._is_torn = False
+        self._append(_Started(session))
+
+    @classmethod
+    def create(
+        cls, folder: Path, *, session: SessionRecord, clock: Clock | None = None
+    ) -> "Journal":
+        """A new journal in `folder`, locked by this process.
+
+        Raises:
+            LedgerError: `ledger-unwritable`, the file cannot be made.
+        """
+        try:
+            private_folder(folder)
+            path, descriptor = _create_locked(folder)
+        except (ConfigError, OSError) as error:
+            raise LedgerError(
+                "ledger-unwritable",
+                f"cannot make a journal in {folder}: {error}",
+                hint="check the folder and the free space, "
+                "or set OGATE_HOME to a folder you can write",
+            ) from error
+        return cls(path, descriptor, session, SystemClock() if clock is None else clock)
+
+    @property
+    def failed(self) -> bool:
+        """True once a line could not be written; recovery after a crash is then incomplete."""
+        return self.failure is not None
+
+    def opened(self, exchange: ExchangeRecord) -> None:
+        """An exchange is about to be sent upstream."""
+        self._unsettled.add(exchange.id)
+        self._append(_Opened(exchange))
+
+    def progressed(self, id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
+        """What was seen of a running exchange so far: totals, not increments."""
+        self._append(_Progressed(id, self._clock.now_us(), usage, delivered_text_chars))
+
+    def finished(self, exchange: ExchangeRecord) -> None:
+        """An exchange ended. It may not have been `opened` (a denied one)."""
+        self._unsettled.add(exchange.id)
+        self._append(_Finished(exchange))
+
+    def folded(self, ids: Sequence[str]) -> None:
+        """The exchanges are committed to the ledger. Called from the folding thread."""
+        mark, started = _encoder.encode(_Folded(ids)), _encoder.encode(_Started(self._session))
+        with self._lock:
+            self._write(mark)
+            self._unsettled.difference_update(ids)
+            if not self._unsettled and self._size_bytes > _COMPACT_ABOVE_BYTES:
+                self._truncate()
+                self._write(started)
+
+    def close(self) -> None:
+        """Lets go of the lock; removes the file if everything in it is settled."""
+        with self._lock:
+            if self._descriptor < 0:
+                return
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                if self._unsettled:
+                    os.close(descriptor)
+                else:
+                    remove_locked(descriptor, self.path)
+            except OSError as error:
+                self._remember(error)
+
+    def _append(self, line: _Line) -> None:
+        try:
+            text = _encoder.encode(line)
+        except (ValueError, OverflowError) as error:
+            # A name that is no Unicode or a count beyond 64 bits, out of a provider's answer.
+            self._remember(error)
+            return
+        with self._lock:
+            self._write(text)
+
+    def _write(self, text: bytes) -> None:
+        if self._descriptor < 0:
+            return
+        line = b"\n" + text + b"\n" if self._is_torn else text + b"\n"
+        try:
+            written = os.write(self._descriptor, line)
+            while written < len(line):
+                self._is_torn = True
+                written += os.write(self._descriptor, line[written:])
+        except OSError as error:
+            self._remember(error)
+            return
+        self._is_torn = False
+        self._size_bytes += len(line)
+
+    def _truncate(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, 0)
+        except OSError as error:
+            self._remember(error)
+        self._size_bytes = 0
+
+    def _remember(self, error: Exception) -> None:
+        if self.failure is None:
+            self.failure = error
+
+
+def _create_locked(folder: Path) -> tuple[Path, int]:
+    """A new file that was locked before anyone could take it for an orphan and remove it."""
+    while True:
+        path = folder / f"{new_ulid()}{SUFFIX}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, _MODE)
+        if try_lock(descriptor) and is_same_file(descriptor, path):
+            return path, descriptor
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class JournalContents:
+    """A journal read back.
+
+    Attributes:
+        session: `None` if the process died before its first line was whole.
+        exchanges: by id, the latest that is known of each: finished, or open with the tokens
+            and `duration_us` of its last progress.
+        delivered_text_chars: of those that are open, as far as progress told.
+        folded_ids: committed to the ledger already.
+        last_seen_us: the latest time in the file.
+    """
+
+    session: SessionRecord | None = None
+    exchanges: dict[str, ExchangeRecord] = field(default_factory=dict)
+    delivered_text_chars: dict[str, int] = field(default_factory=dict)
+    folded_ids: set[str] = field(default_factory=set)
+    last_seen_us: int = 0
+
+
+def read_journal(path: Path) -> JournalContents:
+    """What a journal says, one entry per exchange; a torn or damaged line counts as unwritten.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    contents = JournalContents()
+    with path.open("rb") as file:
+        for text in file:
+            try:
+                line = _decoder.decode(text)
+            except msgspec.DecodeError:
+                continue
+            _apply(line, contents)
+    return contents
+
+
+def session_id_of(path: Path) -> str | None:
+    """The session a journal belongs to, from its first line alone; `None` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            line = _decoder.decode(file.readline())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return line.session.id if isinstance(line, _Started) else None
+
+
+def _apply(line: _Line, contents: JournalContents) -> None:
+    match line:
+        case _Started(session):
+            contents.session = session
+            contents.last_seen_us = max(contents.last_seen_us, session.started_at_us)
+        case _Opened(exchange):
+            contents.exchanges.setdefault(exchange.id, exchange)
+            contents.last_seen_us = max(contents.last_seen_us, exchange.started_at_us)
+        case _Finished(exchange):
+            contents.exchanges[exchange.id] = exchange
+            duration_us = exchange.duration_us if exchange.duration_us is not None else 0
+            ended_at_us = exchange.started_at_us + duration_us
+            contents.last_seen_us = max(contents.last_seen_us, ended_at_us)
+        case _Progressed():
+            _apply_progress(line, contents)
+        case _Folded(ids):
+            contents.folded_ids.update(ids)
+
+
+def _apply_progress(line: _Progressed, contents: JournalContents) -> None:
+    contents.last_seen_us = max(contents.last_seen_us, line.at_us)
+    exchange = contents.exchanges.get(line.id)
+    if exchange is None or exchange.status is not ExchangeStatus.OPEN:
+        return
+    contents.delivered_text_chars[line.id] = line.delivered_text_chars
+    contents.exchanges[line.id] = replace(
+        exchange,
+        duration_us=max(0, line.at_us - exchange.started_at_us),
+        usage=_seen_so_far(exchange.usage, line.usage),
+    )
+
+
+def _seen_so_far(opened: TokenUsage, progressed: TokenUsage) -> TokenUsage:
+    """Progress over what was known at the start; input counts only as a set, never mixed."""
+    if progressed.input_tokens is not None:
+        return progressed
+    return replace(
+        progressed,
+        input_uncached=opened.input_uncached,
+        cache_read=opened.cache_read,
+        cache_write_5m=opened.cache_write_5m,
+        cache_write_1h=opened.cache_write_1h,
+    )
+
+
+@dataclass(slots=True)
+class Claim:
+    """An orphaned journal, held. It is removed at the end of `claimed` if `is_settled` is set."""
+
+    path: Path
+    is_settled: bool = False
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Claim | None]:
+    """Holds an orphaned journal; `None` if a living process holds it or it is gone.
+
+    Raises:
+        OSError: the file cannot be opened or removed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        yield None
+        return
+    claim = Claim(path)
+    try:
+        is_mine = try_lock(descriptor) and is_same_file(descriptor, path)
+        yield claim if is_mine else None
+    finally:
+        if claim.is_settled:
+            remove_locked(descriptor, path)
+        else:
+            os.close(descriptor)
+
+
+def journals(folder: Path) -> list[Path]:
+    """All journals of a folder, oldest first; none if there is no folder."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def orphans(folder: Path) -> list[Path]:
+    """The journals whose process is dead, oldest first."""
+    found = []
+    for path in journals(folder):
+        with claimed(path) as claim:
+            if claim is not None:
+                found.append(path)
+    return found

@@ -1,0 +1,51 @@
+"""A lock on an open file that the kernel lets go of when its process dies, however it dies.
+
+The invariant: a lock that can be taken means that nobody alive holds the file.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+
+    # Far behind any content: Windows locks byte ranges and forbids reading what is locked.
+    _LOCKED_OFFSET = 1 << 30
+
+    def try_lock(descriptor: int) -> bool:
+        """Takes the lock of an open file if nobody holds it; it lives as long as the file."""
+        os.lseek(descriptor, _LOCKED_OFFSET, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def try_lock(descriptor: int) -> bool:
+        """Takes the lock of an open file if nobody holds it; it lives as long as the file."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the open file, and not nothing or a successor."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_locked(descriptor: int, path: Path) -> None:
+    """Removes a locked file and closes it, in the order the platform allows."""
+    if sys.platform == "win32":
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)

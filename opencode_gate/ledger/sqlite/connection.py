@@ -1,0 +1,224 @@
+"""Opening a SQLite ledger: whose file it is, which version, and what its errors mean.
+
+The schema's version is `user_version`; its history is the numbered files in `migrations/`, of
+which one that was released is never edited. A file of a later version is left alone. The
+invariant: a connection handed out has exactly the schema this code was written for.
+
+WAL with `synchronous=NORMAL` (https://www.sqlite.org/pragma.html#pragma_synchronous): a killed
+process loses nothing; a power cut may lose the last seconds, never the rest.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from opencode_gate.config.paths import private_folder
+from opencode_gate.core.errors import ConfigError, LedgerError
+
+APPLICATION_ID = 0x6F676174
+"""`ogat`: marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+
+OLDEST_SQLITE = (3, 38, 0)
+"""Strict tables came with 3.37, JSON functions that are always there with 3.38."""
+
+BUSY_TIMEOUT_S = 5.0
+
+
+def migrations() -> list[str]:
+    """The migrations' SQL, oldest first; the n-th leads to version n."""
+    folder = files("opencode_gate.ledger.sqlite") / "migrations"
+    scripts = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    return [script.read_text(encoding="utf-8") for script in scripts]
+
+
+LATEST_VERSION = 1
+"""The version the migrations lead to; spelled out so that opening a ledger reads no file."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for reading and writing; the file is made or migrated if need be.
+
+    Raises:
+        LedgerError: `ledger-unwritable`, `ledger-corrupt` or `ledger-newer`.
+    """
+    _check_sqlite(path)
+    with ledger_errors(path):
+        _make(path)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            if _version(connection, path) < LATEST_VERSION:
+                _migrate(connection, path)
+            _check_writable(path)
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; an empty ledger where there is no file yet.
+
+    Raises:
+        LedgerError: `ledger-unwritable`, `ledger-corrupt` or `ledger-newer`.
+    """
+    _check_sqlite(path)
+    if not path.exists():
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        _migrate(connection, path)
+        return connection
+    with ledger_errors(path):
+        connection = _open_existing(path)
+        try:
+            version = _version(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    if version < LATEST_VERSION:
+        connection.close()
+        connect(path).close()
+        return connect_read_only(path)
+    return connection
+
+
+@contextmanager
+def ledger_errors(path: Path) -> Iterator[None]:
+    """Turns what SQLite and the file system say into a `LedgerError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explained(error, path) from error
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, and no other writer meanwhile."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _check_sqlite(path: Path) -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        raise _unwritable(path, f"Python's SQLite is {sqlite3.sqlite_version}, {needed} is needed")
+
+
+def _make(path: Path) -> None:
+    """The empty file, readable by its owner alone: SQLite gives its side files the same mode."""
+    if path.exists():
+        return
+    try:
+        private_folder(path.parent)
+    except ConfigError as error:
+        raise _unwritable(path, error.message) from error
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _open_existing(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("PRAGMA user_version")
+    except sqlite3.OperationalError:
+        connection.close()
+        wal = path.with_name(path.name + "-wal")
+        if wal.exists() and wal.stat().st_size > 0:
+            raise
+        # A folder that cannot be written cannot hold the shared-memory file of WAL either.
+        uri += "&immutable=1"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema's version, 0 for a blank file.
+
+    Raises:
+        LedgerError: the file is another program's, or of a later version.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > LATEST_VERSION:
+        raise LedgerError(
+            "ledger-newer",
+            f"{path} was written by a newer ogate (version {version}, known here {LATEST_VERSION})",
+            hint="upgrade ogate, or set OGATE_HOME to keep a second ledger",
+        )
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    is_blank = version == 0 and application == 0 and tables == 0
+    if application != APPLICATION_ID and not is_blank:
+        raise _corrupt(path, "it is a database, but not a ledger of ogate")
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Brings the schema to the latest version, all or nothing."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    with transaction(connection):
+        # Another process may have done it while this one waited for the lock.
+        version = _version(connection, path)
+        for number, script in enumerate(migrations(), start=1):
+            if number > version:
+                for statement in statements(script):
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {LATEST_VERSION}")
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of an SQL script (`executescript` would end the transaction)."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _check_writable(path: Path) -> None:
+    """Finds out now, not at the first exchange: SQLite opens a read-only file without a word."""
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise _unwritable(path, "it or its folder is read-only")
+
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _explained(error: sqlite3.Error, path: Path) -> LedgerError:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    if primary in _DAMAGED:
+        return _corrupt(path, str(error))
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return _unwritable(path, f"another process holds it for more than {BUSY_TIMEOUT_S:.0f} s")
+    return _unwritable(path, str(error))
+
+
+def _corrupt(path: Path, reason: str) -> LedgerError:
+    return LedgerError(
+        "ledger-corrupt",
+        f"the ledger {path} cannot be read: {reason}",
+        hint=f"move it away and start a new one: mv {path} {path}.damaged",
+    )
+
+
+def _unwritable(path: Path, reason: str) -> LedgerError:
+    return LedgerError(
+        "ledger-unwritable",
+        f"the ledger {path} cannot be used: {reason}",
+        hint="check the folder and the free space, or set OGATE_HOME to a folder you can write",
+    )

@@ -1,0 +1,336 @@
+"""What every ledger database promises, one suite for all engines."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from opencode_gate.core.errors import UsageError
+from opencode_gate.core.semconv import ConversationKind, CostQuality, ExchangeStatus, Operation
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.store import Store
+from opencode_gate.ledger.totals import GROUPINGS, UsageQuery, total_of
+from tests.support.ledger_records import (
+    NOON_US,
+    a_conversation,
+    a_session,
+    an_exchange,
+    an_open_exchange,
+    random_exchange,
+)
+
+DAY_US = 86_400_000_000
+
+OpenStore = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite"])
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Opens the ledger of this test, once more each time."""
+    opened: list[Store] = []
+
+    def sqlite() -> Store:
+        opened.append(open_store(tmp_path / "data" / "ledger.db"))
+        return opened[-1]
+
+    yield {"sqlite": sqlite}[request.param]
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_again: OpenStore) -> Store:
+    return open_again()
+
+
+def test_a_session_reads_back_equal(store: Store, open_again: OpenStore):
+    """Every field survives, also for another connection."""
+    session = a_session(ended_at_us=NOON_US + 1, exit_status=3)
+    bare = a_session(
+        agent_version=None, repository=None, branch=None, commit=None, started_at_us=NOON_US - 1
+    )
+    store.add_session(session)
+    store.add_session(bare)
+    assert open_again().session(session.id) == session
+    assert open_again().session(bare.id) == bare
+
+
+def test_adding_a_session_again_keeps_its_end(store: Store):
+    """A late second start, out of a journal, does not reopen it."""
+    session = a_session()
+    store.add_session(session)
+    store.end_session(session.id, ended_at_us=NOON_US + 5, exit_status=0)
+    store.add_session(session)
+    assert store.session(session.id) == replace(session, ended_at_us=NOON_US + 5, exit_status=0)
+
+
+def test_a_known_exit_status_is_not_replaced_by_an_unknown_one(store: Store):
+    """The launcher saw the end, whoever settles afterwards did not."""
+    session = a_session()
+    store.add_session(session)
+    store.end_session(session.id, ended_at_us=1, exit_status=None)
+    store.end_session(session.id, ended_at_us=2, exit_status=7)
+    store.end_session(session.id, ended_at_us=3, exit_status=None)
+    assert store.session(session.id) == replace(session, ended_at_us=2, exit_status=7)
+
+
+def test_a_session_is_found_by_prefix_short_form_and_last(store: Store):
+    """All the ways a person names a session."""
+    first = a_session(id="01AAAAAAAAAAAAAAAAAAAAAA01", started_at_us=NOON_US)
+    second = a_session(id="01AABBBBBBBBBBBBBBBBBBBB02", started_at_us=NOON_US + 1)
+    third = a_session(id="01AACCCCCCCCCCCCCCCCCCCC03", started_at_us=NOON_US - 1)
+    for session in (first, second, third):
+        store.add_session(session)
+    assert store.session("last") == second
+    assert store.session("01AAA") == first
+    assert store.session("01aab") == second
+    assert store.session("01AA…03") == third
+    assert store.session(third.id) == third
+
+
+@pytest.mark.parametrize("asked", ["01AA", "", "01AA…", "0", "%", "01AAA_"])
+def test_an_ambiguous_or_unknown_session_is_an_error_that_lists_what_matches(
+    store: Store, asked: str
+):
+    """Nothing is guessed; wildcards of the database mean nothing."""
+    for tail in "ABCDEFGH":
+        store.add_session(a_session(id=f"01AA{tail * 22}"))
+    with pytest.raises(UsageError) as caught:
+        store.session(asked)
+    assert caught.value.code == "no-such-session"
+    is_ambiguous = not set(asked) & set("%_")
+    assert len(caught.value.details) == (6 if is_ambiguous else 0)
+
+
+def test_the_last_session_of_an_empty_ledger_is_an_error(store: Store):
+    """With the command that makes one."""
+    with pytest.raises(UsageError) as caught:
+        store.session("last")
+    assert caught.value.code == "no-such-session"
+    assert caught.value.hint == "ogate run"
+
+
+def test_sessions_come_newest_first_within_bounds(store: Store):
+    """The start counts, the end does not: a span is half open."""
+    sessions = [a_session(started_at_us=NOON_US + n) for n in range(6)]
+    for session in sessions:
+        store.add_session(session)
+    assert store.sessions() == sessions[::-1]
+    assert store.sessions(limit=2) == [sessions[5], sessions[4]]
+    found = store.sessions(since_us=NOON_US + 1, until_us=NOON_US + 3)
+    assert found == [sessions[2], sessions[1]]
+
+
+def test_conversations_keep_what_was_known(store: Store):
+    """An update without a title does not take the title away."""
+    known = a_conversation(
+        "01S", parent_id="ses_0", kind=ConversationKind.SUBAGENT, agent_name="explore"
+    )
+    store.put_conversations([known, a_conversation("01OTHER")])
+    store.put_conversations([replace(known, title=None, parent_id=None, agent_name=None)])
+    assert store.conversations("01S") == [known]
+    store.put_conversations([replace(known, title="Better", kind=ConversationKind.OTHER)])
+    assert store.conversations("01S") == [
+        replace(known, title="Better", kind=ConversationKind.OTHER)
+    ]
+
+
+def test_any_exchange_reads_back_equal(store: Store, open_again: OpenStore):
+    """Every field, known or unknown, zero or large."""
+    chance = random.Random(1)
+    exchanges = [random_exchange(chance, session_id="01S") for _ in range(200)]
+    store.fold(exchanges)
+    expected = sorted(exchanges, key=lambda exchange: (exchange.started_at_us, exchange.id))
+    assert open_again().exchanges("01S") == expected
+
+
+def test_folding_again_changes_nothing(store: Store):
+    """A journal may be folded twice."""
+    exchanges = [an_exchange() for _ in range(3)]
+    store.fold(exchanges)
+    store.fold(exchanges)
+    store.fold(exchanges[:1])
+    assert store.exchanges("01SESSION") == exchanges
+
+
+ENDS = [status for status in ExchangeStatus if status not in ("open", "interrupted")]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("lesser", [ExchangeStatus.OPEN, ExchangeStatus.INTERRUPTED])
+def test_a_seen_end_outlives_a_lesser_one(
+    store: Store, end: ExchangeStatus, lesser: ExchangeStatus
+):
+    """Whatever order they come in."""
+    ended = an_exchange(status=end)
+    unfinished = an_open_exchange(id=ended.id, status=lesser)
+    store.fold([unfinished])
+    assert store.exchanges("01SESSION") == [unfinished]
+    store.fold([ended])
+    store.fold([unfinished])
+    assert store.exchanges("01SESSION") == [ended]
+
+
+def test_an_interrupted_exchange_is_not_reopened(store: Store):
+    """Settled is settled."""
+    settled = an_exchange(status=ExchangeStatus.INTERRUPTED)
+    store.fold([settled])
+    store.fold([an_open_exchange(id=settled.id)])
+    assert store.exchanges("01SESSION") == [settled]
+
+
+def test_a_batch_is_folded_whole_or_not_at_all(store: Store):
+    """A value no database takes leaves nothing of its batch behind."""
+    good, bad = an_exchange(), an_exchange(usage=TokenUsage(output=2**70))
+    with pytest.raises(OverflowError):
+        store.fold([good, bad])
+    assert store.exchanges("01SESSION") == []
+    store.fold([good])
+    assert store.exchanges("01SESSION") == [good]
+
+
+def test_an_exchange_needs_no_session_row(store: Store):
+    """A session that could not be recorded does not take its exchanges with it."""
+    store.fold([an_exchange(session_id="01NOBODY")])
+    [row] = store.usage(UsageQuery(by=("session", "project", "user")))
+    assert row.key == {"session": "01NOBODY", "project": None, "user": None}
+
+
+def test_usage_of_nothing_is_one_row_of_unknowns(store: Store):
+    """Without groups there is always a total; with groups there are none."""
+    [row] = store.usage(UsageQuery())
+    assert row.key == {}
+    assert row.totals == total_of([])
+    assert store.usage(UsageQuery(by=("day", "model"))) == []
+
+
+def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
+    """SQL and Python follow the same rules, for every grouping and pair of groupings."""
+    chance = random.Random(2)
+    exchanges = [random_exchange(chance) for _ in range(400)]
+    sessions = {
+        id: a_session(id=id, user=user, project=project, branch=branch)
+        for id, user, project, branch in (
+            ("01S1", "ada", "engine", "main"),
+            ("01S2", "ada", "engine", None),
+            ("01S3", "bob", "loom", "main"),
+        )
+    }
+    for session in sessions.values():
+        store.add_session(session)
+    store.fold(exchanges)
+    zone = ZoneInfo("America/New_York")
+
+    def key(exchange: ExchangeRecord, name: str) -> str | None:
+        session = sessions[exchange.session_id]
+        model = exchange.request_model or exchange.response_model
+        return {
+            "model": f"{exchange.provider_name}/{model}" if model else None,
+            "provider": exchange.provider_name,
+            "key": exchange.credential_name,
+            "session": exchange.session_id,
+            "project": session.project,
+            "branch": session.branch,
+            "day": datetime.fromtimestamp(exchange.started_at_us / 1e6, zone).date().isoformat(),
+            "user": session.user,
+            "kind": exchange.kind.value,
+        }[name]
+
+    span = (NOON_US - 50 * DAY_US, NOON_US + 50 * DAY_US)
+    within = [exchange for exchange in exchanges if span[0] <= exchange.started_at_us < span[1]]
+    assert 100 < len(within) < 400
+    groupings = [(), *((one,) for one in GROUPINGS), ("day", "model"), ("user", "branch", "kind")]
+    for by in groupings:
+        groups: dict[tuple[str | None, ...], list[ExchangeRecord]] = defaultdict(list)
+        for exchange in within:
+            if exchange.status is not ExchangeStatus.DENIED:
+                groups[tuple(key(exchange, name) for name in by)].append(exchange)
+        query = UsageQuery(since_us=span[0], until_us=span[1], by=by, time_zone="America/New_York")
+        found = {tuple(row.key.values()): row.totals for row in store.usage(query)}
+        assert found == {group: total_of(records) for group, records in groups.items()}, by
+
+
+def test_usage_bounds_are_half_open(store: Store):
+    """The first microsecond counts, the last does not."""
+    store.fold([an_exchange(started_at_us=NOON_US + n) for n in range(5)])
+    [row] = store.usage(UsageQuery(since_us=NOON_US + 1, until_us=NOON_US + 3))
+    assert row.totals.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("zone", "instant", "day"),
+    [
+        ("UTC", "2026-11-21T00:00:00+00:00", "2026-11-21"),
+        ("UTC", "2026-11-20T23:59:59.999999+00:00", "2026-11-20"),
+        ("Asia/Kathmandu", "2026-11-20T18:15:00+00:00", "2026-11-21"),
+        ("Asia/Kathmandu", "2026-11-20T18:14:59+00:00", "2026-11-20"),
+        # The clocks go back: 2026-10-25 has 25 hours in Berlin.
+        ("Europe/Berlin", "2026-10-24T22:00:00+00:00", "2026-10-25"),
+        ("Europe/Berlin", "2026-10-25T22:59:59+00:00", "2026-10-25"),
+        ("Europe/Berlin", "2026-10-25T23:00:00+00:00", "2026-10-26"),
+        # The clocks go forward: 2026-03-29 has 23.
+        ("Europe/Berlin", "2026-03-28T22:59:59+00:00", "2026-03-28"),
+        ("Europe/Berlin", "2026-03-28T23:00:00+00:00", "2026-03-29"),
+        ("Europe/Berlin", "2026-03-29T21:59:59+00:00", "2026-03-29"),
+        ("Europe/Berlin", "2026-03-29T22:00:00+00:00", "2026-03-30"),
+        # Here they change at midnight itself: 2026-03-08 begins at one o'clock.
+        ("America/Havana", "2026-03-08T04:59:59+00:00", "2026-03-07"),
+        ("America/Havana", "2026-03-08T05:00:00+00:00", "2026-03-08"),
+        ("America/Havana", "2026-11-01T03:59:59+00:00", "2026-10-31"),
+        ("America/Havana", "2026-11-01T04:30:00+00:00", "2026-11-01"),
+        ("America/Havana", "2026-11-01T05:30:00+00:00", "2026-11-01"),
+    ],
+)
+def test_a_day_is_the_local_one(store: Store, zone: str, instant: str, day: str):
+    """Also on the days the clocks change."""
+    started = datetime.fromisoformat(instant)
+    started_at_us = round(started.timestamp() * 1e6)
+    store.fold([an_exchange(started_at_us=started_at_us)])
+    [row] = store.usage(UsageQuery(by=("day",), time_zone=zone))
+    assert row.key == {"day": day}
+    assert row.totals.requests == 1
+
+
+def test_a_total_knows_what_it_does_not_know(store: Store):
+    """Known costs are summed, unknown ones counted, and the worst quality is told."""
+    store.fold(
+        [
+            an_exchange(cost_nano_usd=5, cost_quality=CostQuality.REPORTED),
+            an_exchange(cost_nano_usd=7, cost_quality=CostQuality.PRICED),
+        ]
+    )
+    [row] = store.usage(UsageQuery())
+    assert (row.totals.cost_nano_usd, row.totals.cost_quality) == (12, CostQuality.PRICED)
+    store.fold([an_exchange(cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN)])
+    [row] = store.usage(UsageQuery())
+    assert (row.totals.cost_nano_usd, row.totals.cost_quality) == (12, CostQuality.UNKNOWN)
+    assert (row.totals.requests, row.totals.unknown_cost_requests) == (3, 1)
+
+
+def test_listings_and_refusals_are_not_unknown_costs(store: Store):
+    """Listing models and a 401 are billed by nobody."""
+    unpriced = {"cost_nano_usd": None, "cost_quality": CostQuality.UNKNOWN, "usage": TokenUsage()}
+    store.fold(
+        [
+            an_exchange(cost_nano_usd=5),
+            an_exchange(operation=Operation.LIST_MODELS, **unpriced),
+            an_exchange(status=ExchangeStatus.DENIED, http_status=402, **unpriced),
+            an_exchange(status=ExchangeStatus.UPSTREAM_ERROR, http_status=401, **unpriced),
+        ]
+    )
+    [row] = store.usage(UsageQuery())
+    assert (row.totals.requests, row.totals.unknown_cost_requests) == (2, 0)
+    assert (row.totals.cost_nano_usd, row.totals.cost_quality) == (5, CostQuality.PRICED)
+
+
+def test_a_sound_ledger_has_no_findings(store: Store):
+    """The check itself works."""
+    store.fold([an_exchange()])
+    assert store.integrity() == []

@@ -1,0 +1,349 @@
+"""From journals into the ledger, while serving and after a crash."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.core.errors import LedgerError
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.journal import Journal, read_journal
+from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.sqlite import SqliteStore, open_store
+from tests.support.ledger_records import (
+    NOON_US,
+    a_session,
+    an_exchange,
+    an_open_exchange,
+    priced_at,
+)
+
+
+def unpriced(exchange: ExchangeRecord) -> ExchangeRecord:
+    return exchange
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "journals"
+
+
+@pytest.fixture
+def ledger_file(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def store(ledger_file: Path) -> Iterator[SqliteStore]:
+    store = open_store(ledger_file)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def session() -> SessionRecord:
+    return a_session()
+
+
+def test_submitted_exchanges_are_priced_and_committed_when_drained(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """And the journal is gone after the end."""
+    journal = Journal.create(folder, session=session)
+    exchanges = [an_exchange(session_id=session.id) for _ in range(20)]
+    folding = Folder(folder, ledger_file, priced_at("0.5"), journal=journal)
+    for exchange in exchanges:
+        journal.finished(exchange)
+        folding.submit(exchange)
+    folding.drain()
+    rows = store.exchanges(session.id)
+    assert [row.id for row in rows] == [exchange.id for exchange in exchanges]
+    assert {row.cost_nano_usd for row in rows} == {500_000_000}
+    assert read_journal(journal.path).folded_ids == {exchange.id for exchange in exchanges}
+    folding.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_close_commits_what_was_submitted_just_before(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """Nothing depends on a drain."""
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id)
+    journal.finished(exchange)
+    folding.submit(exchange)
+    folding.close()
+    assert store.exchanges(session.id) == [exchange]
+
+
+def test_an_open_exchange_keeps_the_journal(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """The next start settles it."""
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    journal.opened(an_open_exchange(session_id=session.id))
+    folding.close()
+    assert journal.path.exists()
+    assert settle_orphans(folder, store, unpriced) == 1
+    assert not journal.path.exists()
+
+
+def test_a_failing_price_book_loses_no_exchange(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """It is recorded without a price."""
+
+    def broken(exchange: ExchangeRecord) -> ExchangeRecord:
+        raise KeyError("no such model")
+
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, broken, journal=journal)
+    exchange = an_exchange(
+        session_id=session.id, cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN
+    )
+    journal.finished(exchange)
+    folding.submit(exchange)
+    folding.close()
+    assert store.exchanges(session.id) == [exchange]
+
+
+def test_a_value_no_database_takes_costs_only_itself(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """Its exchange stays, as unknown; the rest of the batch is untouched."""
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    good = an_exchange(session_id=session.id)
+    huge = an_exchange(session_id=session.id, usage=TokenUsage(output=2**70))
+    odd = an_exchange(session_id=session.id, request_model="m\ud800")
+    for exchange in (good, huge, odd):
+        journal.finished(exchange)
+        folding.submit(exchange)
+    folding.close()
+    rows = {row.id: row for row in store.exchanges(session.id)}
+    assert rows[good.id] == good
+    assert rows[huge.id].usage == TokenUsage()
+    assert rows[huge.id].usage_quality is UsageQuality.UNKNOWN
+    assert rows[huge.id].cost_nano_usd is None
+    assert rows[odd.id].request_model == "m?"
+
+
+def test_a_database_that_comes_back_loses_nothing(
+    folder: Path, ledger_file: Path, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+):
+    """While it is away draining fails, the journal stays; afterwards all is committed."""
+    monkeypatch.setattr("opencode_gate.ledger.folding._RETRY_AFTER_S", 0.001)
+    ledger_file.mkdir()
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id)
+    journal.finished(exchange)
+    folding.submit(exchange)
+    with pytest.raises(LedgerError) as caught:
+        folding.drain()
+    assert caught.value.code == "ledger-unwritable"
+    assert folding.failure is not None
+    ledger_file.rmdir()
+    while folding.failure is not None:
+        folding_failed = folding.failure
+        try:
+            folding.drain()
+        except LedgerError:
+            assert folding_failed
+    folding.close()
+    store = open_store(ledger_file)
+    assert store.exchanges(session.id) == [exchange]
+    store.close()
+    assert list(folder.iterdir()) == []
+
+
+def test_closing_without_a_database_says_so_and_keeps_the_journal(
+    folder: Path, ledger_file: Path, session: SessionRecord
+):
+    """The launcher passes it on; the next start recovers."""
+    ledger_file.write_bytes(b"This is no database, it is a letter." * 100)
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id)
+    journal.finished(exchange)
+    folding.submit(exchange)
+    with pytest.raises(LedgerError) as caught:
+        folding.close()
+    assert caught.value.code == "ledger-corrupt"
+    assert not folding.is_alive()
+    ledger_file.unlink()
+    store = open_store(ledger_file)
+    assert settle_orphans(folder, store, unpriced) == 1
+    assert store.exchanges(session.id) == [exchange]
+    assert store.session(session.id).id == session.id
+    store.close()
+
+
+def test_a_thread_that_dies_of_a_bug_does_not_hang_the_end(
+    folder: Path, ledger_file: Path, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+):
+    """Draining is an error, not a wait for ever."""
+
+    def bug(*_: object) -> None:
+        raise AssertionError("bug")
+
+    monkeypatch.setattr("opencode_gate.ledger.folding._commit", bug)
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id)
+    journal.finished(exchange)
+    folding.submit(exchange)
+    with pytest.raises(LedgerError):
+        folding.close()
+    assert journal.path.exists()
+
+
+def test_a_started_gateway_settles_the_dead_first(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """Without anybody asking."""
+    dead = Journal.create(folder, session=session)
+    exchange = an_exchange(session_id=session.id)
+    dead.finished(exchange)
+    dead.close()
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    folding.drain()
+    assert store.exchanges(session.id) == [exchange]
+    assert not dead.path.exists()
+    assert store.session(session.id).ended_at_us is None
+    folding.close()
+
+
+def test_what_was_open_becomes_interrupted_with_the_tokens_seen(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """Estimated, priced, once."""
+    journal = Journal.create(folder, session=session)
+    cut = an_open_exchange(session_id=session.id)
+    unseen = an_open_exchange(session_id=session.id)
+    journal.opened(cut)
+    journal.progressed(cut.id, TokenUsage(input_uncached=500, output=1), 4001)
+    journal.opened(unseen)
+    journal.close()
+    assert settle_orphans(folder, store, priced_at("0.01")) == 2
+    rows = {row.id: row for row in store.exchanges(session.id)}
+    settled = rows[cut.id]
+    assert settled.status is ExchangeStatus.INTERRUPTED
+    assert settled.usage == TokenUsage(input_uncached=500, output=1001)
+    assert settled.usage_quality is UsageQuality.ESTIMATED
+    assert settled.cost_nano_usd == 10_000_000
+    assert rows[unseen.id].usage_quality is UsageQuality.UNKNOWN
+    assert rows[unseen.id].status is ExchangeStatus.INTERRUPTED
+    assert settle_orphans(folder, store, priced_at("0.01")) == 0
+
+
+def test_a_reported_output_above_the_text_delivered_is_kept(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """Reasoning is output that is not text."""
+    journal = Journal.create(folder, session=session)
+    cut = an_open_exchange(session_id=session.id)
+    journal.opened(cut)
+    journal.progressed(cut.id, TokenUsage(input_uncached=5, output=900), 40)
+    journal.close()
+    settle_orphans(folder, store, unpriced)
+    [row] = store.exchanges(session.id)
+    assert row.usage.output == 900
+
+
+def test_folded_exchanges_are_not_folded_and_priced_again(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """The price of the day they were folded stays."""
+    journal = Journal.create(folder, session=session)
+    folded = an_exchange(session_id=session.id, cost_nano_usd=11)
+    journal.finished(folded)
+    store.fold([folded])
+    journal.folded([folded.id])
+    journal.opened(an_open_exchange(session_id=session.id))
+    journal.close()
+    assert settle_orphans(folder, store, priced_at("9")) == 1
+    assert store.exchanges(session.id)[0].cost_nano_usd == 11
+
+
+def test_a_journal_settled_twice_makes_the_same_rows(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """A crash between the commit and the removal."""
+    journal = Journal.create(folder, session=session)
+    cut = an_open_exchange(session_id=session.id)
+    journal.finished(an_exchange(session_id=session.id))
+    journal.opened(cut)
+    journal.close()
+    content = journal.path.read_bytes()
+    settle_orphans(folder, store, priced_at("1"))
+    rows = store.exchanges(session.id)
+    journal.path.write_bytes(content)
+    settle_orphans(folder, store, priced_at("1"))
+    assert store.exchanges(session.id) == rows
+    assert len(rows) == 2
+
+
+def test_a_session_nobody_ended_ends_when_its_journal_does(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """Its last sign of life, without an exit status."""
+    journal = Journal.create(folder, session=session)
+    journal.finished(
+        an_exchange(
+            session_id=session.id, started_at_us=NOON_US + 100, duration_us=23, cost_nano_usd=1
+        )
+    )
+    journal.close()
+    settle_orphans(folder, store, unpriced)
+    assert store.session(session.id) == replace(session, ended_at_us=NOON_US + 123)
+
+
+def test_a_session_the_launcher_ended_keeps_its_end(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """Only the gateway had died."""
+    store.add_session(session)
+    store.end_session(session.id, ended_at_us=NOON_US + 9, exit_status=0)
+    journal = Journal.create(folder, session=session)
+    journal.finished(an_exchange(session_id=session.id))
+    journal.close()
+    settle_orphans(folder, store, unpriced)
+    assert store.session(session.id) == replace(session, ended_at_us=NOON_US + 9, exit_status=0)
+
+
+def test_the_journal_stays_if_the_commit_fails(
+    folder: Path, ledger_file: Path, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+):
+    """Another process holds the database for too long."""
+    monkeypatch.setattr("opencode_gate.ledger.sqlite.connection.BUSY_TIMEOUT_S", 0.01)
+    store = open_store(ledger_file)
+    journal = Journal.create(folder, session=session)
+    journal.finished(an_exchange(session_id=session.id))
+    journal.close()
+    other = sqlite3.connect(ledger_file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError) as caught:
+        settle_orphans(folder, store, unpriced)
+    assert caught.value.code == "ledger-unwritable"
+    assert journal.path.exists()
+    other.execute("ROLLBACK")
+    other.close()
+    assert settle_orphans(folder, store, unpriced) == 1
+    store.close()
+
+
+def test_an_empty_journal_is_removed(folder: Path, store: SqliteStore):
+    """A process that died between making and locking its file."""
+    folder.mkdir()
+    (folder / "01EMPTY.jsonl").touch()
+    assert settle_orphans(folder, store, unpriced) == 0
+    assert list(folder.iterdir()) == []
