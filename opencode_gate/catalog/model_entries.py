@@ -70,7 +70,7 @@ def price_of(cost: Mapping[str, Any] | None) -> ModelPrice | None:
 
 
 def _flat_price(amounts: Mapping[str, Decimal]) -> ModelPrice:
-    return ModelPrice(**{key: amounts.get(key) for key in _PRICES})  # type: ignore[arg-type]
+    return ModelPrice(**{key: amounts.get(key) for key in _PRICES})  # type: ignore[arg-type]  # mypy takes every keyword for `tiers`
 
 
 def _amounts(cost: Mapping[str, Any]) -> dict[str, Decimal]:

@@ -1,0 +1,218 @@
+"""What an exchange cost: the provider's own word, else the user's price, genai-prices, catalogue.
+
+The idea: the sources stand in one order, and the first that has an answer gives it, with its
+name and version kept beside the amount. The invariants: an unknown price is `None`, never
+zero; what was paid for tokens that were estimated is called estimated; an amount that somebody
+has already written into the record is left alone.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Protocol, TypeVar
+
+from opencode_gate.catalog.arithmetic import Amount, cost_of
+from opencode_gate.catalog.catalogue import Catalogue
+from opencode_gate.catalog.genai_book import GenaiBook
+from opencode_gate.catalog.practice import PRACTICE_ID
+from opencode_gate.catalog.rows import ModelPrice, ModelRow
+from opencode_gate.config.settings import PriceSettings, Settings
+from opencode_gate.core.errors import UsageError
+from opencode_gate.core.money import nano_usd
+from opencode_gate.core.semconv import CostQuality, Operation, UsageQuality
+from opencode_gate.core.usage import TokenUsage
+
+REPORTED_SOURCE = "provider"
+OVERRIDE_SOURCE = "config.toml"
+PRACTICE_SOURCE = "scripted, free"
+
+
+class Priceable(Protocol):
+    """What a record must say to be priced; the ledger's exchange record does."""
+
+    @property
+    def operation(self) -> Operation: ...  # noqa: D102
+    @property
+    def provider_name(self) -> str: ...  # noqa: D102
+    @property
+    def request_model(self) -> str | None: ...  # noqa: D102
+    @property
+    def response_model(self) -> str | None: ...  # noqa: D102
+    @property
+    def started_at_us(self) -> int: ...  # noqa: D102
+    @property
+    def usage(self) -> TokenUsage: ...  # noqa: D102
+    @property
+    def usage_quality(self) -> UsageQuality: ...  # noqa: D102
+    @property
+    def raw_usage(self) -> str | None: ...  # noqa: D102
+    @property
+    def reported_cost_nano_usd(self) -> int | None: ...  # noqa: D102
+    @property
+    def cost_nano_usd(self) -> int | None: ...  # noqa: D102
+
+
+Record = TypeVar("Record", bound=Priceable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceAnswer:
+    """Prices of a model, USD per million tokens, and which book they are from."""
+
+    price: ModelPrice
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Priced:
+    amount: Amount
+    source: str
+
+
+class PriceBook:
+    """Prices records; one per process, its lookups are remembered."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        settings: Settings,
+        extra_models: Mapping[str, Mapping[str, ModelRow]] = MappingProxyType({}),
+    ) -> None:
+        """A book over the catalogue.
+
+        Args:
+            extra_models: models by provider the catalogue does not have, as the agent's own
+                configuration describes them.
+        """
+        self._catalogue = catalogue
+        self._settings = settings
+        self._extra_models = extra_models
+        self._genai = GenaiBook()
+        self._listed: dict[tuple[str, str], ModelPrice | None] = {}
+
+    def price(self, record: Record) -> Record:
+        """The record with its cost, cost quality and price source filled in.
+
+        Only generation is priced: listing models and counting tokens is not charged for, and
+        what else goes through is not known well enough.
+        """
+        if record.cost_nano_usd is not None or record.operation is not Operation.GENERATE:
+            return record
+        if record.reported_cost_nano_usd is not None:
+            return _with_cost(
+                record, record.reported_cost_nano_usd, CostQuality.REPORTED, REPORTED_SOURCE
+            )
+        if record.provider_name == PRACTICE_ID:
+            return _with_cost(record, 0, CostQuality.PRICED, PRACTICE_SOURCE)
+        priced = self._priced(record)
+        if priced is None:
+            return _with_cost(record, None, CostQuality.UNKNOWN, None)
+        is_firm = priced.amount.is_exact and record.usage_quality is UsageQuality.REPORTED
+        quality = CostQuality.PRICED if is_firm else CostQuality.ESTIMATED
+        return _with_cost(record, nano_usd(priced.amount.usd), quality, priced.source)
+
+    def explain(
+        self, provider_id: str, model_id: str, *, at_us: int | None = None
+    ) -> PriceAnswer | None:
+        """The prices that would be used for a model now, `None` where there are none."""
+        override = self._override(provider_id, (model_id,))
+        if override is not None:
+            return PriceAnswer(price=override, source=OVERRIDE_SOURCE)
+        moment_us = at_us if at_us is not None else time.time_ns() // 1000
+        if self._is_catalogued(provider_id):
+            known = self._genai.price(provider_id, model_id, at_us=moment_us)
+            if known is not None:
+                return PriceAnswer(price=known, source=self._genai_source())
+        listed = self._listed_price(provider_id, model_id)
+        if listed is not None:
+            return PriceAnswer(price=listed, source=self._catalogue_source())
+        return None
+
+    def _priced(self, record: Priceable) -> _Priced | None:
+        models = _models_of(record)
+        override = self._override(record.provider_name, models)
+        if override is not None:
+            amount = cost_of(record.usage, override)
+            return _Priced(amount=amount, source=OVERRIDE_SOURCE) if amount is not None else None
+        return next(self._answers(record, models), None)
+
+    def _answers(self, record: Priceable, models: tuple[str, ...]) -> Iterator[_Priced]:
+        provider_id = record.provider_name
+        for model_id in models if self._is_catalogued(provider_id) else ():
+            amount = self._genai.cost_of(
+                provider_id,
+                model_id,
+                record.usage,
+                at_us=record.started_at_us,
+                raw_usage=record.raw_usage,
+            )
+            if amount is not None:
+                yield _Priced(amount=amount, source=self._genai_source())
+        for model_id in models:
+            listed = self._listed_price(provider_id, model_id)
+            amount = cost_of(record.usage, listed) if listed is not None else None
+            if amount is not None:
+                yield _Priced(amount=amount, source=self._catalogue_source())
+
+    def _override(self, provider_id: str, models: tuple[str, ...]) -> ModelPrice | None:
+        prices = self._settings.prices
+        for model_id in (*models, "*"):
+            said = prices.get(f"{provider_id}/{model_id}")
+            if said is not None:
+                return _price_said(said)
+        return None
+
+    def _listed_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
+        key = (provider_id, model_id)
+        if key not in self._listed:
+            row = self._extra_models.get(provider_id, {}).get(model_id)
+            if row is None:
+                row = self._catalogue_models(provider_id).get(model_id)
+            self._listed[key] = row.price if row is not None else None
+        return self._listed[key]
+
+    def _is_catalogued(self, provider_id: str) -> bool:
+        """Whether the id means what the world means by it, and not a server the user named so."""
+        row = self._catalogue.providers().get(provider_id)
+        return row is not None and row.source == "catalogue"
+
+    def _catalogue_models(self, provider_id: str) -> Mapping[str, ModelRow]:
+        try:
+            return self._catalogue.models(provider_id)
+        except UsageError:
+            return {}
+
+    def _genai_source(self) -> str:
+        return f"genai-prices {self._genai.version}"
+
+    def _catalogue_source(self) -> str:
+        return f"catalogue {self._catalogue.date}"
+
+
+def _models_of(record: Priceable) -> tuple[str, ...]:
+    """The names to look a price up by: what was served, then what was asked for."""
+    names = (record.response_model, record.request_model)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _price_said(said: PriceSettings) -> ModelPrice:
+    write = said.cache_write if said.cache_write is not None else said.input
+    return ModelPrice(
+        input=said.input,
+        output=said.output,
+        cache_read=said.cache_read,
+        cache_write=said.cache_write,
+        cache_write_1h=said.cache_write_1h if said.cache_write_1h is not None else write,
+        reasoning=said.reasoning,
+        input_audio=said.input_audio,
+        output_audio=said.output_audio,
+    )
+
+
+def _with_cost(
+    record: Record, cost_nano_usd: int | None, quality: CostQuality, source: str | None
+) -> Record:
+    return replace(  # type: ignore[type-var]  # every record is a dataclass, a Protocol cannot say so
+        record, cost_nano_usd=cost_nano_usd, cost_quality=quality, price_source=source
+    )
