@@ -18,6 +18,7 @@ from typing import Final
 from opencode_gate.gateway.dialling import Destination, dial
 from opencode_gate.gateway.http_connection import HttpConnection, HttpResponse
 from opencode_gate.gateway.proxies import ProxyRules
+from opencode_gate.gateway.tls import provider_context
 from opencode_gate.gateway.upstream import UpstreamFailure, UpstreamRequest
 
 _OWN_FIELDS: Final = frozenset(
@@ -65,7 +66,7 @@ class HttpUpstream:
         self,
         *,
         proxies: ProxyRules,
-        tls_context: Callable[[], ssl.SSLContext],
+        tls_context: Callable[[], ssl.SSLContext] = provider_context,
         read_timeout_s: float = 300.0,
         connect_timeout_s: float = 30.0,
         idle_s: float = 55.0,
@@ -82,6 +83,11 @@ class HttpUpstream:
         self._tls_lock = asyncio.Lock()
         self._tls_context: ssl.SSLContext | None = None
         self._all_lost: asyncio.Future[None] | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections stand, in use or idle."""
+        return len(self._connections)
 
     async def send(self, request: UpstreamRequest, *, header_timeout_s: float) -> HttpResponse:
         """See `Upstream.send`."""

@@ -23,7 +23,7 @@ _BUNDLES = (
 """Where Linux distributions keep their certificates, for a Python built to look elsewhere."""
 
 
-def provider_context(environ: Mapping[str, str]) -> ssl.SSLContext:
+def provider_context(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
     """A verifying client context. Blocking.
 
     `SSL_CERT_FILE` replaces the store (OpenSSL's meaning of it), `NODE_EXTRA_CA_CERTS` adds to
