@@ -18,14 +18,22 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """A cost in USD; `is_exact` is false where a count or a price had to be stood in for."""
+    """A cost in USD.
+
+    Attributes:
+        is_exact: false where a count or a price had to be stood in for.
+        is_free: nothing is charged for this model, however many tokens it was.
+    """
 
     usd: Decimal
     is_exact: bool = True
+    is_free: bool = False
 
 
 def cost_of(usage: TokenUsage, price: ModelPrice) -> Amount | None:
-    """The cost of one answer, `None` if a count is there whose price is not, or no count at all."""
+    """The cost of one answer; `None` where a count lacks its price, or nothing was counted."""
+    if price.is_free:
+        return Amount(usd=_ZERO, is_free=True)
     if usage.is_empty:
         return None
     price = price_at(price, usage.input_tokens)

@@ -108,7 +108,9 @@ class PriceBook:
         priced = self._priced(record)
         if priced is None:
             return _with_cost(record, None, CostQuality.UNKNOWN, None)
-        is_firm = priced.amount.is_exact and record.usage_quality is UsageQuality.REPORTED
+        is_firm = priced.amount.is_free or (
+            priced.amount.is_exact and record.usage_quality is UsageQuality.REPORTED
+        )
         quality = CostQuality.PRICED if is_firm else CostQuality.ESTIMATED
         return _with_cost(record, nano_usd(priced.amount.usd), quality, priced.source)
 

@@ -4,7 +4,7 @@ The invariant: nothing outside this package asks which provider it is talking to
 row for the fact it needs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
@@ -71,6 +71,12 @@ class ModelPrice:
     input_audio: Decimal | None = None
     output_audio: Decimal | None = None
     tiers: tuple["PriceTier", ...] = ()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether input and output cost nothing, and nothing else costs anything."""
+        own = (getattr(self, one.name) for one in fields(self) if one.name != "tiers")
+        return self.input == 0 and self.output == 0 and not any(own) and not self.tiers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,189 @@
+"""A newer catalogue from models.dev, fetched in a process of its own.
+
+The idea: taking models.dev's file apart needs 80 MB for a moment, which neither the launcher nor
+the gateway can spare; a child process does it, at most once a day, and the next start reads the
+outcome. The invariants: nobody waits for it, a failure changes nothing, and the catalogue is
+replaced in one step by an archive that has been read back.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from opencode_gate.catalog.archive import Archive, BadCatalogue, pack
+from opencode_gate.config.editing import write_private
+from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.config.settings import Settings
+from opencode_gate.core.errors import ConfigError, UpstreamError
+
+if TYPE_CHECKING:
+    import ssl
+
+SOURCE_URL = "https://models.dev/api.json"
+EVERY_S = 24 * 60 * 60
+_TIMEOUT_S = 30.0
+_MOST_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refreshed:
+    """What came of asking: a newer catalogue (`updated`) or the one at hand is it (`current`)."""
+
+    outcome: Literal["updated", "current"]
+    date: str
+
+
+class BackgroundRefresh:
+    """The child process that fetches, if one is due; `stop` it before going away."""
+
+    def __init__(self, paths: Paths, settings: Settings) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        if settings.catalog.refresh and is_due(paths):
+            self._child = _start()
+
+    def stop(self) -> None:
+        """Ends the child if it still runs; what it had not finished is done another day."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def is_due(paths: Paths, *, now_s: float | None = None) -> bool:
+    """Whether nobody has asked models.dev for a day, successfully or not."""
+    try:
+        asked_s = _stamp(paths).stat().st_mtime
+    except OSError:
+        return True
+    return not 0 <= (time.time() if now_s is None else now_s) - asked_s < EVERY_S
+
+
+def refresh(paths: Paths, *, url: str = SOURCE_URL, today: str | None = None) -> Refreshed:
+    """Asks for a newer catalogue now and puts it in place.
+
+    Args:
+        url: where the file is.
+        today: the date the new catalogue gets; this day, UTC.
+
+    Raises:
+        UpstreamError: `upstream-unreachable` or `upstream-protocol`; the old one stays.
+        ConfigError: the cache folder cannot be written.
+    """
+    private_folder(paths.cache)
+    write_private(_stamp(paths), b"")
+    etag = _etag(paths)
+    content, etag = _fetch(url, etag)
+    if content is None:
+        return Refreshed(outcome="current", date=Archive(paths.catalogue).meta.date)
+    import json
+
+    date = today if today is not None else datetime.now(UTC).date().isoformat()
+    try:
+        archive = pack(json.loads(content), date=date, etag=etag)
+    except (ValueError, BadCatalogue) as error:
+        raise UpstreamError(
+            "upstream-protocol",
+            f"{url} did not answer with a catalogue: {error}",
+            hint="the catalogue at hand stays in use",
+        ) from error
+    write_private(paths.catalogue, archive)
+    return Refreshed(outcome="updated", date=date)
+
+
+def main() -> int:
+    """What the child process does; there is nobody to tell of a failure."""
+    from opencode_gate.config.paths import paths
+
+    try:
+        refresh(paths())
+    except (UpstreamError, ConfigError):
+        return 1
+    return 0
+
+
+def _start() -> "subprocess.Popen[bytes] | None":
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "opencode_gate.catalog.refresh"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+
+
+def _stamp(paths: Paths) -> Path:
+    return paths.cache / "catalogue.asked"
+
+
+def _etag(paths: Paths) -> str | None:
+    try:
+        return Archive(paths.catalogue).meta.etag
+    except (FileNotFoundError, BadCatalogue):
+        return None
+
+
+def _fetch(url: str, etag: str | None) -> tuple[bytes | None, str | None]:
+    """The file and its ETag, or `None` if it is still the one of `etag`."""
+    import httpx
+
+    headers = {"accept": "application/json", "accept-encoding": "gzip"}
+    if etag is not None:
+        headers["if-none-match"] = etag
+    try:
+        with (
+            httpx.Client(
+                verify=_trust(), timeout=_TIMEOUT_S, follow_redirects=True, headers=headers
+            ) as client,
+            client.stream("GET", url) as answer,
+        ):
+            if answer.status_code == 304 and etag is not None:
+                return None, etag
+            if answer.status_code != 200:
+                raise UpstreamError(
+                    "upstream-protocol",
+                    f"{url} answered with status {answer.status_code}",
+                    hint="the catalogue at hand stays in use",
+                )
+            content = bytearray()
+            for chunk in answer.iter_bytes():
+                content += chunk
+                if len(content) > _MOST_BYTES:
+                    raise UpstreamError(
+                        "upstream-protocol", f"{url} sent more than {_MOST_BYTES} bytes"
+                    )
+            return bytes(content), answer.headers.get("etag")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UpstreamError(
+            "upstream-unreachable",
+            f"cannot fetch {url}: {error}",
+            hint="the catalogue at hand stays in use; `ogate doctor` looks at proxies",
+        ) from error
+
+
+def _trust() -> "ssl.SSLContext":
+    """The operating system's trust store, and the extra authorities Node programs are given."""
+    import os
+    import ssl
+
+    import truststore
+
+    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    extra = os.environ.get("NODE_EXTRA_CA_CERTS")
+    if extra:
+        try:
+            context.load_verify_locations(cafile=extra)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                "bad-config", f"NODE_EXTRA_CA_CERTS names {extra}, which cannot be read"
+            ) from error
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())
