@@ -47,7 +47,10 @@ def _system_context(cert_file: str | None) -> ssl.SSLContext:
     # Not ssl.create_default_context(): its strict flag (3.13) refuses many company roots.
     if cert_file is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cafile=cert_file)
+        try:
+            context.load_verify_locations(cafile=cert_file)
+        except OSError as error:
+            raise OSError(f"SSL_CERT_FILE holds no certificates: {cert_file}: {error}") from error
         return context
     if sys.platform in ("darwin", "win32"):
         import truststore
