@@ -1,0 +1,231 @@
+"""Anthropic Messages: https://platform.claude.com/docs/en/build-with-claude/streaming.
+
+`input_tokens` excludes both cache buckets; cache writes have a 5-minute and a 1-hour tier. The
+counts of `message_delta` are cumulative and replace those of `message_start`. The stream ends
+with `message_stop`.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.wire.counts import amount_usd, merged, remainder, token_count
+from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
+
+_NULL = msgspec.Raw(b"null")
+
+_KNOWN_STOPS = frozenset(
+    {
+        "end_turn",
+        "stop_sequence",
+        "max_tokens",
+        "refusal",
+        "model_context_window_exceeded",
+        # These two ask the client to send again: its own answer to them is the right one.
+        "pause_turn",
+        "compaction",
+    }
+)
+
+
+class _CacheCreation(msgspec.Struct):
+    ephemeral_5m_input_tokens: Any = None
+    ephemeral_1h_input_tokens: Any = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: Any = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+    cache_creation: _CacheCreation | None = None
+    output_tokens: Any = None
+    output_tokens_details: _OutputDetails | None = None
+    cost: Any = None
+    """OpenRouter, in USD, in this format too."""
+
+
+class _Block(msgspec.Struct, gc=False):
+    """A content block; in an answer that was not streamed it carries everything at once."""
+
+    type: Any = None
+    text: Any = None
+    thinking: Any = None
+    name: Any = None
+    input: msgspec.Raw = _NULL
+
+
+class _Delta(msgspec.Struct, gc=False):
+    text: Any = None
+    thinking: Any = None
+    partial_json: Any = None
+    stop_reason: Any = None
+
+
+class _Message(msgspec.Struct):
+    model: Any = None
+    usage: msgspec.Raw = _NULL
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    delta: _Delta | None = None
+    message: _Message | None = None
+    content_block: _Block | None = None
+    usage: msgspec.Raw = _NULL
+    error: Any = None
+
+
+class _Answer(msgspec.Struct):
+    model: Any = None
+    content: list[_Block] | None = None
+    stop_reason: Any = None
+    usage: msgspec.Raw = _NULL
+    error: Any = None
+
+
+_events = Lenient(_Event)
+_answers = Lenient(_Answer)
+_usages: Lenient[_Usage] = Lenient(_Usage, float_hook=Decimal)
+
+
+class AnthropicMessages:
+    """Reads one message."""
+
+    __slots__ = ("_usage", "tally")
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._usage: _Usage | None = None
+
+    def event(self, data: bytes) -> Edit | None:
+        """Reads one event; a missing stop reason is supplied before `message_stop`."""
+        event = _events.decode(data)
+        if event.type == "content_block_delta":
+            delta = event.delta
+            if delta is not None:
+                self.tally.deliver(delta.text)
+                self.tally.deliver(delta.thinking)
+                self.tally.deliver(delta.partial_json)
+            return None
+        if event.type == "message_stop":
+            return self._stop()
+        self._read_frame(event)
+        return None
+
+    def body(self, data: bytes) -> None:
+        """Reads a message that was not streamed."""
+        answer = _answers.decode(data)
+        if answer.error is not None:
+            self._fail(answer.error)
+        self._name(answer.model)
+        self._take_usage(answer.usage)
+        for block in answer.content or ():
+            self._open_block(block)
+        if answer.stop_reason is not None:
+            self.tally.finish_reason = str(answer.stop_reason)
+        self.tally.is_ended = True
+
+    def usage(self) -> UsageReading:
+        """The usage; writes of an unnamed tier are the 5-minute ones, which are the default."""
+        seen = self._usage
+        if seen is None:
+            return UsageReading(TokenUsage(), False)
+        tiers = seen.cache_creation or _CacheCreation()
+        written = token_count(seen.cache_creation_input_tokens)
+        written_5m = token_count(tiers.ephemeral_5m_input_tokens)
+        written_1h = token_count(tiers.ephemeral_1h_input_tokens)
+        contradicts = False
+        if written is not None:
+            written_5m, contradicts = remainder(written, written_1h)
+        details = seen.output_tokens_details
+        usage = TokenUsage(
+            input_uncached=token_count(seen.input_tokens),
+            cache_read=token_count(seen.cache_read_input_tokens),
+            cache_write_5m=written_5m,
+            cache_write_1h=written_1h,
+            output=token_count(seen.output_tokens),
+            reasoning=token_count(details.thinking_tokens) if details is not None else None,
+        )
+        return UsageReading(usage, contradicts)
+
+    def last_event(self) -> bytes:
+        """Nothing: what is missing is put before `message_stop`."""
+        return b""
+
+    @property
+    def is_complete(self) -> bool:
+        """`message_stop`, or an error event, which clients take for an end with an error."""
+        return self.tally.is_ended or self.tally.error_type is not None
+
+    def _read_frame(self, event: _Event) -> None:
+        """The events around the content: the first, the last but one, blocks, errors."""
+        if event.type == "error" or event.error is not None:
+            self._fail(event.error)
+        if event.message is not None:
+            self._name(event.message.model)
+            self._take_usage(event.message.usage)
+        if event.content_block is not None:
+            self._open_block(event.content_block)
+        if event.delta is not None and event.delta.stop_reason is not None:
+            self.tally.finish_reason = str(event.delta.stop_reason)
+        self._take_usage(event.usage)
+
+    def _name(self, model: object) -> None:
+        if isinstance(model, str) and model:
+            self.tally.response_model = model
+
+    def _open_block(self, block: _Block) -> None:
+        tally = self.tally
+        tally.deliver(block.text)
+        tally.deliver(block.thinking)
+        if block.type == "tool_use":
+            tally.has_tool_call = tally.has_content = True
+            tally.deliver(block.name)
+            arguments = bytes(block.input)
+            if len(arguments) > len(b"null"):
+                tally.delivered_chars += len(arguments)
+
+    def _take_usage(self, raw: msgspec.Raw) -> None:
+        if raw is _NULL:
+            return
+        text = bytes(raw)
+        if text == b"null":
+            return
+        self._usage = merged(self._usage, _usages.decode(text))
+        self.tally.keep_raw_usage(text)
+        cost = amount_usd(self._usage.cost)
+        if cost is not None:
+            self.tally.reported_cost_usd = cost
+
+    def _fail(self, error: Any) -> None:
+        details = error if isinstance(error, dict) else {}
+        self.tally.error_type = short_error_type(details.get("type"))
+
+    def _stop(self) -> Edit | None:
+        tally = self.tally
+        if tally.is_ended:
+            return None
+        tally.is_ended = True
+        stop = tally.finish_reason
+        if tally.error_type is not None or stop in _KNOWN_STOPS:
+            return None
+        if stop == "tool_use" and tally.has_tool_call:
+            return None
+        mended = "tool_use" if tally.has_tool_call else "end_turn"
+        tally.repair(stop, mended)
+        # Clients require a count here, and it replaces the earlier one: repeat what was said.
+        output = self.usage().usage.output
+        event = {
+            "type": "message_delta",
+            "delta": {"stop_reason": mended, "stop_sequence": None},
+            "usage": {"output_tokens": 0 if output is None else output},
+        }
+        encoded = msgspec.json.encode(event)
+        return Edit(before=b"event: message_delta\ndata: " + encoded + b"\n\n")

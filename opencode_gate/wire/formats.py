@@ -1,0 +1,126 @@
+"""What the meter asks of a wire format, and the tally every format keeps the same way.
+
+A format is read by an object with state, one for each answer. The invariant: a reader only
+looks at bytes; what shall differ on the way to the client it says as an `Edit`.
+"""
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from opencode_gate.core.usage import TokenUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What differs from the original at one event: bytes put before it, the event left out."""
+
+    before: bytes = b""
+    drops: bool = False
+
+
+DROP = Edit(drops=True)
+
+
+class UsageReading(NamedTuple):
+    """Usage as counted here, and whether the provider's numbers contradict each other."""
+
+    usage: TokenUsage
+    contradicts: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What has been seen of one answer so far; `None` is what nobody said.
+
+    Attributes:
+        finish_reason: the last one, as the provider wrote it.
+        delivered_chars: characters of text, reasoning and tool arguments.
+        has_content: a text, reasoning or tool-call delta was seen.
+        has_tool_call: the client is asked to run a tool.
+        error_type: a short name for an error inside the answer.
+        repaired: what an edit of ours mended.
+        is_ended: the format's own terminal marker was seen.
+    """
+
+    response_model: str | None = None
+    finish_reason: str | None = None
+    _raw_usages: list[bytes] = field(default_factory=list)
+    reported_cost_usd: Decimal | None = None
+    delivered_chars: int = 0
+    has_content: bool = False
+    has_tool_call: bool = False
+    error_type: str | None = None
+    repaired: str | None = None
+    is_ended: bool = False
+
+    def deliver(self, piece: object) -> None:
+        """Counts a delta; anything but a non-empty text is none."""
+        if isinstance(piece, str) and piece:
+            self.delivered_chars += len(piece)
+            self.has_content = True
+
+    def keep_raw_usage(self, text: bytes) -> None:
+        """Keeps a usage object as it came; of more than two, the first and the last."""
+        del self._raw_usages[1:]
+        self._raw_usages.append(text)
+
+    def raw_usage(self) -> str | None:
+        """The usage object as JSON text, a later one laid over the first."""
+        if not self._raw_usages:
+            return None
+        first, last = self._raw_usages[0], self._raw_usages[-1]
+        if first == last:
+            return last.decode("utf-8", "replace")
+        return msgspec.json.encode(msgspec.json.decode(first) | msgspec.json.decode(last)).decode()
+
+    def repair(self, seen: str | None, supplied: str) -> None:
+        """Notes that the finish reason `supplied` was put after `seen`."""
+        self.repaired = f"finish reason {seen or 'missing'} -> {supplied}"
+
+
+class FormatReader(Protocol):
+    """Reads one answer of one wire format."""
+
+    tally: Tally
+
+    def event(self, data: bytes) -> Edit | None:
+        """Reads the data of one server-sent event; `None` lets it pass as it is.
+
+        Raises:
+            msgspec.DecodeError: the data is not what the format sends.
+        """
+        ...
+
+    def body(self, data: bytes) -> None:
+        """Reads a whole answer that was not streamed.
+
+        Raises:
+            msgspec.DecodeError: the body is not what the format sends.
+        """
+        ...
+
+    def usage(self) -> UsageReading:
+        """The usage as it stands after what was read."""
+        ...
+
+    def last_event(self) -> bytes:
+        """Bytes to put behind the upstream's clean end, for formats without a terminal marker."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """True when a client can take a clean end here for the end of the answer."""
+        ...
+
+
+def short_error_type(*candidates: object) -> str:
+    """The first candidate that can serve as a name of few values, else `stream_error`."""
+    for candidate in candidates:
+        if isinstance(candidate, str) and 0 < len(candidate) <= 48 and candidate.isascii():
+            name = candidate.lower().replace("-", "_").replace(" ", "_")
+            if name.replace("_", "").isalnum():
+                return name
+    return "stream_error"

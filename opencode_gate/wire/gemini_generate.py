@@ -1,0 +1,193 @@
+"""Gemini generateContent: https://ai.google.dev/api/generate-content.
+
+`promptTokenCount` includes cached tokens; `thoughtsTokenCount` comes on top of
+`candidatesTokenCount`; `toolUsePromptTokenCount` is input on top of the prompt. A stream has no
+terminal marker beyond `finishReason`, and Opencode drops an error inside a stream silently.
+"""
+
+from typing import Any
+
+import msgspec
+
+from opencode_gate.core.usage import TokenUsage, sum_known
+from opencode_gate.wire.counts import merged, remainder, token_count
+from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
+
+_NULL = msgspec.Raw(b"null")
+
+_KNOWN_FINISHES = frozenset(
+    {
+        "STOP",
+        "MAX_TOKENS",
+        "IMAGE_SAFETY",
+        "RECITATION",
+        "SAFETY",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "MALFORMED_FUNCTION_CALL",
+    }
+)
+
+
+class _ModalityCount(msgspec.Struct, rename="camel"):
+    modality: Any = None
+    token_count: Any = None
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    prompt_token_count: Any = None
+    cached_content_token_count: Any = None
+    candidates_token_count: Any = None
+    thoughts_token_count: Any = None
+    tool_use_prompt_token_count: Any = None
+    prompt_tokens_details: list[_ModalityCount] | None = None
+    candidates_tokens_details: list[_ModalityCount] | None = None
+
+
+class _FunctionCall(msgspec.Struct, gc=False):
+    name: Any = None
+    args: msgspec.Raw = _NULL
+
+
+class _Part(msgspec.Struct, rename="camel"):
+    text: Any = None
+    function_call: _FunctionCall | None = None
+    inline_data: msgspec.Raw = _NULL
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(msgspec.Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: Any = None
+
+
+class _PromptFeedback(msgspec.Struct, rename="camel"):
+    block_reason: Any = None
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    usage_metadata: msgspec.Raw = _NULL
+    model_version: Any = None
+    prompt_feedback: _PromptFeedback | None = None
+    error: Any = None
+
+
+_answers = Lenient(_Answer)
+_answer_lists = Lenient(list[_Answer])
+_usages = Lenient(_Usage)
+
+
+class GeminiGenerate:
+    """Reads one generated answer."""
+
+    __slots__ = ("_block_reason", "_usage", "tally")
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._usage: _Usage | None = None
+        self._block_reason: str | None = None
+
+    def event(self, data: bytes) -> Edit | None:
+        """Reads one event: each is a whole answer with a piece of the content."""
+        self._read(_answers.decode(data))
+        return None
+
+    def body(self, data: bytes) -> None:
+        """Reads an answer that was not streamed, or the array `streamGenerateContent` gives
+        without `alt=sse`.
+        """
+        if data.lstrip().startswith(b"["):
+            for answer in _answer_lists.decode(data):
+                self._read(answer)
+        else:
+            self._read(_answers.decode(data))
+
+    def usage(self) -> UsageReading:
+        """The usage with thoughts in the output and tool-use prompts in the input."""
+        seen = self._usage
+        if seen is None:
+            return UsageReading(TokenUsage(), False)
+        cache_read = token_count(seen.cached_content_token_count)
+        uncached, contradicts = remainder(token_count(seen.prompt_token_count), cache_read)
+        thoughts = token_count(seen.thoughts_token_count)
+        usage = TokenUsage(
+            input_uncached=sum_known(uncached, token_count(seen.tool_use_prompt_token_count)),
+            cache_read=cache_read,
+            output=sum_known(token_count(seen.candidates_token_count), thoughts),
+            reasoning=thoughts,
+            input_audio=_audio(seen.prompt_tokens_details),
+            output_audio=_audio(seen.candidates_tokens_details),
+        )
+        return UsageReading(usage, contradicts)
+
+    def last_event(self) -> bytes:
+        """A finish reason the client knows, where the upstream ended with another one."""
+        tally = self.tally
+        if tally.error_type is not None or not tally.is_ended:
+            return b""
+        if tally.finish_reason in _KNOWN_FINISHES:
+            return b""
+        # A blocked prompt comes without any candidate; clients only look at candidates.
+        supplied = "STOP" if tally.finish_reason is not None else "SAFETY"
+        tally.repair(tally.finish_reason or self._block_reason, supplied)
+        candidate = {
+            "content": {"parts": [], "role": "model"},
+            "finishReason": supplied,
+            "index": 0,
+        }
+        return b"data: " + msgspec.json.encode({"candidates": [candidate]}) + b"\n\n"
+
+    @property
+    def is_complete(self) -> bool:
+        """A finish reason or a blocked prompt, and no error."""
+        return self.tally.is_ended and self.tally.error_type is None
+
+    def _read(self, answer: _Answer) -> None:
+        tally = self.tally
+        if isinstance(answer.model_version, str) and answer.model_version:
+            tally.response_model = answer.model_version
+        if answer.error is not None:
+            details = answer.error if isinstance(answer.error, dict) else {}
+            tally.error_type = short_error_type(details.get("status"))
+        if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason is not None:
+            self._block_reason = str(answer.prompt_feedback.block_reason)
+            tally.is_ended = True
+        self._take_usage(answer.usage_metadata)
+        if answer.candidates:
+            candidate = answer.candidates[0]
+            if candidate.content is not None:
+                self._deliver(candidate.content.parts or ())
+            if candidate.finish_reason is not None:
+                tally.finish_reason = str(candidate.finish_reason)
+                tally.is_ended = True
+
+    def _deliver(self, parts: "list[_Part] | tuple[()]") -> None:
+        tally = self.tally
+        for part in parts:
+            tally.deliver(part.text)
+            if part.function_call is not None:
+                tally.has_tool_call = tally.has_content = True
+                tally.deliver(part.function_call.name)
+                tally.delivered_chars += len(bytes(part.function_call.args))
+            if part.inline_data is not _NULL:
+                tally.has_content = True
+
+    def _take_usage(self, raw: msgspec.Raw) -> None:
+        if raw is _NULL:
+            return
+        text = bytes(raw)
+        if text != b"null":
+            self._usage = merged(self._usage, _usages.decode(text))
+            self.tally.keep_raw_usage(text)
+
+
+def _audio(counts: list[_ModalityCount] | None) -> int | None:
+    return sum_known(
+        *(token_count(item.token_count) for item in counts or () if item.modality == "AUDIO")
+    )

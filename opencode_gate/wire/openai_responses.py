@@ -1,0 +1,208 @@
+"""OpenAI Responses: https://platform.openai.com/docs/api-reference/responses-streaming.
+
+`input_tokens` includes cached tokens and cache writes, `output_tokens` includes reasoning. Usage
+stands in the terminal event: `response.completed`, `response.incomplete` or `response.failed`.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.wire.counts import amount_usd, merged, remainder, token_count
+from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
+
+_NULL = msgspec.Raw(b"null")
+
+_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_KNOWN_REASONS = frozenset({"max_output_tokens", "content_filter"})
+_TOOL_ITEMS = frozenset(
+    {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"}
+)
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: Any = None
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: Any = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens: Any = None
+    output_tokens_details: _OutputDetails | None = None
+    cost: Any = None
+    """OpenRouter, in USD, in this format too."""
+
+
+class _Incomplete(msgspec.Struct):
+    reason: Any = None
+
+
+class _ContentPart(msgspec.Struct, gc=False):
+    text: Any = None
+    refusal: Any = None
+
+
+class _Item(msgspec.Struct):
+    type: Any = None
+    name: Any = None
+    arguments: Any = None
+    input: Any = None
+    content: list[_ContentPart] | None = None
+    summary: list[_ContentPart] | None = None
+
+
+class _Response(msgspec.Struct):
+    model: Any = None
+    status: Any = None
+    usage: msgspec.Raw = _NULL
+    error: Any = None
+    incomplete_details: _Incomplete | None = None
+
+
+class _Event(msgspec.Struct):
+    type: Any = None
+    delta: Any = None
+    response: _Response | None = None
+    item: _Item | None = None
+    error: Any = None
+    code: Any = None
+
+
+class _Answer(_Response):
+    output: list[_Item] | None = None
+
+
+_events = Lenient(_Event)
+_answers = Lenient(_Answer)
+_usages = Lenient(_Usage, float_hook=Decimal)
+
+
+class OpenAIResponses:
+    """Reads one response."""
+
+    __slots__ = ("_usage", "tally")
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._usage: _Usage | None = None
+
+    def event(self, data: bytes) -> Edit | None:
+        """Reads one event; an unknown reason for being incomplete is replaced in place."""
+        if data.startswith(b"[DONE]"):
+            return None
+        event = _events.decode(data)
+        if event.delta.__class__ is str:
+            self.tally.deliver(event.delta)
+            return None
+        if event.item is not None and event.item.type in _TOOL_ITEMS:
+            self.tally.has_tool_call = self.tally.has_content = True
+        if event.type == "error":
+            self._fail(event.error, event.code)
+        if event.response is None:
+            return None
+        self._read(event.response)
+        if event.type in _TERMINAL:
+            return self._end(event, data)
+        return None
+
+    def body(self, data: bytes) -> None:
+        """Reads a response that was not streamed."""
+        answer = _answers.decode(data)
+        self._read(answer)
+        if answer.error is not None:
+            self._fail(answer.error, None)
+        if answer.status is not None:
+            self.tally.finish_reason = self._finish(answer)
+        for item in answer.output or ():
+            self._deliver(item)
+        self.tally.is_ended = True
+
+    def usage(self) -> UsageReading:
+        """The usage, with cached tokens and cache writes taken out of the inclusive input."""
+        seen = self._usage
+        if seen is None:
+            return UsageReading(TokenUsage(), False)
+        inputs = seen.input_tokens_details or _InputDetails()
+        outputs = seen.output_tokens_details or _OutputDetails()
+        cache_read = token_count(inputs.cached_tokens)
+        cache_write = token_count(inputs.cache_write_tokens)
+        uncached, contradicts = remainder(token_count(seen.input_tokens), cache_read, cache_write)
+        usage = TokenUsage(
+            input_uncached=uncached,
+            cache_read=cache_read,
+            cache_write_5m=cache_write,
+            output=token_count(seen.output_tokens),
+            reasoning=token_count(outputs.reasoning_tokens),
+        )
+        return UsageReading(usage, contradicts)
+
+    def last_event(self) -> bytes:
+        """Nothing: the format has terminal events."""
+        return b""
+
+    @property
+    def is_complete(self) -> bool:
+        """A terminal event, or an error event, which clients take for an end with an error."""
+        return self.tally.is_ended or self.tally.error_type is not None
+
+    def _read(self, response: _Response) -> None:
+        if isinstance(response.model, str) and response.model:
+            self.tally.response_model = response.model
+        if response.usage is _NULL:
+            return
+        text = bytes(response.usage)
+        if text == b"null":
+            return
+        self._usage = merged(self._usage, _usages.decode(text))
+        self.tally.keep_raw_usage(text)
+        cost = amount_usd(self._usage.cost)
+        if cost is not None:
+            self.tally.reported_cost_usd = cost
+
+    def _deliver(self, item: _Item) -> None:
+        tally = self.tally
+        if item.type in _TOOL_ITEMS:
+            tally.has_tool_call = tally.has_content = True
+            tally.deliver(item.name)
+            tally.deliver(item.arguments)
+            tally.deliver(item.input)
+        for part in (*(item.content or ()), *(item.summary or ())):
+            tally.deliver(part.text)
+            tally.deliver(part.refusal)
+
+    def _fail(self, error: Any, code: object) -> None:
+        details = error if isinstance(error, dict) else {}
+        self.tally.error_type = short_error_type(details.get("code"), details.get("type"), code)
+
+    def _finish(self, response: _Response) -> str | None:
+        details = response.incomplete_details
+        if details is not None and details.reason is not None:
+            return str(details.reason)
+        return None if response.status is None else str(response.status)
+
+    def _end(self, event: _Event, data: bytes) -> Edit | None:
+        assert event.response is not None
+        tally = self.tally
+        tally.is_ended = True
+        tally.finish_reason = self._finish(event.response) or event.type.removeprefix("response.")
+        if event.type == "response.failed":
+            self._fail(event.response.error, None)
+            return None
+        details = event.response.incomplete_details
+        reason = details.reason if details is not None else None
+        if reason is None or reason in _KNOWN_REASONS or tally.has_tool_call:
+            return None
+        # Opencode takes a reason it does not know for no end at all.
+        tally.repair(tally.finish_reason, "max_output_tokens")
+        terminal = msgspec.json.decode(data)
+        terminal["response"]["incomplete_details"]["reason"] = "max_output_tokens"
+        lines = (b"event: ", event.type.encode(), b"\ndata: ", msgspec.json.encode(terminal))
+        return Edit(before=b"".join((*lines, b"\n\n")), drops=True)
