@@ -1,0 +1,43 @@
+"""The ASGI application: keeps web pages out, then hands the request to the pipeline.
+
+The invariant: only a request that was addressed to this machine by name is served, so a page
+in a browser cannot reach the gateway through a host name that resolves to 127.0.0.1.
+"""
+
+from opencode_gate.gateway.headers import header
+from opencode_gate.gateway.pipeline import Pipeline, Receive, Scope, Send
+
+_LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
+
+
+class App:
+    """A bare ASGI 3 callable."""
+
+    __slots__ = ("_pipeline",)
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's request."""
+        if scope["type"] != "http":
+            return
+        headers = scope["headers"]
+        host = header(headers, b"host")
+        if host is None or not _is_loopback(host) or header(headers, b"origin") is not None:
+            await _bare(send, 403, b"this gateway serves programs on this machine only\n")
+        elif header(headers, b"upgrade") is not None:
+            # 426 makes clients that try a WebSocket first fall back at once.
+            await _bare(send, 426, b"this gateway speaks HTTP/1.1 only\n")
+        else:
+            await self._pipeline.serve(scope, receive, send)
+
+
+def _is_loopback(host: bytes) -> bool:
+    return any(host == name or host.startswith(name + b":") for name in _LOOPBACK)
+
+
+async def _bare(send: Send, status: int, text: bytes) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text, "more_body": False})

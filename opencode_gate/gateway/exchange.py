@@ -1,0 +1,153 @@
+"""One exchange while it lasts: what is known of it, and the one record it leaves.
+
+The invariant: `finish` runs to its end without awaiting and only its first call counts, so an
+exchange that ends in any way, also in two ways at once, leaves exactly one record.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.money import nano_usd
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.wire.facts import RequestFacts
+from opencode_gate.wire.meter import ExchangeMeter, Metering, estimated
+
+PROGRESS_EVERY_S = 1.0
+
+
+class Recorder(Protocol):
+    """Where exchanges are written down; none of these may raise or wait."""
+
+    def opened(self, record: ExchangeRecord) -> None:
+        """Before the first byte leaves for the provider."""
+        ...
+
+    def progressed(self, exchange_id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
+        """About once a second while an answer streams."""
+        ...
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Once, at the end."""
+        ...
+
+
+class Exchange:
+    """The life of one exchange between `opened` and `finish`."""
+
+    __slots__ = (
+        "_abandon",
+        "_clock",
+        "_facts",
+        "_next_progress_s",
+        "_record",
+        "_recorder",
+        "_started_s",
+        "attempts",
+        "ended",
+        "http_status",
+        "meter",
+    )
+
+    def __init__(
+        self, record: ExchangeRecord, facts: RequestFacts | None, recorder: Recorder, clock: Clock
+    ) -> None:
+        self._record = record
+        self._facts = facts
+        self._recorder = recorder
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
+        self._next_progress_s = self._started_s + PROGRESS_EVERY_S
+        self._abandon: Callable[[], object] | None = None
+        self.attempts = 0
+        self.http_status: int | None = None
+        self.meter: ExchangeMeter | None = None
+        self.ended = False
+
+    def opened(self) -> None:
+        """Writes the first line of the journal: from here on a crash leaves a trace."""
+        self._record = dataclasses.replace(self._record, queued_us=self._elapsed_us())
+        self._recorder.opened(self._record)
+
+    def on_client_left(self, abandon: Callable[[], object]) -> None:
+        """What to do when the client goes away before the end."""
+        self._abandon = abandon
+
+    def client_left(self) -> None:
+        """The client is gone; the work for it is abandoned, unless it is done."""
+        if not self.ended and self._abandon is not None:
+            self._abandon()
+
+    def relayed(self) -> None:
+        """After each chunk: notes the first content, and about once a second the progress."""
+        meter = self.meter
+        if meter is None or not meter.content_delivered:
+            return
+        if self._record.time_to_first_chunk_us is None:
+            self._record = dataclasses.replace(
+                self._record, time_to_first_chunk_us=self._elapsed_us()
+            )
+        if self._clock.monotonic_s() >= self._next_progress_s:
+            self._next_progress_s = self._clock.monotonic_s() + PROGRESS_EVERY_S
+            metering = meter.metering()
+            self._recorder.progressed(
+                self._record.id, metering.usage, metering.delivered_text_chars
+            )
+
+    def finish(
+        self,
+        status: ExchangeStatus,
+        *,
+        error_type: str | None = None,
+        denial: str | None = None,
+        is_billed: bool = True,
+    ) -> None:
+        """Closes the exchange. `is_billed=False`: the provider refused it or never had it."""
+        if self.ended:
+            return
+        self.ended = True
+        record = dataclasses.replace(
+            self._record,
+            status=status,
+            http_status=self.http_status,
+            error_type=error_type,
+            denial=denial,
+            attempts=self.attempts,
+            duration_us=self._elapsed_us(),
+        )
+        if not is_billed:
+            record = dataclasses.replace(
+                record,
+                cost_nano_usd=0,
+                cost_quality=CostQuality.PRICED,
+                price_source="not billed",
+            )
+        elif record.operation is Operation.GENERATE:
+            record = self._metered(record)
+        self._recorder.finished(record)
+
+    def _metered(self, record: ExchangeRecord) -> ExchangeRecord:
+        metering = Metering() if self.meter is None else self.meter.metering()
+        if self._facts is not None and metering.usage_quality is not UsageQuality.REPORTED:
+            metering = estimated(metering, self._facts)
+        error_type = record.error_type
+        if error_type is None and metering.contradicts:
+            error_type = "usage_contradicts"
+        reported = metering.reported_cost_usd
+        return dataclasses.replace(
+            record,
+            usage=metering.usage,
+            usage_quality=metering.usage_quality,
+            raw_usage=metering.raw_usage,
+            response_model=metering.response_model,
+            finish_reason=metering.finish_reason,
+            repaired=metering.repaired,
+            error_type=error_type,
+            reported_cost_nano_usd=None if reported is None else nano_usd(reported),
+        )
+
+    def _elapsed_us(self) -> int:
+        return round((self._clock.monotonic_s() - self._started_s) * 1_000_000)

@@ -1,0 +1,457 @@
+"""A request, in the order it happens.
+
+1. identify the provider, the wire format and the operation, from the path;
+2. authenticate the launch token;
+3. read facts from the body, without rewriting it;
+4. govern: a request that comes back for ever is stopped;
+5. plan where it goes (today: the one provider its path names);
+6. attempt: swap the credential, send;
+7. relay the provider's own bytes, while the meter reads a copy;
+8. finish exactly once, however it ended.
+
+The invariants: the answer's status is never sent before the provider's; after the first content
+trouble always aborts the client's connection and never ends it cleanly; a request leaves one
+record, whatever way it ended.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from opencode_gate.agents.opencode.answers import conversation_of, kind_of
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.errors import CredentialError, GateError
+from opencode_gate.core.ids import new_ulid
+from opencode_gate.core.secrets import Secret
+from opencode_gate.core.semconv import (
+    ConversationKind,
+    ExchangeStatus,
+    Operation,
+    WireFormat,
+)
+from opencode_gate.core.tasks import spawn
+from opencode_gate.gateway.exchange import Exchange, Recorder
+from opencode_gate.gateway.headers import (
+    header,
+    request_headers,
+    request_query,
+    response_headers,
+)
+from opencode_gate.gateway.upstream import (
+    Upstream,
+    UpstreamFailure,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from opencode_gate.governance.admission import admit
+from opencode_gate.governance.loops import LoopBreaker
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.routing.targets import Destination, RouteTable
+from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
+from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.refusals import neutralise, refusal_body
+from opencode_gate.wire.routes import Route, identify
+from opencode_gate.wire.splice import ask_for_usage
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+HEADER_TIMEOUT_S = 240.0
+"""How long a provider may think before its headers; Opencode itself gives up after 300 s."""
+
+BODY_LIMIT = 256 * 1024 * 1024
+ERROR_BODY_LIMIT = 1024 * 1024
+
+_STATUS_OF_FAILURE = {"timeout": 504, "protocol": 502}
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """One admitted request, read to its end."""
+
+    method: str
+    destination: Destination
+    route: Route
+    headers: list[tuple[bytes, bytes]]
+    query: bytes
+    body: bytes
+    facts: RequestFacts | None
+
+    @property
+    def expects_stream(self) -> bool:
+        """True where only an event stream is an answer the client understands."""
+        if self.facts is None or not self.facts.stream:
+            return False
+        return self.route.wire_format is not WireFormat.GEMINI_GENERATE or b"alt=sse" in self.query
+
+
+class Pipeline:
+    """Serves the requests of one session. `keys` may change while it runs."""
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        token: bytes,
+        routes: RouteTable,
+        keys: Mapping[str, Secret | CredentialError],
+        key_names: Mapping[str, str],
+        upstream: Upstream,
+        builtin_upstreams: Mapping[str, Upstream],
+        recorder: Recorder,
+        clock: Clock,
+    ) -> None:
+        self._session_id = session_id
+        self._token = token
+        self._routes = routes
+        self._keys = keys
+        self._key_names = key_names
+        self._upstream = upstream
+        self._builtin_upstreams = builtin_upstreams
+        self._recorder = recorder
+        self._clock = clock
+        self._loops = LoopBreaker()
+        self._never_ask: set[str] = set()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request (ASGI 3, https://asgi.readthedocs.io)."""
+        route = identify(scope["method"], scope["path"])
+        try:
+            destination = self._routes.destination(scope["raw_path"])
+            admit(self._token, scope["headers"], scope["query_string"])
+            body = await _whole_body(receive)
+        except ClientGone:
+            return
+        except GateError as refusal:
+            await _refuse(send, route, refusal)
+            return
+        started_us = self._clock.now_us()
+        try:
+            facts = read_facts(route, body) if route.operation is Operation.GENERATE else None
+            unreadable = None
+        except BadBody as error:
+            facts, unreadable = None, error
+        asked = Asked(
+            scope["method"],
+            destination,
+            route,
+            scope["headers"],
+            scope["query_string"],
+            body,
+            facts,
+        )
+        exchange = Exchange(self._record_of(asked, started_us), facts, self._recorder, self._clock)
+        await self._serve_admitted(asked, exchange, unreadable, receive, send)
+
+    async def _serve_admitted(
+        self,
+        asked: Asked,
+        exchange: Exchange,
+        unreadable: GateError | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        exchange.on_client_left(work.cancel)
+        watch = spawn(_watch(receive, exchange), name="client-watch")
+        try:
+            if unreadable is not None:
+                raise unreadable
+            self._govern(asked)
+            key = self._key_for(asked)
+            await self._attempt(asked, exchange, key, send)
+        except GateError as refusal:
+            exchange.http_status = refusal.http_status
+            exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
+            await _refuse(send, asked.route, refusal)
+        except asyncio.CancelledError:
+            # Either the client left, or the server is being stopped while the answer streams.
+            if watch.done():
+                exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED)
+            else:
+                exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_stopped")
+        finally:
+            exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_bug")
+            watch.cancel()
+
+    def _record_of(self, asked: Asked, started_us: int) -> ExchangeRecord:
+        conversation_id, parent_id = conversation_of(asked.headers)
+        facts = asked.facts
+        return ExchangeRecord(
+            id=new_ulid(),
+            session_id=self._session_id,
+            conversation_id=conversation_id,
+            parent_conversation_id=parent_id,
+            kind=ConversationKind.MAIN if facts is None else kind_of(facts, parent_id),
+            operation=asked.route.operation,
+            wire_format=asked.route.wire_format,
+            provider_name=asked.destination.target.row.id,
+            credential_name=self._key_names.get(asked.destination.target.row.id),
+            request_model=asked.route.model if facts is None else facts.request_model,
+            streamed=facts is not None and facts.stream,
+            status=ExchangeStatus.OPEN,
+            started_at_us=started_us,
+        )
+
+    def _govern(self, asked: Asked) -> None:
+        conversation_id, _ = conversation_of(asked.headers)
+        if conversation_id is not None and asked.facts is not None:
+            self._loops.check(conversation_id, asked.body, self._clock.monotonic_s())
+
+    def _key_for(self, asked: Asked) -> Secret | None:
+        key = self._keys.get(asked.destination.target.row.id)
+        if isinstance(key, CredentialError):
+            raise key
+        return key
+
+    async def _attempt(
+        self, asked: Asked, exchange: Exchange, key: Secret | None, send: Send
+    ) -> None:
+        """Sends the request and relays its answer."""
+        row = asked.destination.target.row
+        exchange.opened()
+        asks = self._asks_for_usage(asked)
+        try:
+            response = await self._send(asked, exchange, key, asks_for_usage=asks)
+            if asks and response.status in (400, 422):
+                refused = await _read_all(response)
+                if b"stream_options" in refused:
+                    self._never_ask.add(row.id)
+                    asks = False
+                    response = await self._send(asked, exchange, key, asks_for_usage=False)
+                else:
+                    response = _Replayed(response, refused)
+        except UpstreamFailure as failure:
+            await _answer_failure(asked, exchange, failure, send)
+            return
+        try:
+            await self._relay(asked, exchange, response, send, asked_for_usage=asks)
+        finally:
+            response.abort()
+
+    def _asks_for_usage(self, asked: Asked) -> bool:
+        row = asked.destination.target.row
+        return (
+            asked.route.wire_format is WireFormat.OPENAI_CHAT
+            and asked.facts is not None
+            and asked.facts.stream
+            and not asked.facts.asks_for_usage
+            and row.stream_usage == "ask"
+            and row.id not in self._never_ask
+        )
+
+    async def _send(
+        self, asked: Asked, exchange: Exchange, key: Secret | None, *, asks_for_usage: bool
+    ) -> UpstreamResponse:
+        target = asked.destination.target
+        query = request_query(asked.query, self._token, key)
+        exchange.attempts += 1
+        upstream = self._builtin_upstreams.get(target.row.id, self._upstream)
+        return await upstream.send(
+            UpstreamRequest(
+                method=asked.method,
+                scheme=target.scheme,
+                host=target.host,
+                port=target.port,
+                target=asked.destination.path + (b"?" + query if query else b""),
+                headers=request_headers(asked.headers, target.row, self._token, key),
+                body=ask_for_usage(asked.body) if asks_for_usage else asked.body,
+            ),
+            header_timeout_s=HEADER_TIMEOUT_S,
+        )
+
+    async def _relay(
+        self,
+        asked: Asked,
+        exchange: Exchange,
+        response: UpstreamResponse,
+        send: Send,
+        *,
+        asked_for_usage: bool,
+    ) -> None:
+        """Passes the answer on as its kind demands."""
+        status = response.status
+        content_type = header(response.headers, b"content-type")
+        is_stream = content_type is not None and content_type.startswith(b"text/event-stream")
+        if status == 200 and asked.expects_stream and not is_stream:
+            raise _NotAStream(
+                "upstream-protocol",
+                f"{asked.destination.target.row.id} did not stream: it answered with "
+                f"{'no content type' if content_type is None else content_type.decode('latin-1')}",
+                hint="check the address with ogate providers show",
+            )
+        encoding = header(response.headers, b"content-encoding")
+        exchange.meter = ExchangeMeter(
+            asked.route,
+            streamed=is_stream,
+            asked_for_usage=asked_for_usage,
+            content_encoding=None if encoding is None else encoding.decode("latin-1"),
+        )
+        exchange.http_status = status
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": response_headers(response.headers, keep_length=not is_stream),
+            }
+        )
+        try:
+            if is_stream:
+                await _relay_stream(exchange, exchange.meter, response, send)
+            else:
+                await _relay_body(exchange, exchange.meter, response, send)
+        except UpstreamFailure as failure:
+            exchange.finish(
+                ExchangeStatus.UPSTREAM_ERROR,
+                error_type=f"http_{status}" if status >= 400 else failure.kind,
+                is_billed=status < 400,
+            )
+
+
+class _NotAStream(GateError):
+    """The client asked for a stream and must not be given anything else."""
+
+    http_status = 400
+    error_type = "upstream_error"
+
+
+class _Replayed:
+    """A response whose body has been read already."""
+
+    __slots__ = ("_body", "headers", "status")
+
+    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._body = body
+
+    async def read(self) -> bytes:
+        """The body, once."""
+        body, self._body = self._body, b""
+        return body
+
+    def abort(self) -> None:
+        """Nothing is open."""
+
+
+async def _relay_stream(
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+) -> None:
+    while chunk := await response.read():
+        passed = meter.relay(chunk)
+        if passed:
+            await send({"type": "http.response.body", "body": passed, "more_body": True})
+        exchange.relayed()
+    end = meter.end()
+    if not end.is_complete:
+        # Returning without a last body message makes the server cut the connection, which is
+        # what tells the agent that this was not the whole answer.
+        if end.tail:
+            await send({"type": "http.response.body", "body": end.tail, "more_body": True})
+        exchange.finish(
+            ExchangeStatus.UPSTREAM_ERROR, error_type=meter.metering().error_type or "no_terminal"
+        )
+        return
+    exchange.finish(ExchangeStatus.COMPLETED)
+    await send({"type": "http.response.body", "body": end.tail, "more_body": False})
+
+
+async def _relay_body(
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+) -> None:
+    while chunk := await response.read():
+        meter.observe_body(chunk)
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    meter.end()
+    exchange.relayed()
+    if response.status >= 400:
+        exchange.finish(
+            ExchangeStatus.UPSTREAM_ERROR, error_type=f"http_{response.status}", is_billed=False
+        )
+    else:
+        exchange.finish(ExchangeStatus.COMPLETED)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _answer_failure(
+    asked: Asked, exchange: Exchange, failure: UpstreamFailure, send: Send
+) -> None:
+    status = _STATUS_OF_FAILURE.get(failure.kind, 502)
+    exchange.http_status = status
+    exchange.finish(
+        ExchangeStatus.UPSTREAM_ERROR, error_type=failure.kind, is_billed=failure.bytes_sent
+    )
+    row = asked.destination.target.row
+    body = refusal_body(
+        asked.route.wire_format,
+        http_status=status,
+        message=f"ogate could not reach {row.id}: {failure}",
+        error_type="upstream_error",
+        code="upstream-timeout" if status == 504 else "upstream-unreachable",
+    )
+    await _send_json(send, status, body, is_final=False)
+
+
+async def _refuse(send: Send, route: Route, refusal: GateError) -> None:
+    """Our own no, final and in the words of the client's wire format."""
+    message = refusal.message if refusal.hint is None else f"{refusal.message} ({refusal.hint})"
+    body = refusal_body(
+        route.wire_format,
+        http_status=refusal.http_status,
+        message=neutralise(message),
+        error_type=refusal.error_type,
+        code=refusal.code,
+    )
+    await _send_json(send, refusal.http_status, body, is_final=True)
+
+
+async def _send_json(send: Send, status: int, body: bytes, *, is_final: bool) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if is_final:
+        headers.append((b"x-should-retry", b"false"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _whole_body(receive: Receive) -> bytes:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body
+    parts, size = [body], len(body)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > BODY_LIMIT:
+            raise BadBody("the request is larger than 256 MiB")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _read_all(response: UpstreamResponse) -> bytes:
+    body = b""
+    while len(body) < ERROR_BODY_LIMIT and (chunk := await response.read()):
+        body += chunk
+    response.abort()
+    return body
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.client_left()

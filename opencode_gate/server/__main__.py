@@ -1,0 +1,71 @@
+"""The gateway process: `python -m opencode_gate.server`, or with `settle` only the settling.
+
+The order of a life: hear `hello` and `secrets`, wire up, serve the inherited socket, say `ready`;
+at `finish`, or when the parent is gone, stop serving, fold every record, say `settled`, end.
+Requests that come before `ready` wait in the socket's backlog.
+"""
+
+import os
+import signal
+import sys
+
+from opencode_gate.config.paths import paths
+from opencode_gate.config.settings import load_settings
+from opencode_gate.core.errors import GateError
+from opencode_gate.server.parent import Parent
+from opencode_gate.server.protocol import Agent, Failed, Hello, Secrets
+
+
+def serve(parent: Parent) -> None:
+    """Serves the session that the launcher describes, to its end."""
+    hello: Hello | None = None
+    secrets: Secrets | None = None
+    agent: Agent | None = None
+    while hello is None or secrets is None:
+        match parent.hear():
+            case Hello() as hello:
+                # Heavy, and the launcher is still reading keys.
+                pass
+            case Secrets() as secrets:
+                pass
+            case Agent() as agent:
+                pass
+            case _:
+                _end(agent)
+                return
+    from opencode_gate.server.compose import compose
+    from opencode_gate.server.serving import Serving
+
+    gateway = compose(hello, secrets, paths(), load_settings(paths(), os.environ))
+    parent.say(Serving(hello, gateway, parent, agent).run())
+
+
+def _end(agent: Agent | None) -> None:
+    """The launcher died before it had told the secrets: its agent goes too."""
+    from opencode_gate.server.processes import terminate
+
+    if agent is not None:
+        terminate(agent.pid, agent.started)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the process and returns its exit status."""
+    if arguments == ["settle"]:
+        from opencode_gate.server.compose import settle_dead
+
+        settle_dead(paths(), load_settings(paths(), os.environ))
+        return 0
+    if hasattr(signal, "SIGHUP"):
+        # A closed terminal is the agent's affair; this process ends with its parent.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    parent = Parent()
+    try:
+        serve(parent)
+    except GateError as error:
+        parent.say(Failed(message=f"{error.message} [{error.code}]"))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""The only place where the gateway's objects are wired together."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from opencode_gate.catalog.catalogue import open_catalogue
+from opencode_gate.catalog.prices import PriceBook
+from opencode_gate.config.paths import Paths
+from opencode_gate.config.settings import Settings
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.errors import CredentialError
+from opencode_gate.core.secrets import Secret
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.gateway.app import App
+from opencode_gate.gateway.http_client import HttpUpstream
+from opencode_gate.gateway.pipeline import Pipeline
+from opencode_gate.gateway.practice import PracticeUpstream
+from opencode_gate.gateway.proxies import proxy_rules
+from opencode_gate.gateway.tls import provider_context
+from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.journal import Journal
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.routing.targets import RouteTable
+from opencode_gate.server.protocol import Hello, Secrets
+
+
+class JournalRecorder:
+    """Writes an exchange to the journal first and then hands it on to be folded."""
+
+    __slots__ = ("_folder", "_journal", "exchanges")
+
+    def __init__(self, journal: Journal, folder: Folder) -> None:
+        self._journal = journal
+        self._folder = folder
+        self.exchanges = 0
+
+    def opened(self, record: ExchangeRecord) -> None:
+        """Before the first byte leaves for the provider."""
+        self._journal.opened(record)
+
+    def progressed(self, exchange_id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
+        """About once a second while an answer streams."""
+        self._journal.progressed(exchange_id, usage, delivered_text_chars)
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Once, at the end."""
+        self.exchanges += 1
+        self._journal.finished(record)
+        self._folder.submit(record)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway ready to serve, and what must be closed behind it."""
+
+    app: App
+    recorder: JournalRecorder
+    journal: Journal
+    folder: Folder
+    upstream: HttpUpstream
+
+    def settle(self) -> None:
+        """Folds what is left and closes the journal. Nothing may be recorded after it.
+
+        Raises:
+            LedgerError: not now; the journal keeps it for the next start.
+        """
+        self.folder.close()
+
+
+def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) -> Gateway:
+    """The gateway of one session."""
+    prices = PriceBook(open_catalogue(paths, settings), settings)
+    journal = Journal.create(paths.journals, session=hello.session)
+    folder = Folder(paths.journals, paths.ledger_file, prices.price, journal=journal)
+    recorder = JournalRecorder(journal, folder)
+    upstream = HttpUpstream(
+        proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)
+    )
+    pipeline = Pipeline(
+        session_id=hello.session.id,
+        key_names=hello.key_names,
+        token=secrets.launch_token.encode(),
+        routes=RouteTable(hello.rows),
+        keys=_keys(secrets),
+        upstream=upstream,
+        builtin_upstreams={
+            row.id: PracticeUpstream() for row in hello.rows if row.source == "builtin"
+        },
+        recorder=recorder,
+        clock=SystemClock(),
+    )
+    return Gateway(App(pipeline), recorder, journal, folder, upstream)
+
+
+def settle_dead(paths: Paths, settings: Settings) -> int:
+    """Folds the journals of gateway processes that died; returns how many exchanges they held."""
+    prices = PriceBook(open_catalogue(paths, settings), settings)
+    store = open_store(paths.ledger_file)
+    try:
+        return settle_orphans(paths.journals, store, prices.price)
+    finally:
+        store.close()
+
+
+def _keys(secrets: Secrets) -> Mapping[str, Secret | CredentialError]:
+    keys: dict[str, Secret | CredentialError] = {
+        provider_id: Secret(key) for provider_id, key in secrets.keys.items()
+    }
+    for provider_id, problem in secrets.problems.items():
+        keys[provider_id] = UnreadableKey(
+            "missing-credential", problem, hint=f"ogate keys test {provider_id}"
+        )
+    return keys
+
+
+class UnreadableKey(CredentialError):
+    """A key that exists and could not be read when the session began."""
+
+    http_status = 401
+    error_type = "authentication_error"

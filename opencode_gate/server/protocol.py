@@ -1,0 +1,126 @@
+"""What a launcher and its gateway process say to each other: one JSON object a line.
+
+Down the gateway's stdin go `hello` (what to serve), `secrets` (token and keys), `agent` (whom to
+end when the launcher dies) and `finish`. Up its stdout come `ready`, `failed` and `settled`. The
+invariant: secrets travel in `secrets` alone, and that line is written nowhere else.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.ledger.records import SessionRecord
+
+PROTOCOL_VERSION = 1
+
+Message = TypeVar("Message")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What the gateway of one session serves.
+
+    Attributes:
+        session: as it goes into the ledger, should the launcher not be there to write its end.
+        socket: the listening socket, as `socket_handoff` packs it.
+        rows: the routed providers, and only those.
+        key_names: by provider, the name of the key in use, where it has one.
+        run_folder: removed by the gateway if the launcher dies first.
+    """
+
+    version: int = PROTOCOL_VERSION
+    session: SessionRecord
+    socket: str
+    run_folder: str
+    rows: tuple[ProviderRow, ...]
+    key_names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The launch token, keys by provider id, and for those that could not be read the reason."""
+
+    launch_token: str
+    keys: dict[str, str] = field(repr=False)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Secrets(providers={sorted(self.keys)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """The agent's process; the start time tells it from a later one with the same number."""
+
+    pid: int
+    started: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The agent has ended: settle and go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The gateway accepts requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The gateway cannot serve; its last words."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """Everything recorded is in the ledger; not `is_whole` if the disk refused the journal."""
+
+    exchanges: int
+    is_whole: bool = True
+
+
+_KINDS: dict[str, type[Any]] = {
+    "hello": Hello,
+    "secrets": Secrets,
+    "agent": Agent,
+    "finish": Finish,
+    "ready": Ready,
+    "failed": Failed,
+    "settled": Settled,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def packed(message: object) -> bytes:
+    """One line for a message."""
+    fields = dataclasses.asdict(message)  # type: ignore[call-overload]
+    return json.dumps({"type": _NAMES[type(message)], **fields}).encode() + b"\n"
+
+
+def unpacked(line: bytes) -> Any:
+    """The message of one line.
+
+    Raises:
+        ValueError: the line is no message of this protocol.
+    """
+    fields = json.loads(line)
+    try:
+        kind = _KINDS[fields.pop("type")]
+        if kind is Hello:
+            fields["session"] = SessionRecord(**fields["session"])
+            fields["rows"] = tuple(provider_row(row) for row in fields["rows"])
+        return kind(**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not a message of this protocol") from error
+
+
+def provider_row(fields: dict[str, Any]) -> ProviderRow:
+    """The row that `dataclasses.asdict` and JSON made a dictionary of."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return ProviderRow(**values)

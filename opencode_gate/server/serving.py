@@ -1,0 +1,146 @@
+"""A gateway between `ready` and the end of its server.
+
+The invariant: records are drained after the server has stopped, never in a shutdown hook before
+it, because a stream may still be open there.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from opencode_gate.config.paths import paths
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.tasks import spawn
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.server.compose import Gateway
+from opencode_gate.server.parent import Parent
+from opencode_gate.server.processes import terminate
+from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Settled
+from opencode_gate.server.socket_handoff import unpack
+
+GRACE_S = 5
+"""How long requests in flight may go on once the agent has ended; nobody is reading them."""
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it is up and leaves the signals to this process."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        """Accepts nothing more and lets what is in flight end."""
+        self.should_exit = True
+
+
+class Serving:
+    """Serves one session; ends at `finish`, at SIGTERM, or when the parent is gone."""
+
+    def __init__(
+        self,
+        hello: Hello,
+        gateway: Gateway,
+        parent: Parent,
+        agent: Agent | None,
+    ) -> None:
+        self._hello = hello
+        self._gateway = gateway
+        self._parent = parent
+        self._agent = agent
+        self._is_orphan = False
+
+    def run(self) -> Settled:
+        """Serves to the end and folds every record into the ledger."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve())
+        self._gateway.settle()
+        if self._is_orphan:
+            self._end_session()
+        return Settled(
+            exchanges=self._gateway.recorder.exchanges,
+            is_whole=self._gateway.journal.failure is None,
+        )
+
+    def _end_session(self) -> None:
+        """Does what the launcher can no longer do."""
+        shutil.rmtree(self._hello.run_folder, ignore_errors=True)
+        store = open_store(paths().ledger_file)
+        store.add_session(self._hello.session)
+        store.end_session(
+            self._hello.session.id, ended_at_us=SystemClock().now_us(), exit_status=None
+        )
+        store.close()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        server = _Server(self._gateway.app)
+        if hasattr(loop, "add_signal_handler"):
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(signal.SIGTERM, server.stop)
+        serving = spawn(server.serve(sockets=[unpack(self._hello.socket)]), name="server")
+        await server.up.wait()
+        self._parent.say(Ready())
+        threading.Thread(
+            target=self._listen,
+            args=(lambda deed: loop.call_soon_threadsafe(deed), server),
+            name="parent-messages",
+            daemon=True,
+        ).start()
+        await serving
+        await self._gateway.upstream.close()
+
+    def _listen(self, in_loop: Callable[[Callable[[], None]], object], server: _Server) -> None:
+        """Hears the parent out, in a thread: a pipe cannot be awaited on every platform."""
+        while True:
+            match self._parent.hear():
+                case Agent() as agent:
+                    self._agent = agent
+                case Finish():
+                    break
+                case None:
+                    # The launcher is gone without a word: the agent must not outlive it.
+                    self._is_orphan = True
+                    if self._agent is not None:
+                        terminate(self._agent.pid, self._agent.started)
+                    break
+                case _:
+                    continue
+        with contextlib.suppress(RuntimeError):
+            in_loop(server.stop)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
