@@ -11,14 +11,17 @@ ledgers) and held together by a test. The rules:
   instead; its quality is the worst of its parts.
 """
 
-import zoneinfo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation
 from opencode_gate.core.usage import sum_known
 from opencode_gate.ledger.records import ExchangeRecord
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 GROUPINGS = ("model", "provider", "key", "session", "project", "branch", "day", "user", "kind")
 """What usage can be grouped by. A model is `provider/model`, a day `YYYY-MM-DD`."""
@@ -77,11 +80,13 @@ class UsageQuery:
         _ = self.zone
 
     @property
-    def zone(self) -> zoneinfo.ZoneInfo:
+    def zone(self) -> "ZoneInfo":
         """The time zone itself."""
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
         try:
-            return zoneinfo.ZoneInfo(self.time_zone)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            return ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise UsageError(
                 "usage",
                 f"no time zone is called {self.time_zone!r}",

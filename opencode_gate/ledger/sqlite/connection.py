@@ -12,7 +12,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from opencode_gate.config.paths import private_folder
@@ -26,14 +25,13 @@ OLDEST_SQLITE = (3, 38, 0)
 
 BUSY_TIMEOUT_S = 5.0
 
+_SMALLEST_PAGE_BYTES = 512
+"""Below it SQLite takes a file for an empty one (https://www.sqlite.org/fileformat.html)."""
+
 
 def migrations() -> list[str]:
     """The migrations' SQL, oldest first; the n-th leads to version n."""
-    folder = files("opencode_gate.ledger.sqlite") / "migrations"
-    scripts = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
+    scripts = sorted((Path(__file__).parent / "migrations").glob("*.sql"))
     return [script.read_text(encoding="utf-8") for script in scripts]
 
 
@@ -52,9 +50,11 @@ def connect(path: Path) -> sqlite3.Connection:
         _make(path)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            if _version(connection, path) < LATEST_VERSION:
-                _migrate(connection, path)
+            version = _version(connection, path)
             _check_writable(path)
+            connection.execute("PRAGMA journal_mode = WAL")
+            if version < LATEST_VERSION:
+                _migrate(connection, path)
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -148,8 +148,10 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     """The schema's version, 0 for a blank file.
 
     Raises:
-        LedgerError: the file is another program's, or of a later version.
+        LedgerError: the file is cut short, another program's, or of a later version.
     """
+    if path.exists() and 0 < path.stat().st_size < _SMALLEST_PAGE_BYTES:
+        raise _corrupt(path, "it is cut short")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > LATEST_VERSION:
         raise LedgerError(
@@ -167,7 +169,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Brings the schema to the latest version, all or nothing."""
-    connection.execute("PRAGMA journal_mode = WAL")
     with transaction(connection):
         # Another process may have done it while this one waited for the lock.
         version = _version(connection, path)
@@ -212,7 +213,8 @@ def _corrupt(path: Path, reason: str) -> LedgerError:
     return LedgerError(
         "ledger-corrupt",
         f"the ledger {path} cannot be read: {reason}",
-        hint=f"move it away and start a new one: mv {path} {path}.damaged",
+        # With its side files: SQLite would play an orphaned log into the next ledger.
+        hint=f"move {path.name}* out of {path.parent}; the next run starts a new ledger",
     )
 
 

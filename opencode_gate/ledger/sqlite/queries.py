@@ -88,7 +88,7 @@ GROUP_EXPRESSIONS = {
     "session": "exchanges.session_id",
     "project": "sessions.project",
     "branch": "sessions.branch",
-    "day": "json_extract(days.value, '$[0]')",
+    "day": "days.day",
     "user": "sessions.user",
     "kind": "exchanges.kind",
 }
@@ -118,26 +118,32 @@ _TOTALS = f"""
 """The rules of `ledger.totals` in SQL; the third last is the rank of the worst quality."""
 
 
+_DAYS = """
+WITH days (day, start_us, end_us) AS MATERIALIZED (
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+    FROM json_each(:days)
+)
+"""
+
+
 def usage(by: Sequence[str]) -> str:
     """The statement for totals grouped by names out of `GROUP_EXPRESSIONS`.
 
-    It binds `:since_us`, `:until_us` and, grouped by day, `:days`: a JSON list of
-    `[day, first microsecond, first microsecond after it]`.
+    Grouped by day it binds `:days`, a JSON list of `[day, first microsecond, first microsecond
+    after it]`; else `:since_us` and `:until_us`.
     """
     groups = [GROUP_EXPRESSIONS[name] for name in by]
-    sources = ["exchanges"]
-    if "day" in by:
-        sources.insert(0, "json_each(:days) AS days CROSS JOIN")
+    is_daily = "day" in by
+    # CROSS JOIN holds SQLite to this order: one search of the index over time for each day.
+    source = "days CROSS JOIN exchanges" if is_daily else "exchanges"
+    start, end = ("days.start_us", "days.end_us") if is_daily else (":since_us", ":until_us")
     if {"project", "branch", "user"} & set(by):
-        sources.append("LEFT JOIN sessions ON sessions.id = exchanges.session_id")
-    within_day = """
-        AND exchanges.started_at_us >= json_extract(days.value, '$[1]')
-        AND exchanges.started_at_us < json_extract(days.value, '$[2]')"""
+        source += " LEFT JOIN sessions ON sessions.id = exchanges.session_id"
     return f"""
+    {_DAYS if is_daily else ""}
     SELECT {"".join(f"{group}, " for group in groups)} {_TOTALS}
-    FROM {" ".join(sources)}
+    FROM {source}
     WHERE exchanges.status <> 'denied'
-        AND exchanges.started_at_us >= :since_us AND exchanges.started_at_us < :until_us
-        {within_day if "day" in by else ""}
+        AND exchanges.started_at_us >= {start} AND exchanges.started_at_us < {end}
     {f"GROUP BY {_columns(groups)} ORDER BY {_columns(groups)}" if groups else ""}
     """

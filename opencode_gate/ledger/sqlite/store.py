@@ -31,7 +31,7 @@ from opencode_gate.ledger.sqlite.rows import (
 )
 from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
 
-_ALL_TIME_US = (0, 2**63 - 1)
+_BEGINNING_US, _END_US = 0, 2**63 - 1
 _QUALITIES = tuple(CostQuality)
 _SHOWN_MATCHES = 5
 
@@ -120,13 +120,12 @@ class SqliteStore:
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Totals per group, ordered by key; without groups one row, even over nothing."""
-        start_us, end_us = _ALL_TIME_US
-        bounds: dict[str, object] = {
-            "since_us": start_us if query.since_us is None else query.since_us,
-            "until_us": end_us if query.until_us is None else query.until_us,
-        }
+        since_us = _BEGINNING_US if query.since_us is None else query.since_us
+        until_us = _END_US if query.until_us is None else query.until_us
+        bounds: dict[str, object] = {"since_us": since_us, "until_us": until_us}
         if "day" in query.by:
-            bounds["days"] = json.dumps(self._days(query))
+            days = self._days(since_us, until_us, query.zone)
+            bounds = {"days": json.dumps(days)}
         size = len(query.by)
         return [
             UsageRow(key=dict(zip(query.by, row[:size], strict=True)), totals=_totals(row[size:]))
@@ -155,15 +154,13 @@ class SqliteStore:
         with ledger_errors(self._path):
             return self._connection.execute(statement, values).fetchall()
 
-    def _days(self, query: UsageQuery) -> list[tuple[str, int, int]]:
+    def _days(self, since_us: int, until_us: int, zone: tzinfo) -> list[tuple[str, int, int]]:
+        """The local days with exchanges between two instants, clipped to these."""
         first_us, last_us = self._rows(queries.SPAN)[0]
         if first_us is None:
             return []
-        if query.since_us is not None:
-            first_us = max(first_us, query.since_us)
-        if query.until_us is not None:
-            last_us = min(last_us, query.until_us)
-        return local_days(first_us, last_us, query.zone)
+        days = local_days(max(first_us, since_us), min(last_us, until_us), zone)
+        return [(day, max(start, since_us), min(end, until_us)) for day, start, end in days]
 
 
 def local_days(first_us: int, last_us: int, zone: tzinfo) -> list[tuple[str, int, int]]:
