@@ -44,6 +44,7 @@ class Catalogue:
         self._settings = settings
         self._environ = environ
         self._providers: Mapping[str, ProviderRow] | None = None
+        self._counts: dict[str, int] = {}
         self._models: dict[str, Mapping[str, ModelRow]] = {}
 
     @property
@@ -66,12 +67,15 @@ class Catalogue:
         if self._providers is None:
             said = self._settings.providers
             rows = {PRACTICE_ID: practice_row()}
+            self._counts = {PRACTICE_ID: len(practice_models())}
             for entry in self._archive.providers():
+                self._counts[entry["id"]] = int(entry["model_count"])
                 row = catalogue_row(entry, said.get(entry["id"], _NOTHING_SAID), self._environ)
                 rows[row.id] = row
             for provider_id, own in said.items():
                 if provider_id not in rows:
                     rows[provider_id] = own_row(provider_id, own)
+                self._counts[provider_id] = self._counts.get(provider_id, 0) + len(own.models)
             self._providers = MappingProxyType(rows)
         return self._providers
 
@@ -83,7 +87,7 @@ class Catalogue:
         """
         row = self.providers().get(provider_id)
         if row is None:
-            raise _unknown_provider(provider_id, self.providers())
+            raise unknown_provider(provider_id, self.providers())
         return row
 
     def models(self, provider_id: str) -> Mapping[str, ModelRow]:
@@ -123,11 +127,8 @@ class Catalogue:
 
     def model_counts(self) -> Mapping[str, int]:
         """How many models each provider has, without reading any."""
-        counts = {entry["id"]: int(entry["model_count"]) for entry in self._archive.providers()}
-        counts[PRACTICE_ID] = len(practice_models())
-        for provider_id, said in self._settings.providers.items():
-            counts[provider_id] = counts.get(provider_id, 0) + len(said.models)
-        return counts
+        self.providers()
+        return self._counts
 
     def _lines(self) -> list[str]:
         own = [
@@ -179,7 +180,8 @@ def unknown_model(provider_id: str, model_id: str, models: Mapping[str, Any]) ->
     )
 
 
-def _unknown_provider(provider_id: str, known: Mapping[str, Any]) -> UsageError:
+def unknown_provider(provider_id: str, known: Mapping[str, Any]) -> UsageError:
+    """The error for a provider nobody knows, with the nearest names."""
     close = nearest(provider_id, known)
     return UsageError(
         "unknown-provider",

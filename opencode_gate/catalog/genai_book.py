@@ -94,7 +94,10 @@ class GenaiBook:
             return calculation.total_price
 
         try:
-            return Amount(usd=total(_usage(usage, searches)), is_exact=is_complete(usage))
+            usd = total(_usage(usage, searches))
+            return Amount(
+                usd=usd, is_exact=is_complete(usage), is_free=usd == 0 and bool(usage.input_tokens)
+            )
         except ValueError:
             # A breakdown it cannot place, such as audio beside cached input without their overlap.
             try:

@@ -131,6 +131,15 @@ class PriceBook:
             return PriceAnswer(price=listed, source=self._catalogue_source())
         return None
 
+    def listed(self, row: ModelRow) -> PriceAnswer | None:
+        """The list price of a model: the user's or the catalogue's, without genai-prices."""
+        override = self._override(row.provider_id, (row.id,))
+        if override is not None:
+            return PriceAnswer(price=override, source=OVERRIDE_SOURCE)
+        if row.price is None:
+            return None
+        return PriceAnswer(price=row.price, source=self._catalogue_source())
+
     def _priced(self, record: Priceable) -> _Priced | None:
         models = _models_of(record)
         override = self._override(record.provider_name, models)

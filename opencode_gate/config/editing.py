@@ -7,18 +7,19 @@ settings; it is never half written, never broken by `ogate`, and readable by its
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_gate.config.paths import Paths, private_folder
-from opencode_gate.config.settings import Settings, parse_settings
-from opencode_gate.config.toml_shape import KeyPath, dotted
+from opencode_gate.config.settings import Settings, key_path, parse_settings
+from opencode_gate.config.toml_shape import KeyPath, ShapeProblem, dotted, read_text_at
 from opencode_gate.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
 
-ConfigValue = bool | int | float | str | Sequence[str] | Mapping[str, object]
+ConfigValue = bool | int | float | str | Decimal | Sequence[str] | Mapping[str, object]
 
 
 def set_values(paths: Paths, values: Mapping[KeyPath, ConfigValue | None]) -> Settings:
@@ -39,6 +40,25 @@ def set_values(paths: Paths, values: Mapping[KeyPath, ConfigValue | None]) -> Se
                 _put_in(document, path, value)
 
     return edit(paths, change)
+
+
+def set_text(paths: Paths, key: str, text: str) -> Settings:
+    """Writes one setting from text, as a command line gives it.
+
+    Args:
+        key: the dotted name, as TOML writes it: `prices."openai/gpt-5".input`.
+
+    Raises:
+        ConfigError: there is no such setting, or the text is no value for it.
+    """
+    path = key_path(key)
+    try:
+        value = read_text_at(Settings, path, text)
+    except ShapeProblem as problem:
+        raise ConfigError(
+            "bad-config", f"{dotted(problem.path)} {problem.text}", hint=problem.hint
+        ) from problem
+    return set_values(paths, {path: value})
 
 
 def edit(paths: Paths, change: Callable[["TOMLDocument"], None]) -> Settings:
@@ -130,7 +150,8 @@ def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None
         for key, inner_value in value.items():
             table[key] = inner_value
         value = table
-    node[last] = value
+    # A decimal is written with the digits it has, not as the nearest binary number.
+    node[last] = tomlkit.value(f"{value:f}") if isinstance(value, Decimal) else value
 
 
 def _take_out(document: "TOMLDocument", path: KeyPath) -> None:

@@ -183,6 +183,8 @@ class ProviderSettings:
 class PriceSettings:
     """Your own price of a model, in USD per million tokens; it beats every other source.
 
+    A request that needs a price you did not give has an unknown cost, not a free one.
+
     Attributes:
         input: input that was not cached.
         output: output, reasoning included unless it has a price of its own.
@@ -194,8 +196,8 @@ class PriceSettings:
         output_audio: audio output, where it costs something else.
     """
 
-    input: Decimal
-    output: Decimal
+    input: Decimal | None = None
+    output: Decimal | None = None
     cache_read: Decimal | None = None
     cache_write: Decimal | None = None
     cache_write_1h: Decimal | None = None

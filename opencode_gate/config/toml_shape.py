@@ -82,6 +82,33 @@ def read_text(shape: type, name: str, text: str, path: KeyPath) -> Any:
     return value
 
 
+def read_text_at(shape: type, path: KeyPath, text: str) -> Any:
+    """The value at a dotted path below `shape` from text, by the type declared there.
+
+    Raises:
+        ShapeProblem: there is no such setting, it is a table, or the text is no value for it.
+    """
+    declared: Any = shape
+    for depth, key in enumerate(path[:-1]):
+        declared = _member(declared, key, path[: depth + 1])
+    owner, last = declared, path[-1]
+    if dataclasses.is_dataclass(owner) and last in field_types(owner):  # type: ignore[arg-type]
+        return read_text(typing.cast(type, owner), last, text, path)
+    return _read_value(_member(owner, last, path), text, path)
+
+
+def _member(declared: Any, key: str, path: KeyPath) -> Any:
+    if dataclasses.is_dataclass(declared):
+        known = field_types(declared)  # type: ignore[arg-type]  # mypy: a class is hashable
+        if key not in known:
+            raise ShapeProblem(path, "is not a setting", _nearest_hint(key, known))
+        return known[key]
+    origin = typing.get_origin(declared)
+    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
+        return typing.get_args(declared)[1]
+    raise ShapeProblem(path[:-1], "is a single value, nothing is below it")
+
+
 def dotted(path: KeyPath) -> str:
     """A key path as TOML writes it, with quotes only where TOML needs them."""
     return ".".join(

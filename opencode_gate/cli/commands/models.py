@@ -1,0 +1,315 @@
+"""`ogate models`: what can be used now, with prices and limits.
+
+The invariant: a price that is not known is shown as `?`, and every price says which book it is
+from; a list shows the catalogue's (reading all of `genai-prices` would make it slow), `show` the
+price that will be charged to a session.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opencode_gate.cli import figures
+from opencode_gate.cli.options import AsJson
+from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
+from opencode_gate.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from opencode_gate.catalog.catalogue import Catalogue
+    from opencode_gate.catalog.prices import PriceAnswer
+    from opencode_gate.catalog.rows import ModelPrice, ModelRow
+    from opencode_gate.config.settings import Settings
+    from opencode_gate.session.discovery import Discovery
+
+app = typer.Typer()
+
+_PRICE_NAMES = (
+    "input",
+    "output",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "reasoning",
+    "input_audio",
+    "output_audio",
+)
+
+
+@app.command("list")
+def list_models(
+    provider: Annotated[
+        str | None, typer.Argument(metavar="PROVIDER", help="Only this one, ready or not.")
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only models with all these words.")
+    ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Of every provider in the catalogue.")
+    ] = False,
+    as_json: AsJson = False,
+) -> Result:
+    """Models of the providers that are ready, with list prices in USD per million tokens."""
+    from opencode_gate.catalog.prices import PriceBook
+
+    settings = _settings()
+    found = _discover(settings)
+    book = PriceBook(found.catalogue, settings)
+    chosen = list(_chosen(found, provider, search, show_all))
+    listed = [(row, book.listed(row)) for row in chosen]
+    return Result(
+        data={
+            "catalogue_date": found.catalogue.date,
+            "models": [_document(row, answer) for row, answer in listed],
+        },
+        blocks=() if as_json else [_table(listed)],
+        talk=()
+        if as_json
+        else [f"USD per million tokens, catalogue of {found.catalogue.date}; ? is unknown"],
+    )
+
+
+@app.command()
+def show(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As provider/model: anthropic/claude-sonnet-5")
+    ],
+    as_json: AsJson = False,
+) -> Result:
+    """One model: limits, abilities, and the price a session is charged."""
+    from opencode_gate.catalog.prices import PriceBook
+
+    settings = _settings()
+    found = _discover(settings)
+    row = _row(found, model)
+    answer = PriceBook(found.catalogue, settings, {row.provider_id: {row.id: row}}).explain(
+        row.provider_id, row.id
+    )
+    return Result(data=_document(row, answer), blocks=() if as_json else [_facts(row, answer)])
+
+
+@app.command()
+def refresh(as_json: AsJson = False) -> Result:
+    """Fetches the newest catalogue from models.dev now."""
+    from opencode_gate.catalog import refresh as refreshing
+    from opencode_gate.catalog.catalogue import open_catalogue
+    from opencode_gate.config.paths import paths
+
+    outcome = refreshing.refresh(paths())
+    catalogue = open_catalogue(paths(), _settings())
+    models = sum(catalogue.model_counts().values())
+    done = "fetched" if outcome.outcome == "updated" else "still the newest"
+    line = (
+        f"catalogue of {catalogue.date} {done}: "
+        f"{len(catalogue.providers())} providers, {models} models"
+    )
+    return Result(
+        data={
+            "outcome": outcome.outcome,
+            "catalogue_date": catalogue.date,
+            "provider_count": len(catalogue.providers()),
+            "model_count": models,
+        },
+        talk=() if as_json else [line],
+    )
+
+
+def _settings() -> "Settings":
+    from opencode_gate.config.paths import paths
+    from opencode_gate.config.settings import load_settings
+
+    return load_settings(paths(), os.environ)
+
+
+def _discover(settings: "Settings") -> "Discovery":
+    from opencode_gate.config.paths import paths
+    from opencode_gate.session.discovery import discover
+
+    return discover(paths(), settings, os.environ)
+
+
+def _chosen(
+    found: "Discovery", provider: str | None, search: str | None, show_all: bool
+) -> "Iterator[ModelRow]":
+    if provider is not None:
+        providers: Iterable[str] = (provider,)
+    elif show_all:
+        providers = sorted({*found.catalogue.providers(), *found.usable})
+    else:
+        providers = sorted(found.usable)
+    words = search.lower().split() if search is not None else []
+    for provider_id in providers:
+        for row in _models_of(found, provider_id).values():
+            text = f"{row.provider_id}/{row.id} {row.name}".lower()
+            if all(word in text for word in words):
+                yield row
+
+
+def _models_of(found: "Discovery", provider_id: str) -> "Mapping[str, ModelRow]":
+    """The models of a provider; without a key only those that answer without one."""
+    usable = found.usable.get(provider_id)
+    if usable is not None and usable.models is not None:
+        return usable.models
+    own = _own_models(found, provider_id)
+    if own and provider_id not in found.catalogue.providers():
+        return own
+    models = found.catalogue.models(provider_id)
+    if usable is not None and usable.source.kind == "none" and usable.row.source == "catalogue":
+        return {
+            key: row for key, row in models.items() if row.price is not None and row.price.is_free
+        }
+    return {**models, **own}
+
+
+def _own_models(found: "Discovery", provider_id: str) -> "Mapping[str, ModelRow]":
+    """Those that the user's own Opencode configuration describes."""
+    of_provider = (one.models for one in found.user_config.custom if one.row.id == provider_id)
+    return next(of_provider, {})
+
+
+def _row(found: "Discovery", text: str) -> "ModelRow":
+    """The model meant by `provider/model`.
+
+    Raises:
+        UsageError: `unknown-provider` or `unknown-model`, with what may have been meant.
+    """
+    from opencode_gate.catalog.catalogue import unknown_model
+
+    provider_id, slash, model_id = text.partition("/")
+    if not slash or (
+        provider_id not in found.catalogue.providers() and provider_id not in found.usable
+    ):
+        raise _no_provider_named(found.catalogue, text)
+    models = (
+        {**found.catalogue.models(provider_id)}
+        if provider_id in found.catalogue.providers()
+        else {}
+    )
+    models.update(_models_of(found, provider_id))
+    if model_id not in models:
+        raise unknown_model(provider_id, model_id, models)
+    return models[model_id]
+
+
+def _no_provider_named(catalogue: "Catalogue", text: str) -> UsageError:
+    """The error for a model without its provider, with the providers that have it."""
+    from opencode_gate.catalog.catalogue import unknown_provider
+
+    same = [f"{hit.provider_id}/{hit.model_id}" for hit in catalogue.search(text, limit=200)]
+    exact = [name for name in same if name.partition("/")[2] == text]
+    meant = (exact or same)[:5]
+    if not meant and "/" in text:
+        return unknown_provider(text.partition("/")[0], catalogue.providers())
+    return UsageError(
+        "unknown-model",
+        f"a model is named provider/model, not {text!r}",
+        details=(f"nearest: {', '.join(meant)}",) if meant else (),
+        hint=f"ogate models show {meant[0]}" if meant else "ogate models list --all --search TEXT",
+    )
+
+
+def _document(row: "ModelRow", answer: "PriceAnswer | None") -> dict[str, object]:
+    return {
+        "provider": row.provider_id,
+        "id": row.id,
+        "name": row.name,
+        "family": row.family,
+        "release_date": row.release_date,
+        "status": row.status,
+        "context_tokens": row.context_tokens,
+        "output_tokens": row.output_tokens,
+        "tool_call": row.tool_call,
+        "reasoning": row.reasoning,
+        "price_source": answer.source if answer is not None else None,
+        "price_usd_per_million": _price_document(answer.price) if answer is not None else None,
+    }
+
+
+def _price_document(price: "ModelPrice") -> dict[str, object]:
+    own: dict[str, object] = {
+        name: None if (amount := getattr(price, name)) is None else format(amount, "f")
+        for name in _PRICE_NAMES
+    }
+    if price.tiers:
+        own["tiers"] = [
+            {"above_input_tokens": tier.above_input_tokens, **_price_document(tier.price)}
+            for tier in price.tiers
+        ]
+    return own
+
+
+def _table(listed: "list[tuple[ModelRow, PriceAnswer | None]]") -> Block:
+    if not listed:
+        return Text("no model is ready: ogate keys add PROVIDER, or ogate models list PROVIDER")
+    return Table(
+        columns=(
+            Column("model"),
+            Column("context", "right"),
+            Column("output", "right"),
+            Column("tools"),
+            Column("$ in", "right"),
+            Column("$ cached", "right"),
+            Column("$ out", "right"),
+        ),
+        rows=[
+            (
+                f"{row.provider_id}/{row.id}",
+                figures.count_text(row.context_tokens),
+                figures.count_text(row.output_tokens),
+                _yes_no(row.tool_call),
+                _amount(answer, "input"),
+                _amount(answer, "cache_read"),
+                _amount(answer, "output"),
+            )
+            for row, answer in listed
+        ],
+    )
+
+
+def _facts(row: "ModelRow", answer: "PriceAnswer | None") -> Block:
+    lines = [
+        ("model", f"{row.provider_id}/{row.id}"),
+        ("name", row.name),
+        ("status", row.status),
+        ("released", row.release_date),
+        ("context", f"{figures.count_text(row.context_tokens)} tokens"),
+        ("output", f"{figures.count_text(row.output_tokens)} tokens"),
+        ("tools", _yes_no(row.tool_call)),
+        ("reasoning", _yes_no(row.reasoning)),
+        ("price", _price_line(answer)),
+    ]
+    if answer is not None:
+        lines += [
+            (f"above {figures.count_text(tier.above_input_tokens)}", _amounts_line(tier.price))
+            for tier in answer.price.tiers
+        ]
+        lines.append(("price from", answer.source))
+    return Facts([Fact(label, text) for label, text in lines if text])
+
+
+def _price_line(answer: "PriceAnswer | None") -> str:
+    if answer is None:
+        return "unknown; `ogate config set` a price of your own under prices"
+    if answer.price.is_free:
+        return "free"
+    return _amounts_line(answer.price)
+
+
+def _amounts_line(price: "ModelPrice") -> str:
+    known = [
+        f"{name.replace('_', ' ')} $ {format(amount, 'f')}"
+        for name in _PRICE_NAMES
+        if (amount := getattr(price, name)) is not None
+    ]
+    return " · ".join(known) + " per million tokens"
+
+
+def _amount(answer: "PriceAnswer | None", name: str) -> str:
+    amount: Decimal | None = getattr(answer.price, name) if answer is not None else None
+    return figures.UNKNOWN if amount is None else format(amount.normalize(), "f")
+
+
+def _yes_no(flag: bool | None) -> str:
+    return figures.UNKNOWN if flag is None else "yes" if flag else "no"
