@@ -226,6 +226,16 @@ def check_name(name: str) -> None:
         )
 
 
+def name_taken(provider_id: str, name: str) -> CredentialError:
+    """The error for a name that another key of the provider has."""
+    return CredentialError(
+        "key-exists",
+        f"{provider_id} already has a key named {name!r}",
+        hint=f"`ogate keys rotate {provider_id} {name}` replaces it; "
+        "`--name` adds another beside it",
+    )
+
+
 def _with_one_default(
     entries: list[CredentialEntry], prefer: CredentialEntry | None
 ) -> list[CredentialEntry]:
@@ -253,12 +263,7 @@ def _position(entries: list[CredentialEntry], provider_id: str, name: str) -> in
 
 def _refuse_taken(entries: list[CredentialEntry], provider_id: str, name: str) -> None:
     if any((entry.provider_id, entry.name) == (provider_id, name) for entry in entries):
-        raise CredentialError(
-            "key-exists",
-            f"{provider_id} already has a key named {name!r}",
-            hint=f"`ogate keys rotate {provider_id} {name}` replaces it; "
-            "`--name` adds another beside it",
-        )
+        raise name_taken(provider_id, name)
 
 
 def _no_such_key(provider_id: str, name: str, own: tuple[CredentialEntry, ...]) -> CredentialError:

@@ -78,6 +78,14 @@ class KeyringStore:
         """
         return self._within_limit(lambda: str(self._usable().name))
 
+    def open(self) -> None:
+        """Makes sure that keys can be read and stored now; unlocks the keyring if it must.
+
+        Raises:
+            CredentialError: `no-keyring` or `keyring-locked`.
+        """
+        self.get("", "")
+
     def get(self, provider_id: str, key_name: str) -> Secret | None:
         """The key, `None` where there is none.
 

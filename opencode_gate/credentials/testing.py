@@ -79,7 +79,7 @@ class ReachableProvider(ProviderFacts, Protocol):
 
     @property
     def headers(self) -> "Mapping[str, str]":
-        """Extra headers."""
+        """Extra headers, every variable in them filled in."""
         ...
 
 
@@ -146,6 +146,10 @@ class _Caller:
             and not urllib.request.proxy_bypass(host)
         )
 
+    def secrets(self, secret: Secret) -> list[Secret]:
+        """What must not be quoted from an answer; the user's own headers may hold secrets too."""
+        return [secret, *(Secret(value) for value in self._row.headers.values())]
+
     def client(self, timeout_s: float) -> "httpx.Client":
         """A client that trusts what the machine trusts and honours its proxies."""
         import httpx
@@ -198,7 +202,9 @@ def _by_listing(caller: _Caller, client: "httpx.Client", secret: Secret) -> KeyT
     answer = caller.list_models(client, secret)
     if answer.status in verdicts.NO_SUCH_PATH:
         return _without_listing(caller, client, secret)
-    test = verdicts.of_answer(answer.status, answer.text, secret, location=answer.location)
+    test = verdicts.of_answer(
+        answer.status, answer.text, caller.secrets(secret), location=answer.location
+    )
     if test.result != "ok":
         return test
     count = _count_models(answer.text)
@@ -221,7 +227,9 @@ def _without_listing(caller: _Caller, client: "httpx.Client", secret: Secret) ->
             result="wrong-base-url",
             detail="neither a list of models nor the wire format's own path is there",
         )
-    test = verdicts.of_answer(answer.status, answer.text, secret, location=answer.location)
+    test = verdicts.of_answer(
+        answer.status, answer.text, caller.secrets(secret), location=answer.location
+    )
     if answer.status not in (400, 422) or test.result == "wrong-key":
         return test
     if secret and caller.empty_prompt(client, Secret("")).status in (401, 403):
@@ -235,7 +243,9 @@ def _without_listing(caller: _Caller, client: "httpx.Client", secret: Secret) ->
 
 def _by_prompt(caller: _Caller, client: "httpx.Client", secret: Secret, model: str) -> KeyTest:
     answer = caller.prompt(client, secret, model)
-    test = verdicts.of_answer(answer.status, answer.text, secret, location=answer.location)
+    test = verdicts.of_answer(
+        answer.status, answer.text, caller.secrets(secret), location=answer.location
+    )
     if test.result != "ok":
         return test
     return KeyTest(result="ok", detail=f"{model} answered a prompt")

@@ -16,7 +16,7 @@ from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.errors import CredentialError, GateError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.credentials.entries import CredentialEntry
-from opencode_gate.credentials.index import CredentialIndex, check_name
+from opencode_gate.credentials.index import CredentialIndex, check_name, name_taken
 from opencode_gate.credentials.stores import CredentialStore, Stores
 
 if TYPE_CHECKING:
@@ -52,14 +52,25 @@ class Vault:
             keyring=keyring,
         )
 
+    def check_new(self, provider_id: str, name: str) -> None:
+        """Refuses a name before anybody types a key for it.
+
+        Raises:
+            CredentialError: the name is taken (`key-exists`).
+            UsageError: the name cannot be a name.
+        """
+        check_name(name)
+        if self.index.find(provider_id, name) is not None:
+            raise name_taken(provider_id, name)
+
     def keeping_store(self) -> KeepingStore:
-        """Where a new key goes when nobody says: the keyring, else a file made before.
+        """Where a new key goes when nobody says: an open keyring, else a file made before.
 
         Raises:
             CredentialError: no keyring here and no file yet (`no-keyring`, `keyring-locked`).
         """
         try:
-            self.stores.keyring.describe()
+            self.stores.keyring.open()
         except CredentialError:
             if self.stores.file.exists:
                 return "file"
@@ -82,7 +93,7 @@ class Vault:
             ConfigError: a file cannot be written.
             UsageError: the name cannot be a name.
         """
-        self._refuse_taken(provider_id, name)
+        self.check_new(provider_id, name)
         entry = CredentialEntry(
             provider_id=provider_id,
             name=name,
@@ -109,7 +120,7 @@ class Vault:
             ConfigError: the index cannot be written.
             UsageError: the name cannot be a name.
         """
-        self._refuse_taken(provider_id, name)
+        self.check_new(provider_id, name)
         with _whole():
             return self.index.add(
                 CredentialEntry(
@@ -170,7 +181,7 @@ class Vault:
             UsageError: the new name cannot be a name.
         """
         entry = self.index.require(provider_id, name)
-        self._refuse_taken(provider_id, new_name)
+        self.check_new(provider_id, new_name)
         if entry.store == "env":
             return self.index.rename(provider_id, name, new_name)
         secret = self.secret(entry)
@@ -199,21 +210,19 @@ class Vault:
             with _undone_by(lambda: _put_back(keeper, entry, old)):
                 return self.index.remove(provider_id, name)
 
+    def forget(self, provider_id: str, name: str) -> CredentialEntry | None:
+        """Takes a key off the list without touching its store, which cannot be reached.
+
+        Returns:
+            The provider's default key from now on, `None` when it has none left.
+        """
+        return self.index.remove(provider_id, name)
+
     def mark_tested(self, entry: CredentialEntry, result: str) -> None:
         """Tags a key with the outcome of a test, now."""
         self.index.mark_tested(
             entry.provider_id, entry.name, result=result, at_us=self._clock.now_us()
         )
-
-    def _refuse_taken(self, provider_id: str, name: str) -> None:
-        check_name(name)
-        if self.index.find(provider_id, name) is not None:
-            raise CredentialError(
-                "key-exists",
-                f"{provider_id} already has a key named {name!r}",
-                hint=f"`ogate keys rotate {provider_id} {name}` replaces it; "
-                "`--name` adds another beside it",
-            )
 
 
 def _put_back(keeper: CredentialStore, entry: CredentialEntry, old: Secret | None) -> None:

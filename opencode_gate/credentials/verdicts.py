@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -49,9 +49,11 @@ class KeyTest:
     hint: str | None = None
 
 
-def of_answer(status: int, text: str, secret: Secret, *, location: str | None = None) -> KeyTest:
-    """The verdict on an HTTP answer."""
-    said = quotable(text, secret)
+def of_answer(
+    status: int, text: str, secrets: Sequence[Secret], *, location: str | None = None
+) -> KeyTest:
+    """The verdict on an HTTP answer; `secrets` are what was sent and must not be quoted."""
+    said = quotable(text, secrets)
     if status < 300:
         return _of_success(text)
     if status < 400:
@@ -141,8 +143,8 @@ def is_online() -> bool:
     return True
 
 
-def quotable(text: str, secret: Secret) -> str:
-    """One short line of an answer, the message where it has one, without the key.
+def quotable(text: str, secrets: Sequence[Secret]) -> str:
+    """One short line of an answer, the message where it has one, without the secrets.
 
     Providers repeat the key in their refusals, some of them masked in the middle: a word that
     shares a run of characters with the key is taken out whole.
@@ -150,9 +152,9 @@ def quotable(text: str, secret: Secret) -> str:
     line = " ".join(_message(text).split())
     if len(line) > _QUOTE_CHARACTERS:
         line = line[:_QUOTE_CHARACTERS] + "…"
-    key = secret.reveal()
     parts = {
         key[start : start + _KEY_PART_CHARACTERS]
+        for key in (secret.reveal() for secret in secrets)
         for start in range(len(key) - _KEY_PART_CHARACTERS + 1)
     }
     words = ("****" if any(part in word for part in parts) else word for word in line.split(" "))

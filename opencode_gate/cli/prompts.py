@@ -1,0 +1,70 @@
+"""Short questions of single commands, asked on stderr so that stdout stays data.
+
+The invariant: nothing is asked here without a terminal; callers check `options.may_ask`
+first. Ctrl-C and the end of input leave as `KeyboardInterrupt`.
+"""
+
+import sys
+from collections.abc import Mapping
+
+
+def ask_hidden(question: str) -> str:
+    """A line that is not shown while it is typed.
+
+    Raises:
+        KeyboardInterrupt: the person left.
+    """
+    import getpass
+
+    try:
+        return getpass.getpass(f"{question}: ", stream=sys.stderr)
+    except EOFError as error:
+        raise KeyboardInterrupt from error
+
+
+def ask_text(question: str) -> str:
+    """A line.
+
+    Raises:
+        KeyboardInterrupt: the person left.
+    """
+    sys.stderr.write(f"{question}: ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise KeyboardInterrupt
+    return line.strip()
+
+
+def confirm(question: str, *, default: bool) -> bool:
+    """Yes or no; Enter alone is `default`.
+
+    Raises:
+        KeyboardInterrupt: the person left.
+    """
+    choices = "Y/n" if default else "y/N"
+    while True:
+        answer = ask_text(f"{question} [{choices}]").lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("n", "no"):
+            return False
+        if not answer:
+            return default
+
+
+def choose(question: str, choices: Mapping[str, str]) -> str:
+    """One of `choices` (value to words) by its number; Enter alone is the first.
+
+    Raises:
+        KeyboardInterrupt: the person left.
+    """
+    values = list(choices)
+    for number, words in enumerate(choices.values(), start=1):
+        sys.stderr.write(f"  {number}) {words}\n")
+    while True:
+        answer = ask_text(f"{question} [1]")
+        if not answer:
+            return values[0]
+        if answer.isdigit() and 1 <= int(answer) <= len(values):
+            return values[int(answer) - 1]
