@@ -52,7 +52,7 @@ def _run(arguments: list[str]) -> int:
         )
     from opencode_gate.cli import registry
 
-    registry.keep_tail(tail or ())
+    registry.keep_tail(tail or (), is_bare=not arguments)
     return _invoke(own)
 
 
@@ -76,19 +76,22 @@ def _invoke(own: list[str]) -> int:
     import typer
     from typer.exceptions import TyperException
 
-    from opencode_gate.cli import command_group, render
+    from opencode_gate.cli import command_group, completion_index, registry, render
 
     try:
         with command_group.root().make_context("ogate", list(own)) as context:
             outcome = context.command.invoke(context)
     except typer.Exit as end:
-        return end.exit_code
+        outcome = end.exit_code
     except typer.Abort:
         return _exit_code().INTERRUPTED
     except TyperException as error:
         raise command_group.usage_error(error) from error
     if isinstance(outcome, render.Result):
-        return render.render(outcome, as_json="--json" in own)
+        outcome = render.render(outcome, as_json="--json" in own)
+    entry = registry.COMMANDS.get(own[0])
+    if entry is not None and entry.changes_values and not set(_HELP) & set(own):
+        completion_index.keep_fresh(after_session=own[0] == "run")
     return outcome if isinstance(outcome, int) else 0
 
 

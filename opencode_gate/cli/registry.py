@@ -35,12 +35,17 @@ def _group(name: str, summary: str, *, changes_values: bool = False) -> Entry:
     )
 
 
-def _command(name: str, summary: str) -> Entry:
-    return Entry(module=f"opencode_gate.cli.commands.{name}", attribute="command", help=summary)
+def _command(name: str, summary: str, *, changes_values: bool = False) -> Entry:
+    return Entry(
+        module=f"opencode_gate.cli.commands.{name}",
+        attribute="command",
+        help=summary,
+        changes_values=changes_values,
+    )
 
 
 COMMANDS: dict[str, Entry] = {
-    "run": _command("run", "Start Opencode through a gateway of its own"),
+    "run": _command("run", "Start Opencode through a gateway of its own", changes_values=True),
     "keys": _group("keys", "Provider keys in the OS keyring", changes_values=True),
     "providers": _group("providers", "Built-in providers and your own", changes_values=True),
     "models": _group("models", "Models you can use now, with prices", changes_values=True),
@@ -55,12 +60,18 @@ COMMANDS: dict[str, Entry] = {
 """In the order `--help` shows them."""
 
 _tail: tuple[str, ...] = ()
+_is_bare = False
 
 
-def keep_tail(arguments: Sequence[str]) -> None:
+def keep_tail(arguments: Sequence[str], *, is_bare: bool = False) -> None:
     """Keeps what stood behind `--` for `run`; called once, before the command."""
-    global _tail
-    _tail = tuple(arguments)
+    global _tail, _is_bare
+    _tail, _is_bare = tuple(arguments), is_bare
+
+
+def is_bare() -> bool:
+    """True when the line was `ogate` and nothing else: the last screen is then always shown."""
+    return _is_bare
 
 
 def tail_arguments() -> tuple[str, ...]:

@@ -132,7 +132,11 @@ def order_providers(providers: Iterable[ProviderOption]) -> list[ProviderOption]
 
 
 def model_options(rows: Iterable[ModelRow], *, last_used: str | None = None) -> list[ModelOption]:
-    """Models as the list shows them: last used on top, then newest, deprecated ones at the end."""
+    """Models as the list shows them: last used on top, then newest.
+
+    Those Opencode cannot work with (no tools) and deprecated ones are at the end; those that
+    answer with something else than text (speech, pictures) are left out.
+    """
     options = [
         ModelOption(
             id=row.id,
@@ -147,11 +151,24 @@ def model_options(rows: Iterable[ModelRow], *, last_used: str | None = None) -> 
             is_last_used=row.id == last_used,
         )
         for row in rows
+        if _writes_text(row)
     ]
     options.sort(key=lambda option: option.name.lower())
     options.sort(key=lambda option: option.release_date or "", reverse=True)
-    options.sort(key=lambda option: (not option.is_last_used, option.is_deprecated))
+    options.sort(
+        key=lambda option: (
+            not option.is_last_used,
+            option.is_deprecated,
+            option.tool_call is False,
+        )
+    )
     return options
+
+
+def _writes_text(row: ModelRow) -> bool:
+    modalities = row.raw.get("modalities")
+    output = modalities.get("output") if isinstance(modalities, dict) else None
+    return not isinstance(output, list) or "text" in output
 
 
 _SMALL_FAMILIES = ("gemini-flash", "gpt-nano", "claude-haiku")

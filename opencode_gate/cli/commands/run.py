@@ -1,0 +1,415 @@
+"""`ogate run`: the wizard where something is missing, then a session, then its account.
+
+The invariant: once Opencode has been started its exit status is ours, and nothing is printed
+until it has ended.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from opencode_gate.cli import registry
+from opencode_gate.cli.options import NoInput, may_ask
+from opencode_gate.cli.render import Block, Fact, Facts, Result, Text, talk
+from opencode_gate.core.errors import ConfigError, GateError, UsageError
+
+if TYPE_CHECKING:
+    from opencode_gate.agents.opencode.arguments import AgentArguments
+    from opencode_gate.agents.opencode.locate import Installation
+    from opencode_gate.config.paths import Paths
+    from opencode_gate.config.settings import Settings
+    from opencode_gate.session.choices import Choice
+    from opencode_gate.session.discovery import Discovery
+    from opencode_gate.session.launch import Outcome
+    from opencode_gate.session.plan import RunPlan, RunRequest
+
+SummaryForm = Literal["table", "json", "off"]
+
+_OWN_STATUSES = (2, 126, 127)
+"""Usage, Opencode unusable, Opencode missing: these say more than "could not be run"."""
+
+
+def command(
+    provider: Annotated[
+        str | None, typer.Option("--provider", metavar="ID", help="Where to start.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Model, or provider/model, to start with."),
+    ] = None,
+    small_model: Annotated[
+        str | None,
+        typer.Option("--small-model", metavar="MODEL", help="Model for titles and the like."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Which of the provider's keys to use."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be started, and stop.")
+    ] = False,
+    install: Annotated[
+        bool,
+        typer.Option("--install", help="If Opencode is missing, install a private copy of it."),
+    ] = False,
+    summary: Annotated[
+        SummaryForm | None, typer.Option("--summary", help="How the account is shown.")
+    ] = None,
+    summary_file: Annotated[
+        Path | None,
+        typer.Option("--summary-file", metavar="FILE", help="Write the account as JSON too."),
+    ] = None,
+    no_input: NoInput = False,
+) -> Result | int:
+    """Start Opencode through a gateway of its own.
+
+    Everything behind `--` reaches Opencode as it is: ogate run -- run "fix the test"
+    """
+    try:
+        return _run(
+            provider=provider,
+            model=model,
+            small_model=small_model,
+            key=key,
+            dry_run=dry_run,
+            install=install,
+            summary=summary,
+            summary_file=summary_file,
+            can_ask=may_ask(no_input=no_input),
+        )
+    except GateError as error:
+        if error.exit_code in _OWN_STATUSES:
+            raise
+        # While Opencode is not running, everything else is one status: it could not be run.
+        raise GateError(
+            error.code, error.message, hint=error.hint, details=error.details
+        ) from error
+
+
+def _run(
+    *,
+    provider: str | None,
+    model: str | None,
+    small_model: str | None,
+    key: str | None,
+    dry_run: bool,
+    install: bool,
+    summary: SummaryForm | None,
+    summary_file: Path | None,
+    can_ask: bool,
+) -> Result | int:
+    from opencode_gate.agents.opencode.arguments import read_arguments
+    from opencode_gate.config.paths import paths
+    from opencode_gate.config.settings import load_settings
+    from opencode_gate.session.plan import RunRequest
+
+    request = RunRequest(
+        provider_id=provider,
+        model=model,
+        small_model=small_model,
+        key_name=key,
+        agent_arguments=registry.tail_arguments(),
+    )
+    arguments = read_arguments(request.agent_arguments)
+    where = paths()
+    settings = load_settings(where, os.environ)
+    agent = _agent(where, settings, install=install, can_ask=can_ask)
+    if not arguments.needs_gateway:
+        return _untouched(agent, arguments, request)
+    if arguments.is_tui and not dry_run and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "no-terminal",
+            "Opencode's screen needs a terminal, and there is none",
+            hint='ogate run -- run "your prompt"',
+        )
+    plan, discovery = _planned(
+        request, arguments, where, settings, agent, can_ask=can_ask and not dry_run
+    )
+    if dry_run:
+        return _dry_run(plan)
+    for warning in plan.warnings:
+        talk(f"ogate · {warning}")
+    form = settings.run.summary if summary is None else summary
+    return _session(plan, discovery, where, form, summary_file)
+
+
+def _agent(where: "Paths", settings: "Settings", *, install: bool, can_ask: bool) -> "Installation":
+    from opencode_gate.agents.opencode.locate import find_opencode, install_private
+    from opencode_gate.core.errors import AgentMissing
+
+    try:
+        return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
+    except AgentMissing:
+        if install:
+            talk("ogate · installing a private copy of Opencode (npm)")
+            return install_private(where, os.environ)
+        if not can_ask:
+            raise
+        from opencode_gate.cli.wizard import ask_install
+
+        match ask_install():
+            case "private":
+                return install_private(where, os.environ)
+            case "npm":
+                import subprocess
+
+                subprocess.run(["npm", "install", "-g", "opencode-ai"], check=False)
+                return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
+            case None:
+                raise
+
+
+def _untouched(agent: "Installation", arguments: "AgentArguments", request: "RunRequest") -> int:
+    """A command that calls no model: Opencode as it is, nothing of ours around it."""
+    from opencode_gate.session.agent_process import run_untouched
+
+    if arguments.attach is not None:
+        talk(
+            f"ogate · the traffic of {arguments.attach} is that process's own and is not seen here"
+        )
+    return run_untouched([str(agent.path), *request.agent_arguments])
+
+
+def _planned(
+    request: "RunRequest",
+    arguments: "AgentArguments",
+    where: "Paths",
+    settings: "Settings",
+    agent: "Installation",
+    *,
+    can_ask: bool,
+) -> "tuple[RunPlan, Discovery]":
+    from opencode_gate.agents.opencode.locate import require_supported
+    from opencode_gate.core.clock import SystemClock
+    from opencode_gate.session.choices import remember, remembered
+    from opencode_gate.session.discovery import discover
+    from opencode_gate.session.plan import make_plan, requested_choice
+
+    folder = _folder(arguments)
+    discovery = discover(where, settings, os.environ, folder=folder)
+    settings, discovery = _sign_ins_answered(where, settings, discovery, folder, can_ask=can_ask)
+    last = remembered(where.choices_file, folder)
+    chosen = requested_choice(request, discovery)
+    if _must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
+        chosen = _asked(discovery, where, settings, agent, folder, start=chosen or last)
+        discovery = discover(where, settings, os.environ, folder=folder)
+    warning = require_supported(agent, has_hard_rules=False)
+    plan = make_plan(
+        request,
+        arguments,
+        chosen,
+        remembered_provider_id=None if last is None else last.provider_id,
+        discovery=discovery,
+        settings=settings,
+        agent=agent,
+        folder=folder,
+        environ=os.environ,
+        clock=SystemClock(),
+        warnings=() if warning is None else (warning,),
+    )
+    if chosen is not None:
+        remember(where.choices_file, folder, chosen)
+    return plan, discovery
+
+
+def _folder(arguments: "AgentArguments") -> Path:
+    here = Path.cwd()
+    return here if arguments.directory is None else (here / arguments.directory).absolute()
+
+
+def _must_ask(
+    request: "RunRequest",
+    arguments: "AgentArguments",
+    chosen: "Choice | None",
+    last: "Choice | None",
+    discovery: "Discovery",
+    *,
+    can_ask: bool,
+) -> bool:
+    """Whether the wizard is shown; an error names the flag where it would have to be and cannot."""
+    if arguments.model is not None or arguments.session is not None or arguments.continue_last:
+        return False
+    if chosen is not None:
+        if chosen.model_id is not None:
+            return False
+        if not can_ask:
+            raise UsageError(
+                "no-terminal",
+                f"which model of {chosen.provider_id}?",
+                hint=f"add --model; ogate models list --provider {chosen.provider_id} shows them",
+            )
+        return True
+    if can_ask:
+        return last is None or registry.is_bare()
+    if last is None and not any(found.source.kind != "none" for found in discovery.usable.values()):
+        raise UsageError(
+            "no-terminal",
+            "no provider has a key, and there is no terminal to ask on",
+            hint="ogate keys add PROVIDER, or --provider practice for a scripted model",
+        )
+    return False
+
+
+def _asked(
+    discovery: "Discovery",
+    where: "Paths",
+    settings: "Settings",
+    agent: "Installation",
+    folder: Path,
+    *,
+    start: "Choice | None",
+) -> "Choice":
+    from opencode_gate.cli.wizard import ask
+    from opencode_gate.session.setup import Setup
+
+    last_used = (
+        {} if start is None or start.model_id is None else {start.provider_id: start.model_id}
+    )
+    setup = Setup(discovery, where, settings, os.environ, last_used=last_used)
+    return ask(setup.offer(folder, agent.version), setup, start=start)
+
+
+def _sign_ins_answered(
+    where: "Paths", settings: "Settings", discovery: "Discovery", folder: Path, *, can_ask: bool
+) -> "tuple[Settings, Discovery]":
+    """A subscription is never replaced by a paid key, nor the other way round, without a word."""
+    from opencode_gate.session.plan import unanswered_sign_ins
+
+    unanswered = unanswered_sign_ins(discovery)
+    if not unanswered:
+        return settings, discovery
+    if not can_ask:
+        raise UsageError(
+            "unanswered-sign-in",
+            f"Opencode is signed in to {unanswered[0]}, and there is a key for it too: "
+            "which shall be used?",
+            hint=f"ogate providers edit {unanswered[0]} --subscription direct|key",
+        )
+    from opencode_gate.cli.wizard import ask_subscription
+    from opencode_gate.config.editing import set_values
+    from opencode_gate.session.discovery import discover
+
+    for provider_id in unanswered:
+        answer = ask_subscription(discovery.catalogue.provider(provider_id).name)
+        if answer is None:
+            raise KeyboardInterrupt
+        settings = set_values(where, {("providers", provider_id, "subscription"): answer})
+    return settings, discover(where, settings, os.environ, folder=folder)
+
+
+def _session(
+    plan: "RunPlan",
+    discovery: "Discovery",
+    where: "Paths",
+    form: SummaryForm,
+    summary_file: Path | None,
+) -> int:
+    from opencode_gate.session.keys import read_keys
+    from opencode_gate.session.launch import launch
+
+    agent_secrets = {**discovery.auth.keys, **discovery.user_config.keys}
+    outcome = launch(plan, where, lambda: read_keys(plan, where, os.environ, agent_secrets))
+    try:
+        _account(plan, discovery, where, outcome, form, summary_file)
+    except GateError as error:
+        # The session is over; its status stays Opencode's.
+        from opencode_gate.cli.render import render_error
+
+        render_error(error)
+    return outcome.exit_status
+
+
+def _account(
+    plan: "RunPlan",
+    discovery: "Discovery",
+    where: "Paths",
+    outcome: "Outcome",
+    form: SummaryForm,
+    summary_file: Path | None,
+) -> None:
+    from opencode_gate.cli import completion_index
+    from opencode_gate.cli.render import print_blocks, print_document, stderr_console
+    from opencode_gate.cli.summary_view import summary_blocks, summary_document
+    from opencode_gate.session.reconcile import account_for
+
+    if outcome.failure is not None:
+        talk(f"error: {outcome.failure}  [gateway-failed]")
+    for provider_id, problem in outcome.problems.items():
+        talk(f"ogate · {provider_id} had no key: {problem}")
+    if outcome.settled is None or not outcome.settled.is_whole:
+        talk("ogate · not everything could be recorded; ogate doctor says why")
+    account = account_for(plan, discovery, where, os.environ)
+    document = summary_document(account)
+    if summary_file is not None:
+        _write_summary(summary_file, document)
+    if form == "json":
+        print_document(document, sys.stderr)
+    elif form == "table":
+        print_blocks(stderr_console(), summary_blocks(account), indent=1)
+    completion_index.rebuild()
+
+
+def _write_summary(file: Path, document: "dict[str, object]") -> None:
+    import json
+
+    try:
+        file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable",
+            f"cannot write {file}: {error.strerror}",
+            hint="ogate sessions show last --json prints the same",
+        ) from error
+
+
+def _dry_run(plan: "RunPlan") -> Result:
+    """What would be started: command, configuration, environment; no key is read for it."""
+    from opencode_gate.agents.opencode.configuration import session_config
+
+    config = session_config(
+        plan.rows,
+        port=0,
+        models=plan.models,
+        model=plan.model,
+        small_model=plan.small_model,
+        direct=plan.direct,
+        without_key=plan.without_key,
+    )
+    command = [str(plan.agent.path), *plan.agent_arguments]
+    where_keys_lie = {row.id: plan.sources[row.id].label for row in plan.rows}
+    blocks: list[Block] = [
+        Facts(
+            [
+                Fact("command", " ".join(command)),
+                Fact("folder", plan.session.directory),
+                Fact("opencode", plan.agent.version or "unknown version"),
+                Fact("model", plan.model or "the one last used here"),
+                *(Fact(row.id, where_keys_lie[row.id]) for row in plan.rows),
+                *(Fact("direct", provider_id) for provider_id in plan.direct),
+                *(Fact("hidden", name) for name in plan.hidden),
+            ]
+        ),
+        Text(_indented(config)),
+    ]
+    return Result(
+        data={
+            "command": command,
+            "directory": plan.session.directory,
+            "agent_version": plan.agent.version,
+            "credentials": where_keys_lie,
+            "direct": list(plan.direct),
+            "hidden": list(plan.hidden),
+            "opencode_json": config,
+        },
+        blocks=blocks,
+        talk=[f"ogate · {warning}" for warning in plan.warnings],
+    )
+
+
+def _indented(document: "dict[str, object]") -> str:
+    import json
+
+    return json.dumps(document, indent=2)

@@ -1,0 +1,42 @@
+"""Reads the keys of a session, once the agent is on its way.
+
+The invariant: one key that cannot be read does not stop the others; its provider answers with
+the reason.
+"""
+
+import contextlib
+from collections.abc import Mapping
+
+from opencode_gate.config.paths import Paths
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.errors import ConfigError, CredentialError
+from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.resolve import fetch
+from opencode_gate.credentials.vault import Vault
+from opencode_gate.session.launch import KeysRead
+from opencode_gate.session.plan import RunPlan
+
+
+def read_keys(
+    plan: RunPlan, paths: Paths, environ: Mapping[str, str], agent_secrets: Mapping[str, Secret]
+) -> KeysRead:
+    """The keys of all routed providers, and why those that are missing are."""
+    vault = Vault(paths, environ)
+    keys: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for row in plan.rows:
+        source = plan.sources[row.id]
+        try:
+            secret = fetch(
+                source, row, stores=vault.stores, environ=environ, agent_secrets=agent_secrets
+            )
+        except CredentialError as error:
+            problems[row.id] = error.message
+            continue
+        if secret:
+            keys[row.id] = secret.reveal()
+    # Tags for lists; not worth a session.
+    with contextlib.suppress(ConfigError, CredentialError):
+        used = [(row_id, name) for row_id, name in plan.key_names.items() if row_id in keys]
+        vault.index.mark_used(used, at_us=SystemClock().now_us())
+    return KeysRead(keys=keys, problems=problems)

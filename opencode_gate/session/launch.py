@@ -1,0 +1,218 @@
+"""One session from its plan to its account.
+
+The order: ledger checked, socket listening, gateway started, agent started, and only then the
+keys read and sent; the agent ends, the gateway settles, the ledger is closed behind it. The
+invariant: once a session row is written it gets its end, and the run folder is removed.
+"""
+
+import contextlib
+import os
+import secrets as random_source
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_gate.agents.opencode.configuration import (
+    config_text,
+    merge_config,
+    move_models,
+    session_config,
+    user_content,
+)
+from opencode_gate.agents.opencode.environment import agent_environment
+from opencode_gate.agents.opencode.folders import content_limit
+from opencode_gate.agents.opencode.terminal import RESET
+from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.errors import GatewayError
+from opencode_gate.core.secrets import Secret
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.server.protocol import Hello, Secrets, Settled
+from opencode_gate.session.agent_process import SignalsWhileRunning, start_agent, wait_for
+from opencode_gate.session.gateway_process import GatewayProcess, Served, listen
+from opencode_gate.session.plan import RunPlan
+from opencode_gate.session.terminal import remember_terminal
+
+SIGKILL_STATUS = 137
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a session ended.
+
+    Attributes:
+        exit_status: the agent's own.
+        failure: why the gateway gave up, `None` if it did not.
+        settled: the gateway's last word, `None` if it had none.
+        problems: keys that could not be read, by provider id.
+    """
+
+    session_id: str
+    exit_status: int
+    failure: str | None
+    settled: Settled | None
+    problems: dict[str, str]
+
+
+def launch(plan: RunPlan, paths: Paths, read_keys: "Callable[[], KeysRead]") -> Outcome:
+    """Runs one session to its end; `read_keys` is called once the agent has been started.
+
+    Raises:
+        GateError: before the agent ran: the ledger, the port or the agent was in the way.
+    """
+    clock = SystemClock()
+    store = open_store(paths.ledger_file)
+    store.add_session(plan.session)
+    store.close()
+    status: int | None = None
+    try:
+        with _run_folder(paths, plan.session.id) as folder:
+            outcome = _run(plan, folder, read_keys)
+        status = outcome.exit_status
+        return outcome
+    finally:
+        store = open_store(paths.ledger_file)
+        store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
+        store.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRead:
+    """The keys of a session, and the reasons for those that could not be read."""
+
+    keys: dict[str, str]
+    problems: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"KeysRead(providers={sorted(self.keys)}, problems={sorted(self.problems)})"
+
+
+@contextlib.contextmanager
+def _run_folder(paths: Paths, session_id: str) -> Iterator[Path]:
+    folder = private_folder(paths.runtime / session_id)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(plan: RunPlan, folder: Path, read_keys: Callable[[], KeysRead]) -> Outcome:
+    token = f"ogs-{random_source.token_hex(32)}"
+    listener = listen()
+    port = listener.getsockname()[1]
+    signals = SignalsWhileRunning()
+    restore_terminal = remember_terminal(RESET)
+    with signals.installed():
+        gateway = GatewayProcess(_served(plan, folder), listener)
+        try:
+            agent = _start_agent(plan, folder, port, token)
+        except BaseException:
+            gateway.finish()
+            raise
+        signals.pass_on_to(agent)
+        gateway.name_agent(agent.pid)
+        gateway.on_failure(lambda: _stop(agent))
+        keys = read_keys()
+        gateway.give_secrets(Secrets(launch_token=token, keys=keys.keys, problems=keys.problems))
+        _import_ahead()
+        status = wait_for(agent)
+        if status == SIGKILL_STATUS:
+            restore_terminal()
+        settled = gateway.finish()
+    if gateway.failure is not None and not gateway.was_ready:
+        raise GatewayStart(
+            "gateway-failed",
+            f"the gateway did not start: {gateway.failure}",
+            details=_log_tail(folder),
+            hint="ogate doctor",
+        )
+    return Outcome(
+        session_id=plan.session.id,
+        exit_status=status,
+        failure=gateway.failure,
+        settled=settled,
+        problems=keys.problems,
+    )
+
+
+class GatewayStart(GatewayError):
+    """`ogate run` could not run anything."""
+
+    exit_code = 125
+
+
+def _served(plan: RunPlan, folder: Path) -> Served:
+    def hello(socket: str) -> Hello:
+        return Hello(
+            session=plan.session,
+            socket=socket,
+            run_folder=str(folder),
+            rows=plan.rows,
+            key_names=dict(plan.key_names),
+        )
+
+    return Served(hello=hello, log_file=folder / "gateway.log")
+
+
+def _start_agent(plan: RunPlan, folder: Path, port: int, token: str) -> subprocess.Popen[bytes]:
+    config = session_config(
+        plan.rows,
+        port=port,
+        models=plan.models,
+        model=plan.model,
+        small_model=plan.small_model,
+        direct=plan.direct,
+        without_key=plan.without_key,
+    )
+    text, models_path = config_text(merge_config(user_content(os.environ), config)), None
+    if len(text.encode()) > content_limit():
+        config, catalogue = move_models(config, plan.agent_catalogue())
+        text = config_text(merge_config(user_content(os.environ), config))
+        models_path = folder / "models.json"
+        _write_private(models_path, config_text(catalogue))
+    config_file = folder / "opencode.json"
+    _write_private(config_file, config_text(config))
+    environ = agent_environment(
+        os.environ,
+        config_json=text,
+        config_path=config_file,
+        launch_token=Secret(token),
+        hidden=plan.hidden,
+        disable_default_plugins=plan.disable_default_plugins,
+        models_path=models_path,
+        is_private_copy=plan.agent.is_private,
+    )
+    return start_agent(
+        [str(plan.agent.path), *plan.agent_arguments], environ, Path(plan.session.directory)
+    )
+
+
+def _write_private(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(text)
+
+
+def _stop(agent: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        agent.terminate()
+
+
+def _log_tail(folder: Path) -> tuple[str, ...]:
+    try:
+        text = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple(text.splitlines()[-3:])
+
+
+def _import_ahead() -> None:
+    """Loads what the end of the session needs while there is nothing else to do."""
+    import threading
+
+    def load() -> None:
+        import opencode_gate.session.summary  # noqa: F401
+
+    threading.Thread(target=load, name="import-ahead", daemon=True).start()

@@ -1,0 +1,383 @@
+"""What one session will be, decided before anything is started.
+
+The invariant: a plan is complete and checked: every model that is named can be reached through
+the gateway or is named to the user with the command that mends it, because Opencode's own
+message would be "Unexpected server error".
+"""
+
+import getpass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_gate.agents.opencode.arguments import AgentArguments
+from opencode_gate.agents.opencode.configuration import model_entry
+from opencode_gate.agents.opencode.database import has_organisation, session_model
+from opencode_gate.agents.opencode.environment import hidden_variables
+from opencode_gate.agents.opencode.folders import database_file
+from opencode_gate.agents.opencode.jsonc import JsonObject
+from opencode_gate.agents.opencode.locate import Installation
+from opencode_gate.agents.opencode.user_config import agent_model, known_models
+from opencode_gate.catalog.catalogue import unknown_model
+from opencode_gate.catalog.practice import PRACTICE_ID
+from opencode_gate.catalog.provider_facts import secret_variables
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.config.settings import Settings
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.errors import UsageError
+from opencode_gate.core.ids import new_ulid
+from opencode_gate.core.local_time import local_zone_name
+from opencode_gate.credentials.resolve import CredentialSource, locate, missing_credential
+from opencode_gate.ledger.records import SessionRecord
+from opencode_gate.session.choices import Choice
+from opencode_gate.session.discovery import Discovery, UsableProvider
+from opencode_gate.session.project import project_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the command line asks for; `agent_arguments` is what stands behind `--`."""
+
+    provider_id: str | None = None
+    model: str | None = None
+    small_model: str | None = None
+    key_name: str | None = None
+    agent_arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """One session, ready to be started.
+
+    Attributes:
+        sources: where the key of each routed provider lies.
+        key_names: the names of those that have one.
+        models: per provider, the models Opencode does not know itself.
+        model: `provider/model`, only if it was chosen now.
+        direct: subscriptions that do not pass the gateway.
+        without_key: routed providers that are used without any key.
+        hidden: environment variables that Opencode will not see.
+        warnings: what the user should know before it starts.
+        agent_catalogue: all models, in the form Opencode reads; only called when the
+            configuration is too long for one variable.
+    """
+
+    session: SessionRecord
+    agent: Installation
+    agent_arguments: tuple[str, ...]
+    rows: tuple[ProviderRow, ...]
+    sources: Mapping[str, CredentialSource]
+    key_names: Mapping[str, str]
+    models: Mapping[str, Mapping[str, JsonObject]]
+    model: str | None
+    small_model: str | None
+    direct: tuple[str, ...]
+    without_key: tuple[str, ...]
+    hidden: tuple[str, ...]
+    disable_default_plugins: bool
+    warnings: tuple[str, ...]
+    agent_catalogue: Callable[[], JsonObject]
+
+
+def requested_choice(request: RunRequest, discovery: Discovery) -> Choice | None:
+    """The choice the flags make, `None` if they make none; `model_id` is `None` if none is named.
+
+    Raises:
+        GateError: provider or model is unknown, or has no key.
+    """
+    provider_id, model_id = request.provider_id, request.model
+    if provider_id is None and model_id is None:
+        return None
+    if provider_id is None:
+        provider_id, model_id = _split(model_id or "", discovery)
+    elif model_id is not None:
+        model_id = model_id.removeprefix(f"{provider_id}/")
+    provider = require_provider(provider_id, discovery)
+    if model_id is None:
+        model_id = _only_model(provider, discovery)
+    else:
+        require_model(provider_id, model_id, discovery)
+    small_model_id = request.small_model
+    if small_model_id is not None:
+        small_model_id = small_model_id.removeprefix(f"{provider_id}/")
+        require_model(provider_id, small_model_id, discovery)
+    return Choice(provider_id=provider_id, model_id=model_id, small_model_id=small_model_id)
+
+
+def require_provider(provider_id: str, discovery: Discovery) -> UsableProvider:
+    """A provider that can be used.
+
+    Raises:
+        GateError: it is unknown, cannot pass the gateway, or has no key.
+    """
+    usable = discovery.usable.get(provider_id)
+    if usable is not None:
+        return usable
+    row = discovery.catalogue.provider(provider_id)
+    if row.why_not is not None:
+        raise UsageError(
+            "unsupported-provider",
+            f"{provider_id} does not work through the gateway: {row.why_not}",
+            hint="ogate providers list",
+        )
+    if row.base_url is None or row.missing_variables:
+        raise UsageError(
+            "unsupported-provider",
+            f"{provider_id} needs its address: {', '.join(row.missing_variables)} is not set",
+            hint=f"ogate providers edit {provider_id} --base-url URL",
+        )
+    raise missing_credential(row, discovery.index)
+
+
+def require_model(provider_id: str, model_id: str, discovery: Discovery) -> None:
+    """Checks a model name against all that is known: the catalogue, the user's files, Opencode.
+
+    Raises:
+        UsageError: `unknown-model`, with the nearest names.
+    """
+    provider = discovery.usable.get(provider_id)
+    known = dict.fromkeys(discovery.user_config.models.get(provider_id, ()))
+    if provider_id in discovery.catalogue.providers():
+        known.update(dict.fromkeys(discovery.catalogue.models(provider_id)))
+    if provider is not None and provider.models is not None:
+        known.update(dict.fromkeys(provider.models))
+    if model_id in known or model_id in known_models(discovery.folders, provider_id):
+        return
+    raise unknown_model(provider_id, model_id, known)
+
+
+def unanswered_sign_ins(discovery: Discovery) -> tuple[str, ...]:
+    """Providers with both a subscription and a key, about which nobody has been asked yet."""
+    return tuple(
+        provider_id
+        for provider_id, answer in discovery.sign_ins.items()
+        if answer is None and provider_id in discovery.usable
+    )
+
+
+def make_plan(
+    request: RunRequest,
+    arguments: AgentArguments,
+    chosen: Choice | None,
+    *,
+    remembered_provider_id: str | None,
+    discovery: Discovery,
+    settings: Settings,
+    agent: Installation,
+    folder: Path,
+    environ: Mapping[str, str],
+    clock: Clock,
+    warnings: tuple[str, ...] = (),
+) -> RunPlan:
+    """The plan of a session. `chosen` is what was chosen now, by flags or in the wizard.
+
+    Raises:
+        GateError: something that is asked for cannot be reached through the gateway.
+    """
+    direct = _direct(discovery)
+    named = _named_models(arguments, discovery, environ, folder)
+    wanted = {provider_id for provider_id, _ in named}
+    wanted.update(choice for choice in (remembered_provider_id,) if choice is not None)
+    if chosen is not None:
+        wanted.add(chosen.provider_id)
+    routed = _routed(discovery, direct, wanted)
+    for provider_id, model_id in named:
+        if provider_id not in direct:
+            require_provider(provider_id, discovery)
+            if model_id is not None:
+                require_model(provider_id, model_id, discovery)
+    sources = {provider_id: provider.source for provider_id, provider in routed.items()}
+    if request.key_name is not None:
+        if chosen is None:
+            raise UsageError(
+                "usage", "--key needs a provider", hint="add --provider or --model provider/model"
+            )
+        source = locate(
+            routed[chosen.provider_id].row, discovery.index, environ, key_name=request.key_name
+        )
+        assert source is not None
+        sources[chosen.provider_id] = source
+    warnings += _outranked(discovery, environ)
+    plugins = discovery.user_config.auth_plugins
+    uses_keys_instead = any(
+        answer == "key" and provider_id in routed
+        for provider_id, answer in discovery.sign_ins.items()
+    )
+    if uses_keys_instead and plugins:
+        warnings += (
+            f"your plugin {', '.join(plugins)} may send requests past the gateway; "
+            "what it sends is named in the summary",
+        )
+    return RunPlan(
+        session=_session(agent, folder, clock),
+        agent=agent,
+        agent_arguments=request.agent_arguments,
+        rows=tuple(provider.row for provider in routed.values()),
+        sources=sources,
+        key_names={
+            provider_id: source.key_name
+            for provider_id, source in sources.items()
+            if source.key_name is not None
+        },
+        models={
+            provider_id: {
+                model_id: model_entry(model) for model_id, model in provider.models.items()
+            }
+            for provider_id, provider in routed.items()
+            if provider.is_new_to_agent and provider.models is not None
+        },
+        model=_name(chosen, None if chosen is None else chosen.model_id),
+        small_model=_name(chosen, None if chosen is None else chosen.small_model_id),
+        direct=direct,
+        without_key=tuple(
+            provider_id
+            for provider_id, provider in routed.items()
+            if sources[provider_id].kind == "none" and provider.row.source == "catalogue"
+        ),
+        hidden=() if settings.run.keep_env else _hidden(routed, sources, environ),
+        disable_default_plugins=uses_keys_instead,
+        warnings=warnings,
+        agent_catalogue=lambda: _agent_catalogue(discovery),
+    )
+
+
+def _outranked(discovery: Discovery, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Configurations that Opencode puts above the session's own."""
+    sources = [str(file) for file in discovery.user_config.managed]
+    sources += discovery.auth.organisations
+    if has_organisation(database_file(environ, discovery.folders)):
+        sources.append("the organisation of your Opencode account")
+    return tuple(
+        f"{source} outranks ogate's configuration and may send requests past the gateway: "
+        "opencode debug config shows what is in force"
+        for source in sources
+    )
+
+
+def _split(model: str, discovery: Discovery) -> tuple[str, str]:
+    """`provider/model`, where the model's own name may have slashes too."""
+    provider_id, slash, model_id = model.partition("/")
+    known = provider_id in discovery.usable or provider_id in discovery.catalogue.providers()
+    if slash and known:
+        return provider_id, model_id
+    hits = discovery.catalogue.search(model, limit=3)
+    nearest = ", ".join(f"{hit.provider_id}/{hit.model_id}" for hit in hits)
+    raise UsageError(
+        "unknown-model",
+        f"a model is named provider/model, not {model!r}",
+        details=(f"did you mean {nearest}?",) if nearest else (),
+        hint="ogate models list",
+    )
+
+
+def _only_model(provider: UsableProvider, discovery: Discovery) -> str | None:
+    models = provider.models
+    if models is None and provider.row.id in discovery.catalogue.providers():
+        models = discovery.catalogue.models(provider.row.id)
+    return next(iter(models)) if models is not None and len(models) == 1 else None
+
+
+def _direct(discovery: Discovery) -> tuple[str, ...]:
+    """Subscriptions left as they are: by the user's answer, or since there is no key instead."""
+    return tuple(
+        provider_id
+        for provider_id, answer in discovery.sign_ins.items()
+        if answer == "direct" or (answer is None and provider_id not in discovery.usable)
+    )
+
+
+def _named_models(
+    arguments: AgentArguments, discovery: Discovery, environ: Mapping[str, str], folder: Path
+) -> list[tuple[str, str | None]]:
+    """The models that what stands behind `--` will use, as far as it says."""
+    if arguments.model is not None:
+        return [_split(arguments.model, discovery)]
+    if arguments.agent is not None:
+        model = agent_model(discovery.user_config, arguments.agent)
+        if model is not None:
+            return [_split(model, discovery)]
+    if arguments.session is not None or arguments.continue_last:
+        found = session_model(
+            database_file(environ, discovery.folders),
+            arguments.session,
+            folder=folder if arguments.continue_last else None,
+        )
+        if found is not None:
+            return [(found.provider_id, None)]
+    return []
+
+
+def _routed(
+    discovery: Discovery, direct: tuple[str, ...], wanted: set[str]
+) -> dict[str, UsableProvider]:
+    """What goes through the gateway: everything usable that the user's Opencode has enabled."""
+    only = discovery.user_config.enabled_providers
+    never = discovery.user_config.disabled_providers
+    return {
+        provider_id: provider
+        for provider_id, provider in discovery.usable.items()
+        if provider_id in wanted
+        or (
+            provider_id not in direct
+            and provider_id not in never
+            and (only is None or provider_id in only)
+            and provider_id != PRACTICE_ID
+        )
+    }
+
+
+def _session(agent: Installation, folder: Path, clock: Clock) -> SessionRecord:
+    project = project_of(folder)
+    return SessionRecord(
+        id=new_ulid(),
+        user=_user(),
+        agent="opencode",
+        agent_version=agent.version,
+        directory=str(folder),
+        project=project.name,
+        repository=project.repository,
+        branch=project.branch,
+        commit=project.commit,
+        time_zone=local_zone_name(),
+        started_at_us=clock.now_us(),
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        # A container may run under a number that has no name.
+        return "unknown"
+
+
+def _name(choice: Choice | None, model_id: str | None) -> str | None:
+    return None if choice is None or model_id is None else f"{choice.provider_id}/{model_id}"
+
+
+def _hidden(
+    routed: Mapping[str, UsableProvider],
+    sources: Mapping[str, CredentialSource],
+    environ: Mapping[str, str],
+) -> tuple[str, ...]:
+    names = [name for provider in routed.values() for name in provider.row.secret_env]
+    names += [source.variable for source in sources.values() if source.variable is not None]
+    return hidden_variables(environ, secret_variables(tuple(names)))
+
+
+def _agent_catalogue(discovery: Discovery) -> JsonObject:
+    """The whole catalogue, as models.dev writes it."""
+    catalogue: JsonObject = {}
+    for row in discovery.catalogue.providers().values():
+        if row.source == "catalogue":
+            catalogue[row.id] = {
+                "id": row.id,
+                "name": row.name,
+                "env": list(row.env),
+                "npm": row.npm,
+                "api": row.base_url,
+                "models": {
+                    model.id: model.raw for model in discovery.catalogue.models(row.id).values()
+                },
+            }
+    return catalogue

@@ -1,0 +1,211 @@
+"""The account of one session, made from the ledger.
+
+The invariant: every figure is a sum over rows of the ledger or is left out; what never passed
+the gateway is named as such and never added in.
+"""
+
+import statistics
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operation
+from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
+from opencode_gate.ledger.store import Store
+from opencode_gate.ledger.totals import Totals, total_of
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTotals:
+    """What one model did; `response_model` is the one it last answered as."""
+
+    provider_name: str
+    request_model: str | None
+    response_model: str | None
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationTotals:
+    """What one conversation did; its title calls are an entry of their own, of kind `title`."""
+
+    record: ConversationRecord
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """How often something went wrong."""
+
+    retries: int = 0
+    failovers: int = 0
+    interrupted: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How fast answers came, in seconds and output tokens a second; `None` if none streamed."""
+
+    time_to_first_chunk_s_p50: float | None = None
+    time_to_first_chunk_s_p95: float | None = None
+    output_tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bypass:
+    """Answers that Opencode recorded in this session and the gateway never saw.
+
+    `is_expected` where the user left a subscription direct: then it is said, not alarmed about.
+    """
+
+    provider_name: str
+    model: str | None
+    answers: int
+    is_expected: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One session's account."""
+
+    session: SessionRecord
+    totals: Totals
+    models: tuple[ModelTotals, ...] = ()
+    conversations: tuple[ConversationTotals, ...] = ()
+    trouble: Trouble = Trouble()
+    timing: Timing = Timing()
+    hidden: tuple[str, ...] = ()
+    bypass: tuple[Bypass, ...] = ()
+    resume: str | None = None
+    check: str | None = None
+
+
+def summarise(
+    store: Store,
+    session_id: str,
+    *,
+    hidden: tuple[str, ...] = (),
+    bypass: tuple[Bypass, ...] = (),
+    resume: str | None = None,
+    check: str | None = None,
+) -> Summary:
+    """The account of a session, by id, unique prefix, or `last`.
+
+    Raises:
+        UsageError: there is no such session.
+    """
+    session = store.session(session_id)
+    exchanges = store.exchanges(session.id)
+    known = {record.id: record for record in store.conversations(session.id)}
+    return Summary(
+        session=session,
+        totals=total_of(exchanges),
+        models=tuple(_models(exchanges)),
+        conversations=tuple(_conversations(session.id, exchanges, known)),
+        trouble=_trouble(exchanges),
+        timing=_timing(exchanges),
+        hidden=hidden,
+        bypass=bypass,
+        resume=resume,
+        check=check,
+    )
+
+
+def _models(exchanges: Sequence[ExchangeRecord]) -> Iterable[ModelTotals]:
+    generated = [record for record in exchanges if record.operation is Operation.GENERATE]
+    groups = _grouped(generated, lambda record: (record.provider_name, record.request_model))
+    entries = [
+        ModelTotals(
+            provider_name=provider_name,
+            request_model=request_model,
+            response_model=next(
+                (record.response_model for record in reversed(group) if record.response_model), None
+            ),
+            totals=total_of(group),
+        )
+        for (provider_name, request_model), group in groups.items()
+    ]
+    return sorted((entry for entry in entries if entry.totals.requests), key=_dearest_first)
+
+
+def _conversations(
+    session_id: str,
+    exchanges: Sequence[ExchangeRecord],
+    known: dict[str, ConversationRecord],
+) -> Iterable[ConversationTotals]:
+    named = [record for record in exchanges if record.conversation_id is not None]
+    for (conversation_id, kind), group in _grouped(
+        named, lambda record: (record.conversation_id, record.kind)
+    ).items():
+        assert conversation_id is not None
+        record = known.get(conversation_id)
+        yield ConversationTotals(
+            record=ConversationRecord(
+                id=conversation_id,
+                session_id=session_id,
+                parent_id=group[0].parent_conversation_id if record is None else record.parent_id,
+                title=None if record is None else record.title,
+                kind=kind,
+                agent_name=None if record is None else record.agent_name,
+            ),
+            totals=total_of(group),
+        )
+    loose = [record for record in exchanges if record.conversation_id is None]
+    if any(record.operation is Operation.GENERATE for record in loose):
+        yield ConversationTotals(
+            record=ConversationRecord(
+                id="", session_id=session_id, kind=ConversationKind.OTHER, title=None
+            ),
+            totals=total_of(loose),
+        )
+
+
+def _trouble(exchanges: Sequence[ExchangeRecord]) -> Trouble:
+    interrupted = (ExchangeStatus.CLIENT_DISCONNECTED, ExchangeStatus.INTERRUPTED)
+    return Trouble(
+        retries=sum(max(record.attempts - 1, 0) for record in exchanges),
+        interrupted=sum(record.status in interrupted for record in exchanges),
+        errors=sum(
+            record.status in (ExchangeStatus.UPSTREAM_ERROR, ExchangeStatus.DENIED)
+            for record in exchanges
+        ),
+    )
+
+
+def _timing(exchanges: Sequence[ExchangeRecord]) -> Timing:
+    streamed = [
+        record
+        for record in exchanges
+        if record.streamed and record.time_to_first_chunk_us is not None
+    ]
+    if not streamed:
+        return Timing()
+    waits_s = sorted((record.time_to_first_chunk_us or 0) / 1e6 for record in streamed)
+    flowing = [
+        (record.usage.output, record.duration_us - (record.time_to_first_chunk_us or 0))
+        for record in streamed
+        if record.usage.output is not None and record.duration_us is not None
+    ]
+    flow_s = sum(duration_us for _, duration_us in flowing) / 1e6
+    return Timing(
+        time_to_first_chunk_s_p50=statistics.median(waits_s),
+        time_to_first_chunk_s_p95=waits_s[min(len(waits_s) - 1, round(0.95 * len(waits_s)))],
+        output_tokens_per_s=sum(output for output, _ in flowing) / flow_s if flow_s > 0 else None,
+    )
+
+
+def _grouped(
+    records: Iterable[ExchangeRecord], key: Callable[[ExchangeRecord], Key]
+) -> dict[Key, list[ExchangeRecord]]:
+    groups: dict[Key, list[ExchangeRecord]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups
+
+
+def _dearest_first(entry: ModelTotals) -> tuple[int, int]:
+    cost = entry.totals.cost_nano_usd
+    return (-1 if cost is None else -cost, -entry.totals.requests)
