@@ -7,14 +7,21 @@ The invariant: completion never fails and never speaks; without the file there i
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from opencode_gate.core.errors import GateError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opencode_gate.config.paths import Paths
 
 KINDS = ("provider", "model", "key", "session")
 """What a line of the index can hold: a provider id, `provider/model`, a key name, a session id."""
+
+_SESSIONS = 50
 
 
 class Value(NamedTuple):
@@ -53,18 +60,109 @@ def read(index: Path) -> Iterator[Value]:
             yield Value(*parts)
 
 
-def write(paths: "Paths", values: Iterable[Value]) -> None:
-    """Replaces the index in one step.
+def keep_fresh(*, after_session: bool = False) -> None:
+    """Rebuilds what may have changed; called when a command that changes values has ended.
 
-    Raises:
-        OSError: the cache folder cannot be written.
+    After a session the index is not made where there is none, and only the sessions in it are
+    replaced unless something else is newer than it: the end of a session is waited for.
     """
+    from opencode_gate.config.paths import paths
+
+    folders = paths()
+    index = folders.completion_index
+    if after_session and not index.exists():
+        return
+    if _is_stale(folders):
+        rebuild()
+    elif after_session:
+        others = [value for value in read(index) if value.kind != "session"]
+        _write(index, [*others, *_sessions(folders)])
+
+
+def rebuild() -> None:
+    """Collects all values anew; a source that cannot be read has none."""
+    import os
+
+    from opencode_gate.config.paths import paths
+
+    folders = paths()
+    _write(
+        folders.completion_index,
+        [*_usable(folders, os.environ), *_keys(folders), *_sessions(folders)],
+    )
+
+
+def _is_stale(folders: "Paths") -> bool:
+    """Whether the index is missing or older than something it was made from."""
+    from opencode_gate.catalog.catalogue import BUNDLED
+
+    made_ns = _changed_ns(folders.completion_index)
+    sources = (folders.credentials_index, folders.config_file, folders.catalogue, BUNDLED)
+    return made_ns == 0 or any(_changed_ns(source) >= made_ns for source in sources)
+
+
+def _changed_ns(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _usable(folders: "Paths", environ: "Mapping[str, str]") -> list[Value]:
+    """All providers, and the models of those that can be used now."""
+    from opencode_gate.config.settings import load_settings
+    from opencode_gate.session.discovery import discover
+
+    with suppress(GateError, OSError):
+        settings = load_settings(folders, environ)
+        found = discover(folders, settings, environ, probe_local=False)
+        names = {row.id: row.name for row in found.catalogue.providers().values()}
+        names.update({id: provider.row.name for id, provider in found.usable.items()})
+        values = [Value("provider", id, name) for id, name in sorted(names.items())]
+        for id, provider in sorted(found.usable.items()):
+            models = found.catalogue.models(id) if provider.models is None else provider.models
+            values += [Value("model", f"{id}/{model.id}", model.name) for model in models.values()]
+        return values
+    return []
+
+
+def _keys(folders: "Paths") -> list[Value]:
+    from opencode_gate.credentials.index import CredentialIndex
+
+    with suppress(GateError, OSError):
+        return [
+            Value("key", entry.name, entry.provider_id)
+            for entry in CredentialIndex(folders).entries()
+        ]
+    return []
+
+
+def _sessions(folders: "Paths") -> list[Value]:
+    """The latest sessions, newest first."""
+    from opencode_gate.cli.figures import time_text
+    from opencode_gate.ledger.sqlite import open_store
+
+    with suppress(GateError, OSError):
+        store = open_store(folders.ledger_file, read_only=True)
+        try:
+            sessions = store.sessions(limit=_SESSIONS)
+        finally:
+            store.close()
+        return [
+            Value("session", session.id, f"{time_text(session.started_at_us)} {session.project}")
+            for session in sessions
+        ]
+    return []
+
+
+def _write(index: Path, values: Iterable[Value]) -> None:
+    """Replaces the index in one step; where its folder cannot be written, it stays as it is."""
     from opencode_gate.config.paths import private_folder
 
-    folder = private_folder(paths.completion_index.parent)
-    fresh = folder / f".{paths.completion_index.name}.new"
-    fresh.write_text("".join(f"{_line(value)}\n" for value in values), encoding="utf-8")
-    fresh.replace(paths.completion_index)
+    with suppress(GateError, OSError):
+        fresh = private_folder(index.parent) / f".{index.name}.new"
+        fresh.write_text("".join(f"{_line(value)}\n" for value in values), encoding="utf-8")
+        fresh.replace(index)
 
 
 def _line(value: Value) -> str:
