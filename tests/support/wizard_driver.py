@@ -1,13 +1,15 @@
 """Runs the wizard on made-up providers, for tests that look at the real screen.
 
 `python -m tests.support.wizard_driver [--start PROVIDER [MODEL]] [--log FILE]` prints the choice
-as JSON on stdout and writes one line per deed to the log, never a key.
+as JSON on stdout and writes one line per deed to the log, never a key. OpenRouter offers all
+models of the whole catalogue.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +17,13 @@ from opencode_gate.cli.exit_codes import ExitCode
 from opencode_gate.core.errors import CredentialError, UpstreamError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.session.choices import Choice
-from opencode_gate.session.options import ModelOption, Offer, ProviderGroup, ProviderOption
+from opencode_gate.session.options import (
+    ModelOption,
+    Offer,
+    ProviderGroup,
+    ProviderOption,
+    model_options,
+)
 
 MODELS_IN_CATALOGUE = 8261
 GOOD_KEY = "sk-good-0123456789abcd"
@@ -119,10 +127,30 @@ CLAUDES = (
 )
 
 
+def catalogue_models() -> list[ModelOption]:
+    """Every model of every provider of the bundled catalogue, as one long list."""
+    from opencode_gate.catalog.catalogue import open_catalogue
+    from opencode_gate.config.paths import paths
+    from opencode_gate.config.settings import Settings
+
+    catalogue = open_catalogue(paths(), Settings(), {})
+    rows = [
+        replace(row, id=f"{provider_id}/{row.id}")
+        for provider_id in catalogue.providers()
+        for row in catalogue.models(provider_id).values()
+    ]
+    return model_options(rows)
+
+
 class RecordedDeeds:
     """Deeds that write down what was done instead of doing it."""
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        log: Path | None = None,
+        all_models: Callable[[], list[ModelOption]] = many_models,
+    ) -> None:
+        self.all_models = all_models
         self.log = log
         self.done: list[str] = []
         self.storing_fails = 0
@@ -139,7 +167,7 @@ class RecordedDeeds:
                 "upstream-unreachable", "Ollama did not answer", hint="ollama serve"
             )
         if provider_id == "openrouter":
-            return many_models()
+            return self.all_models()
         if provider_id == "practice":
             free = Decimal(0)
             return [
@@ -198,7 +226,8 @@ def main() -> int:
         model_id = arguments.start[1] if len(arguments.start) > 1 else None
         start = Choice(provider_id=arguments.start[0], model_id=model_id)
     try:
-        choice = ask(offer(), RecordedDeeds(arguments.log), start=start)
+        deeds = RecordedDeeds(arguments.log, catalogue_models)
+        choice = ask(offer(), deeds, start=start)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     json.dump(

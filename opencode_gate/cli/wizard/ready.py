@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.layout import FormattedTextControl, Layout, Window
+from prompt_toolkit.layout import Dimension, FormattedTextControl, HSplit, Layout, Window
 
 from opencode_gate.cli.wizard.columns import model_summary
 from opencode_gate.cli.wizard.terminal import (
@@ -49,16 +49,20 @@ def ask_ready(
         key_words.append(f"i copy key to {offer.key_store}")
         actions["i"] = "import"
     rows = _rows(offer, provider, model, small_model_id)
+    body = FormattedTextControl(
+        lambda: _draw(rows, terminal.columns), show_cursor=False, focusable=True
+    )
+    last = FormattedTextControl(
+        lambda: _draw_end(message, [*key_words, "esc back"], terminal.columns)
+    )
     application: Application[ReadyAction] = Application(
+        # On a low screen the facts are cut, never the message and the keys below them.
         layout=Layout(
-            Window(
-                FormattedTextControl(
-                    lambda: _draw(rows, message, [*key_words, "esc back"], terminal.columns),
-                    show_cursor=False,
-                    focusable=True,
-                ),
-                wrap_lines=False,
-                always_hide_cursor=True,
+            HSplit(
+                [
+                    Window(body, height=Dimension(min=1), always_hide_cursor=True),
+                    Window(last, dont_extend_height=True),
+                ]
             )
         ),
         key_bindings=_keys(actions),
@@ -115,12 +119,7 @@ def _rows(
     return rows
 
 
-def _draw(
-    rows: list[tuple[str, str, str]],
-    message: tuple[str, str] | None,
-    key_words: list[str],
-    width: int,
-) -> Fragments:
+def _draw(rows: list[tuple[str, str, str]], width: int) -> Fragments:
     drawn = [*crumb(4, "Ready"), ("", "\n")]
     room = width - _LABEL - 3
     for label, value, aside in rows:
@@ -133,12 +132,15 @@ def _draw(
             drawn.append(("", "  " if beside and number == 0 else "\n" + " " * (_LABEL + 2)))
             drawn.append(("class:dim", part))
         drawn.append(("", "\n"))
+    return drawn
+
+
+def _draw_end(message: tuple[str, str] | None, key_words: list[str], width: int) -> Fragments:
+    drawn: Fragments = []
     if message is not None:
         style, text = message
-        for part in _wrapped(text, width - 3):
-            drawn.append((style, f"\n  {part}"))
+        drawn.extend((style, f"  {part}\n") for part in _wrapped(text, width - 3))
         drawn.append(("", "\n"))
-    drawn.append(("", "\n"))
     drawn.append(("class:dim", key_line(key_words, width)))
     return drawn
 

@@ -57,6 +57,17 @@ def test_last_used_model_is_on_top_then_the_newest() -> None:
     assert [option.is_last_used for option in options] == [True, False, False, False, False]
 
 
+def test_models_that_cannot_work_come_later_and_those_that_cannot_write_not_at_all() -> None:
+    """No tools: behind the others. Speech or pictures alone: left out. Unknown: kept."""
+    rows = [
+        row("speech", raw={"modalities": {"output": ["audio"]}}, release_date="2026-09-01"),
+        row("talker", tool_call=False, release_date="2026-08-01"),
+        row("both", tool_call=True, raw={"modalities": {"output": ["text", "image"]}}),
+        row("unknown", raw={"modalities": {}}),
+    ]
+    assert [option.id for option in model_options(rows)] == ["both", "unknown", "talker"]
+
+
 def test_unknown_price_stays_unknown_and_free_stays_zero() -> None:
     """A model without a price is not free."""
     unknown, free = model_options(
