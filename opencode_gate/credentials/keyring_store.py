@@ -12,13 +12,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from keyring.backend import KeyringBackend
 
 SERVICE = "ogate"
@@ -142,6 +143,8 @@ class KeyringStore:
     def _within_limit(self, call: Callable[[], _Answer]) -> _Answer:
         if self._has_timed_out:
             raise self._locked()
+        from concurrent.futures import Future
+
         import keyring.errors
 
         answer: Future[_Answer] = Future()

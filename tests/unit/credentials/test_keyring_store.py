@@ -1,6 +1,8 @@
 """The keyring never hangs, never leaks, and says plainly when it cannot be used."""
 
+import signal
 import sys
+import threading
 
 import keyring.errors
 import pytest
@@ -112,12 +114,14 @@ def test_a_configured_back_end_that_does_not_load_is_named(monkeypatch, name):
     assert code_of(KeyringStore(environ={})) == "no-keyring"
 
 
-def test_ctrl_c_is_not_swallowed_while_waiting(monkeypatch):
+def test_ctrl_c_is_not_swallowed_while_waiting():
     """The main thread waits interruptibly: a person who gives up gets the prompt back."""
-    import signal
-    import threading
 
-    store = KeyringStore(backend=SilentKeyring(), environ={}, limit_s=30)
-    threading.Timer(0.1, signal.raise_signal, args=(signal.SIGINT,)).start()
+    class PressesCtrlC(SilentKeyring):
+        def get_password(self, service, username):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            super().get_password(service, username)
+
+    store = KeyringStore(backend=PressesCtrlC(), environ={}, limit_s=30)
     with pytest.raises(KeyboardInterrupt):
         store.get("openai", "default")
