@@ -25,12 +25,15 @@ from opencode_gate.server.processes import terminate
 from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Settled
 from opencode_gate.server.socket_handoff import unpack
 
-GRACE_S = 5
-"""How long requests in flight may go on once the agent has ended; nobody is reading them."""
+GRACE_S = 5.0
+"""How long requests in flight may go on after SIGTERM, when the agent is still there to read."""
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it is up and leaves the signals to this process."""
+    """uvicorn's server, told when to stop instead of asking itself ten times a second.
+
+    Signals are left to this process, and a stop without grace waits for nothing.
+    """
 
     def __init__(self, app: Any) -> None:
         super().__init__(
@@ -44,10 +47,11 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=GRACE_S,
             )
         )
         self.up = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._grace_s = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -57,9 +61,25 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def stop(self) -> None:
-        """Accepts nothing more and lets what is in flight end."""
-        self.should_exit = True
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Accepts nothing more; what is in flight gets `grace_s` to end."""
+        self._grace_s = grace_s
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        await self._stopped.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        in_flight = set(self.server_state.tasks)
+        if in_flight and self._grace_s:
+            _, in_flight = await asyncio.wait(in_flight, timeout=self._grace_s)
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
 
 class Serving:
@@ -105,7 +125,7 @@ class Serving:
         server = _Server(self._gateway.app)
         if hasattr(loop, "add_signal_handler"):
             with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(signal.SIGTERM, server.stop)
+                loop.add_signal_handler(signal.SIGTERM, server.stop, GRACE_S)
         serving = spawn(server.serve(sockets=[unpack(self._hello.socket)]), name="server")
         await server.up.wait()
         self._parent.say(Ready())
