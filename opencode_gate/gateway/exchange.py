@@ -22,7 +22,7 @@ PROGRESS_EVERY_S = 1.0
 class Recorder(Protocol):
     """Where exchanges are written down; none of these may raise or wait."""
 
-    def opened(self, record: ExchangeRecord) -> None:
+    def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> None:
         """Before the first byte leaves for the provider."""
         ...
 
@@ -70,7 +70,8 @@ class Exchange:
     def opened(self) -> None:
         """Writes the first line of the journal: from here on a crash leaves a trace."""
         self._record = dataclasses.replace(self._record, queued_us=self._elapsed_us())
-        self._recorder.opened(self._record)
+        input_bytes = None if self._facts is None else self._facts.input_bytes
+        self._recorder.opened(self._record, input_bytes=input_bytes)
 
     def on_client_left(self, abandon: Callable[[], object]) -> None:
         """What to do when the client goes away before the end."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.journal import (
     Journal,
@@ -27,11 +27,11 @@ from opencode_gate.ledger.journal import (
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
+from opencode_gate.wire.estimates import estimated_tokens
 
 Price = Callable[[ExchangeRecord], ExchangeRecord]
 
 _RETRY_AFTER_S = 2.0
-_CHARS_PER_TOKEN = 4
 
 _logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _settle_session(
 
 def _settle(contents: JournalContents, store: Store, price: Price) -> int:
     unfolded = [
-        _closed(exchange, contents.delivered_text_chars.get(id, 0))
+        _closed(contents, exchange)
         for id, exchange in contents.exchanges.items()
         if id not in contents.folded_ids
     ]
@@ -202,12 +202,17 @@ def _settle(contents: JournalContents, store: Store, price: Price) -> int:
     return len(unfolded)
 
 
-def _closed(exchange: ExchangeRecord, delivered_text_chars: int) -> ExchangeRecord:
+def _closed(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeRecord:
     """An exchange as it is recorded when its process died."""
     if exchange.status is not ExchangeStatus.OPEN:
         return exchange
     usage = exchange.usage
-    delivered_tokens = -(-delivered_text_chars // _CHARS_PER_TOKEN)
+    input_bytes = contents.input_bytes.get(exchange.id)
+    is_generation = exchange.operation is Operation.GENERATE
+    if is_generation and usage.input_tokens is None and input_bytes is not None:
+        usage = replace(usage, input_uncached=estimated_tokens(input_bytes, exchange.wire_format))
+    delivered_chars = contents.delivered_text_chars.get(exchange.id, 0)
+    delivered_tokens = estimated_tokens(delivered_chars, exchange.wire_format)
     # Providers send a first output count of one or so long before the true one.
     if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
         usage = replace(usage, output=delivered_tokens)

@@ -43,9 +43,10 @@ class _Started(msgspec.Struct, tag="started", tag_field="event"):
 
 class _Opened(msgspec.Struct, tag="opened", tag_field="event"):
     exchange: ExchangeRecord
+    input_bytes: int | None = None
 
 
-class _Progressed(msgspec.Struct, tag="progressed", tag_field="event", omit_defaults=True):
+class _Progressed(msgspec.Struct, tag="progressed", tag_field="event"):
     id: str
     at_us: int
     usage: TokenUsage
@@ -107,10 +108,14 @@ class Journal:
         """True once a line could not be written; recovery after a crash is then incomplete."""
         return self.failure is not None
 
-    def opened(self, exchange: ExchangeRecord) -> None:
-        """An exchange is about to be sent upstream."""
+    def opened(self, exchange: ExchangeRecord, *, input_bytes: int | None = None) -> None:
+        """An exchange is about to be sent upstream.
+
+        Args:
+            input_bytes: the size of its prompt, should nobody live to count the tokens.
+        """
         self._unsettled.add(exchange.id)
-        self._append(_Opened(exchange))
+        self._append(_Opened(exchange, input_bytes))
 
     def progressed(self, id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
         """What was seen of a running exchange so far: totals, not increments."""
@@ -201,13 +206,15 @@ class JournalContents:
         session: `None` if the process died before its first line was whole.
         exchanges: by id, the latest that is known of each: finished, or open with the tokens
             and `duration_us` of its last progress.
-        delivered_text_chars: of those that are open, as far as progress told.
+        input_bytes: the size of the prompt, by id, where it was told.
+        delivered_text_chars: of those that are open, by id, as far as progress told.
         folded_ids: committed to the ledger already.
         last_seen_us: the latest time in the file.
     """
 
     session: SessionRecord | None = None
     exchanges: dict[str, ExchangeRecord] = field(default_factory=dict)
+    input_bytes: dict[str, int] = field(default_factory=dict)
     delivered_text_chars: dict[str, int] = field(default_factory=dict)
     folded_ids: set[str] = field(default_factory=set)
     last_seen_us: int = 0
@@ -245,8 +252,10 @@ def _apply(line: _Line, contents: JournalContents) -> None:
         case _Started(session):
             contents.session = session
             contents.last_seen_us = max(contents.last_seen_us, session.started_at_us)
-        case _Opened(exchange):
+        case _Opened(exchange, input_bytes):
             contents.exchanges.setdefault(exchange.id, exchange)
+            if input_bytes is not None:
+                contents.input_bytes[exchange.id] = input_bytes
             contents.last_seen_us = max(contents.last_seen_us, exchange.started_at_us)
         case _Finished(exchange):
             contents.exchanges[exchange.id] = exchange
@@ -268,20 +277,7 @@ def _apply_progress(line: _Progressed, contents: JournalContents) -> None:
     contents.exchanges[line.id] = replace(
         exchange,
         duration_us=max(0, line.at_us - exchange.started_at_us),
-        usage=_seen_so_far(exchange.usage, line.usage),
-    )
-
-
-def _seen_so_far(opened: TokenUsage, progressed: TokenUsage) -> TokenUsage:
-    """Progress over what was known at the start; input counts only as a set, never mixed."""
-    if progressed.input_tokens is not None:
-        return progressed
-    return replace(
-        progressed,
-        input_uncached=opened.input_uncached,
-        cache_read=opened.cache_read,
-        cache_write_5m=opened.cache_write_5m,
-        cache_write_1h=opened.cache_write_1h,
+        usage=line.usage,
     )
 
 

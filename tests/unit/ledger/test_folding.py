@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.folding import Folder, settle_orphans
 from opencode_gate.ledger.journal import Journal, read_journal
@@ -243,6 +243,26 @@ def test_what_was_open_becomes_interrupted_with_the_tokens_seen(
     assert rows[unseen.id].usage_quality is UsageQuality.UNKNOWN
     assert rows[unseen.id].status is ExchangeStatus.INTERRUPTED
     assert settle_orphans(folder, store, priced_at("0.01")) == 0
+
+
+def test_input_nobody_counted_is_estimated_from_the_prompts_size(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """What was sent is billed, even if no word came back; a listing is not."""
+    journal = Journal.create(folder, session=session)
+    silent = an_open_exchange(session_id=session.id)
+    counted = an_open_exchange(session_id=session.id)
+    listing = an_open_exchange(session_id=session.id, operation=Operation.LIST_MODELS)
+    for exchange in (silent, counted, listing):
+        journal.opened(exchange, input_bytes=4001)
+    journal.progressed(counted.id, TokenUsage(cache_read=900), 0)
+    journal.close()
+    settle_orphans(folder, store, unpriced)
+    rows = {row.id: row for row in store.exchanges(session.id)}
+    assert rows[silent.id].usage == TokenUsage(input_uncached=1001)
+    assert rows[silent.id].usage_quality is UsageQuality.ESTIMATED
+    assert rows[counted.id].usage == TokenUsage(cache_read=900)
+    assert rows[listing.id].usage == TokenUsage()
 
 
 def test_a_reported_output_above_the_text_delivered_is_kept(

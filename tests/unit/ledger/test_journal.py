@@ -54,7 +54,7 @@ def test_what_was_appended_is_read_back_merged(journal: Journal):
     journal.opened(running)
     journal.progressed(running.id, TokenUsage(input_uncached=3, output=1), 10)
     journal.progressed(running.id, TokenUsage(input_uncached=3, output=2), 33)
-    journal.opened(fresh)
+    journal.opened(fresh, input_bytes=4321)
     journal.finished(done)
     contents = read_journal(journal.path)
     assert contents.exchanges == {
@@ -65,6 +65,7 @@ def test_what_was_appended_is_read_back_merged(journal: Journal):
         fresh.id: fresh,
     }
     assert contents.delivered_text_chars == {running.id: 33}
+    assert contents.input_bytes == {fresh.id: 4321}
     assert contents.last_seen_us == NOON_US + 2_000_000
 
 
@@ -83,19 +84,6 @@ def test_progress_after_the_end_changes_nothing(journal: Journal):
     journal.finished(done)
     journal.progressed(done.id, TokenUsage(output=1), 1)
     assert read_journal(journal.path).exchanges == {done.id: done}
-
-
-def test_input_known_at_the_start_survives_progress_without_input(journal: Journal):
-    """And is replaced whole, never mixed, once the provider tells."""
-    first = an_open_exchange(usage=TokenUsage(input_uncached=1000))
-    second = an_open_exchange(usage=TokenUsage(input_uncached=1000))
-    journal.opened(first)
-    journal.opened(second)
-    journal.progressed(first.id, TokenUsage(output=5), 20)
-    journal.progressed(second.id, TokenUsage(cache_read=900, output=5), 20)
-    usages = {id: record.usage for id, record in read_journal(journal.path).exchanges.items()}
-    assert usages[first.id] == TokenUsage(input_uncached=1000, output=5)
-    assert usages[second.id] == TokenUsage(cache_read=900, output=5)
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
