@@ -9,6 +9,7 @@ minus the direct median of the same round.
 """
 
 import argparse
+import itertools
 import json
 import socket
 import statistics
@@ -24,6 +25,8 @@ from bench.programs import TOKEN, Running, gateway, nginx, origin
 
 BODY_BYTES = 8192
 _WARM_UP = 200
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,10 @@ class Client:
         self._socket = socket.create_connection(("127.0.0.1", way.port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._path = f"{way.prefix}/v1/chat/completions"
-        self._count = 0
 
     def ask(self, *, stream: bool) -> Times:
         """One request and its whole answer."""
-        self._count += 1
-        request = _request(self._path, self._count, stream)
+        request = _request(self._path, next(_numbers), stream)
         end = b"0\r\n\r\n" if stream else None
         content = b"data: " if stream else b"\r\n\r\n"
         received = b""

@@ -1,0 +1,274 @@
+"""What `ogate run` adds before the agent starts and after it has ended, and how quick commands are.
+
+The agent is a stub that notes the time when it starts and before it ends, so that the
+launcher's own time is left: from the execution of `ogate run` to that of the agent, and from the
+agent's end to ours. The same stub alone, interleaved, gives what is taken off.
+
+    python -m bench.start [--runs 15] [--opencode PATH [--pairs 10]] [--out FOLDER]
+
+With `--opencode` the real one answers a prompt alone and through `ogate`, in interleaved pairs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.figures import Interval, bootstrap, median_of, millis, publish, table
+from bench.programs import environment, origin
+
+STUB_LIFE_S = 1.5
+"""Long enough for the gateway to be up, as it is when a real agent ends."""
+
+_LEDGER_EXCHANGES = 5000
+
+_STUB = """#!/bin/sh
+date +%s%N > "$BENCH_TIMES"
+sleep {life_s}
+date +%s%N >> "$BENCH_TIMES"
+"""
+
+
+def ogate() -> list[str]:
+    """The installed command, as a user's shell finds it."""
+    script = Path(sysconfig.get_path("scripts"), "ogate")
+    if not script.exists():
+        raise SystemExit(f"no {script}: install the package first")
+    return [str(script)]
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Seconds from execution to the stub's first word, and from its last word to the end."""
+
+    before: float
+    after: float
+
+
+def stub_agent(folder: Path) -> Path:
+    """An Opencode of the tested version that does nothing for a while."""
+    package = folder / "opencode-ai"
+    (package / "bin").mkdir(parents=True)
+    identity = {"name": "opencode-ai", "version": "1.18.33"}
+    (package / "package.json").write_text(json.dumps(identity), encoding="utf-8")
+    program = package / "bin" / "opencode"
+    program.write_text(_STUB.format(life_s=STUB_LIFE_S), encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
+def live(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> Life:
+    """Runs a command around the stub and takes its times."""
+    times = folder / "times"
+    times.unlink(missing_ok=True)
+    started_ns = time.time_ns()
+    done = subprocess.run(
+        command,
+        env={**environ, "BENCH_TIMES": str(times)},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    ended_ns = time.time_ns()
+    if done.returncode != 0 or not times.exists():
+        raise SystemExit(f"{command} failed ({done.returncode}): {done.stderr.decode()}")
+    first_ns, last_ns = (int(line) for line in times.read_text().split())
+    return Life((first_ns - started_ns) / 1e9, (ended_ns - last_ns) / 1e9)
+
+
+def launcher(runs: int, folder: Path) -> tuple[dict[str, Any], str]:
+    """The launcher's own time."""
+    stub = stub_agent(folder)
+    environ = environment(folder)
+    environ["PATH"] = f"{stub.parent}{os.pathsep}{environ.get('PATH', '')}"
+    through = [*ogate(), "run", "--no-input", "--provider", "practice", "--summary", "table"]
+    alone, around = [str(stub), "run", "hello"], [*through, "--", "run", "hello"]
+    live(around, environ, folder)  # the first run makes folders and the ledger
+    pairs = [(live(alone, environ, folder), live(around, environ, folder)) for _ in range(runs)]
+    before = median_of([with_us.before - bare.before for bare, with_us in pairs])
+    after = median_of([with_us.after - bare.after for bare, with_us in pairs])
+    both = median_of(
+        [with_us.before - bare.before + with_us.after - bare.after for bare, with_us in pairs]
+    )
+    named = {"to the agent's start": before, "from the agent's end": after, "together": both}
+    return _shown("launcher, stub agent", named)
+
+
+def commands(runs: int, folder: Path) -> tuple[dict[str, Any], str]:
+    """Small commands, over a ledger of a busy month."""
+    environ = environment(folder)
+    subprocess.run(
+        [sys.executable, "-m", "bench.start", "--fill-ledger"],
+        env={**environ, "PYTHONPATH": os.getcwd()},
+        check=True,
+    )
+    timed: dict[str, Callable[[], float]] = {
+        name: lambda command=command: _wall(command, environ, folder)  # type: ignore[misc]
+        for name, command in {
+            "python -c pass": [sys.executable, "-c", "pass"],
+            "ogate --version": [*ogate(), "--version"],
+            "ogate --help": [*ogate(), "--help"],
+            "ogate usage --today": [*ogate(), "usage", "--today"],
+            "ogate usage --month --by model": [*ogate(), "usage", "--month", "--by", "model"],
+            "ogate providers list": [*ogate(), "providers", "list"],
+            "completion of a provider": [*ogate(), "__complete", "provider", "an"],
+        }.items()
+    }
+    for measure in timed.values():
+        measure()
+    walls: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(runs):
+        for name, measure in timed.items():
+            walls[name].append(measure())
+    return _shown("command", {name: median_of(values) for name, values in walls.items()})
+
+
+def real_agent(opencode: Path, pairs: int, folder: Path) -> tuple[dict[str, Any], str]:
+    """What `ogate` adds to one prompt of the real Opencode, from execution to end."""
+    environ = environment(folder)
+    environ["PATH"] = f"{opencode.parent}{os.pathsep}{environ.get('PATH', '')}"
+    environ |= {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+    with origin() as provider:
+        model = {"name": "bench", "limit": {"context": 100_000, "output": 8000}}
+        options = {"baseURL": f"http://127.0.0.1:{provider.port}/v1", "apiKey": "bench"}
+        custom = {"npm": "@ai-sdk/openai-compatible", "name": "bench", "options": options}
+        config = {"provider": {"bench": {**custom, "models": {"bench": model}}}}
+        settings = folder / ".config" / "opencode" / "opencode.json"
+        settings.parent.mkdir(parents=True)
+        schema = {"$schema": "https://opencode.ai/config.json"}
+        settings.write_text(json.dumps(schema | config), encoding="utf-8")
+        prompt = ["run", "-m", "bench/bench", "hello"]
+        alone = [str(opencode), *prompt]
+        around = [*ogate(), "run", "--no-input", "--", *prompt]
+        for command in (alone, around):
+            _wall(command, environ, folder)
+        walls = []
+        for number in range(pairs):
+            both = {}
+            for command in (alone, around) if number % 2 else (around, alone):
+                both[command is around] = _wall(command, environ, folder)
+            walls.append((both[False], both[True]))
+    bare = median_of([pair[0] for pair in walls])
+    with_us = median_of([pair[1] for pair in walls])
+    added = bootstrap(walls, lambda some: statistics.median(b - a for a, b in some))
+    named = {"opencode run": bare, "ogate run -- run": with_us, "added": added}
+    return _shown(f"Opencode, {pairs} pairs", named)
+
+
+def fill_ledger() -> None:
+    """A month of work in the ledger of the home this runs in."""
+    from opencode_gate.config.paths import paths, private_folder
+    from opencode_gate.core.ids import new_ulid
+    from opencode_gate.core.semconv import (
+        CostQuality,
+        ExchangeStatus,
+        Operation,
+        UsageQuality,
+        WireFormat,
+    )
+    from opencode_gate.core.usage import TokenUsage
+    from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+    from opencode_gate.ledger.sqlite import open_store
+
+    now_us = time.time_ns() // 1000
+    private_folder(paths().data)
+    store = open_store(paths().ledger_file)
+    session = SessionRecord(
+        id=new_ulid(),
+        user="bench",
+        agent="opencode",
+        agent_version="1.18.33",
+        directory="/bench",
+        project="bench",
+        started_at_us=now_us,
+        ended_at_us=now_us,
+        exit_status=0,
+    )
+    store.add_session(session)
+    store.fold(
+        ExchangeRecord(
+            id=new_ulid(),
+            session_id=session.id,
+            operation=Operation.GENERATE,
+            wire_format=WireFormat.ANTHROPIC_MESSAGES,
+            provider_name="anthropic",
+            request_model=f"claude-{number % 4}",
+            status=ExchangeStatus.COMPLETED,
+            http_status=200,
+            started_at_us=now_us - number * 30 * 86_400_000_000 // _LEDGER_EXCHANGES,
+            duration_us=1_000_000,
+            usage=TokenUsage(input_uncached=1000 + number, cache_read=30_000, output=500),
+            usage_quality=UsageQuality.REPORTED,
+            cost_nano_usd=12_345_678,
+            cost_quality=CostQuality.PRICED,
+        )
+        for number in range(_LEDGER_EXCHANGES)
+    )
+    store.close()
+
+
+def _wall(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(
+        command,
+        env=environ,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    ended = time.perf_counter()
+    if done.returncode != 0:
+        raise SystemExit(f"{command} failed ({done.returncode}): {done.stderr.decode()}")
+    return ended - started
+
+
+def _shown(kind: str, named: Mapping[str, Interval]) -> tuple[dict[str, Any], str]:
+    rows = [
+        [name, millis(some.value), f"{millis(some.low)} to {millis(some.high)}"]
+        for name, some in named.items()
+    ]
+    document = {name: [some.value, some.low, some.high] for name, some in named.items()}
+    return document, table([kind, "median", "95 %"], rows)
+
+
+def main() -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--opencode", type=Path, help="the real Opencode, for its added time")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="folder for start.json and start.md")
+    parser.add_argument("--fill-ledger", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.fill_ledger:
+        fill_ledger()
+        return
+    measured: dict[str, tuple[dict[str, Any], str]] = {}
+    with tempfile.TemporaryDirectory(prefix="ogate-bench-") as name:
+        homes = {part: Path(name, part) for part in ("launcher", "commands", "opencode")}
+        for home in homes.values():
+            home.mkdir()
+        measured["launcher"] = launcher(arguments.runs, homes["launcher"])
+        measured["commands"] = commands(arguments.runs, homes["commands"])
+        if arguments.opencode is not None:
+            program = arguments.opencode.absolute()
+            measured["opencode"] = real_agent(program, arguments.pairs, homes["opencode"])
+    document = {part: figures for part, (figures, _) in measured.items()}
+    text = "\n\n".join(text for _, text in measured.values())
+    publish("start", {"unit": "seconds", **document}, text, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
