@@ -39,7 +39,7 @@ _CLOSING = (
     "Leave with /exit to see the summary. "
     "For a real model: `ogate keys add PROVIDER`, then `ogate`."
 )
-_LOOKING_TOOLS: Final = (("glob", '{"pattern":"*"}'), ("list", '{"path":"."}'))
+_LOOKING_TOOLS: Final = (("read", '{"filePath":"."}'), ("glob", '{"pattern":"*"}'))
 """Tools that change nothing, the one to use first, with the arguments it gets."""
 
 

@@ -159,7 +159,7 @@ async def test_a_turn_is_one_look_and_a_closing_word() -> None:
     offered = {"tools": [tool("bash"), tool("read"), tool("glob")]}
     _, first = await document(body(USER, **offered))
     call = message_of(first)["tool_calls"][0]
-    assert call["function"] == {"name": "glob", "arguments": '{"pattern":"*"}'}
+    assert call["function"] == {"name": "read", "arguments": '{"filePath":"."}'}
     result = {"role": "tool", "tool_call_id": call["id"], "content": "a.py"}
     _, second = await document(body(USER, message_of(first), result, **offered))
     assert "tool_calls" not in message_of(second)
