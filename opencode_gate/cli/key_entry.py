@@ -57,6 +57,7 @@ def read_key(
         UsageError: nobody said where and nobody can be asked.
         KeyboardInterrupt: the person left.
     """
+    from opencode_gate.catalog.familiar import key_page
     from opencode_gate.credentials.shape import checked_key, looks_like_another
 
     if variable is not None:
@@ -66,8 +67,9 @@ def read_key(
     elif from_stdin:
         text = sys.stdin.read()
     elif may_ask:
-        if row.doc_url:
-            talk(f"  {row.name}: {row.doc_url}")
+        page = key_page(row)
+        if page is not None:
+            talk(f"  {row.name}: {page}")
         text = prompts.ask_hidden(f"Key for {row.name} (hidden)")
     else:
         raise UsageError(

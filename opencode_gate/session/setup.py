@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from opencode_gate.agents.opencode.environment import hidden_variables
+from opencode_gate.catalog.familiar import key_page
 from opencode_gate.config.editing import set_values
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.settings import Settings
@@ -73,7 +74,7 @@ class Setup:
                     name=row.name,
                     group=ProviderGroup.UNSUPPORTED if row.why_not else ProviderGroup.OTHER,
                     needs_key=True,
-                    key_page=row.doc_url,
+                    key_page=key_page(row),
                     key_variable=row.secret_env[0] if row.secret_env else None,
                     missing_variables=row.missing_variables,
                     why_not=row.why_not,
@@ -151,6 +152,6 @@ def _usable_option(found: UsableProvider) -> ProviderOption:
         name=row.name,
         group=group,
         where=where,
-        key_page=row.doc_url,
+        key_page=key_page(row),
         can_import=kind in ("env", "agent-auth", "agent-config"),
     )

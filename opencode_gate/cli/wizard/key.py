@@ -6,8 +6,9 @@ wrong with one is said without showing it.
 
 from opencode_gate.cli.wizard.questions import choose, hidden_text, open_text
 from opencode_gate.cli.wizard.terminal import Terminal, plain_crumb
-from opencode_gate.core.errors import GateError
+from opencode_gate.core.errors import CredentialError, GateError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.shape import checked_key, looks_like_another
 from opencode_gate.session.options import Deeds, Offer, ProviderOption
 
 
@@ -41,7 +42,7 @@ def ask_key(
             return None
         if not text.strip():
             return entered
-        key = Secret(text.strip())
+        key = checked_key(text)
         verdict = _verdict(option, deeds, terminal, key)
         if verdict == "keep":
             return key
@@ -70,11 +71,12 @@ def ask_variables(option: ProviderOption, terminal: Terminal) -> dict[str, str] 
 
 def key_problem(text: str, *, may_be_empty: bool = False) -> str | None:
     """What shows, without asking anybody, that `text` is no key."""
-    key = text.strip()
-    if not key:
+    if not text.strip():
         return None if may_be_empty else "type or paste the key, or Esc to go back"
-    if not key.isascii() or not key.isprintable() or " " in key:
-        return "a key has no spaces and only plain characters"
+    try:
+        checked_key(text)
+    except CredentialError as error:
+        return error.message
     return None
 
 
@@ -110,6 +112,9 @@ def _verdict(option: ProviderOption, deeds: Deeds, terminal: Terminal, key: Secr
         problem = words_of(error)
     if problem is None:
         return "keep"
+    other = looks_like_another(key, option.id)
+    if other is not None:
+        problem += f"; it looks like a key of {other}"
     answer = choose(
         terminal,
         problem,

@@ -195,3 +195,18 @@ def test_nothing_goes_to_stdout(press: Press, capsys: pytest.CaptureFixture[str]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert GOOD_KEY not in captured.err
+
+
+@pytest.mark.parametrize("slip", ["sk with blanks", "sk-ключ-0123456789", "short"])
+def test_what_cannot_be_a_key_is_neither_sent_nor_kept(
+    press: Press, deeds: RecordedDeeds, slip: str
+) -> None:
+    """Blanks, foreign letters, too short: said at once, and the field stays open."""
+    press("groq", ENTER, slip, ENTER, CTRL_U, GOOD_KEY, ENTER, ENTER, ENTER)
+    assert deeds.done == ["check groq …abcd", "store groq …abcd"]
+
+
+def test_slips_of_pasting_are_mended(press: Press, deeds: RecordedDeeds) -> None:
+    """Blanks around and a `Bearer` before the key are left out."""
+    press("groq", ENTER, f" Bearer {GOOD_KEY} ", ENTER, ENTER, ENTER)
+    assert deeds.done[-1] == "store groq …abcd"
