@@ -114,7 +114,8 @@ def _provider_entry(
     if has_key:
         entry["env"] = [TOKEN_VARIABLE]
         options["apiKey"] = _TOKEN
-    else:
+    if not has_key or row.source == "agent":
+        # The user's own configuration may set the header that would carry the key.
         options["headers"] = {TOKEN_HEADER: _TOKEN}
     entry["options"] = options
     if row.source != "catalogue":

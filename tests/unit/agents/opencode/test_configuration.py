@@ -85,6 +85,16 @@ def test_a_provider_without_a_key_gets_the_token_in_a_header_and_no_env_trick():
     }
 
 
+def test_a_provider_of_the_users_own_configuration_carries_the_token_beside_its_own_headers():
+    row = replace(MINE, source="agent")
+    user = {"provider": {"my server": {"options": {"headers": {"Authorization": "Basic x"}}}}}
+    merged = merge_config(user, session_config([row], port=1))
+    assert merged["provider"]["my server"]["options"]["headers"] == {
+        "Authorization": "Basic x",
+        "x-ogate-token": "{env:OGATE_KEY}",
+    }
+
+
 def test_a_provider_opencode_does_not_know_comes_with_package_name_and_models():
     models = {"big one": {"name": "Big"}}
     config = session_config([MINE], port=1, models={"my server": models})
