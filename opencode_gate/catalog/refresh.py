@@ -94,12 +94,12 @@ def refresh(paths: Paths, *, url: str = SOURCE_URL, today: str | None = None) ->
     return Refreshed(outcome="updated", date=date)
 
 
-def main() -> int:
+def main(url: str = SOURCE_URL) -> int:
     """What the child process does; there is nobody to tell of a failure."""
     from opencode_gate.config.paths import paths
 
     try:
-        refresh(paths())
+        refresh(paths(), url=url)
     except (UpstreamError, ConfigError):
         return 1
     return 0

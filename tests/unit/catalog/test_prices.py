@@ -1,0 +1,284 @@
+"""Which book prices an exchange, and that the amount is the one that book would give."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import genai_prices
+import pytest
+from genai_prices import Usage, calc_price
+from genai_prices.data_snapshot import get_snapshot
+
+from opencode_gate.catalog.catalogue import open_catalogue
+from opencode_gate.catalog.genai_book import PROVIDER_IDS
+from opencode_gate.catalog.model_entries import model_row
+from opencode_gate.catalog.prices import PriceBook
+from opencode_gate.config.paths import paths
+from opencode_gate.config.settings import parse_settings
+from opencode_gate.core.money import nano_usd
+from opencode_gate.core.semconv import CostQuality, Operation, UsageQuality
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.records import ExchangeRecord
+from tests.support.ledger_records import an_exchange
+
+ODD = TokenUsage(
+    input_uncached=1_237,
+    cache_read=40_009,
+    cache_write_5m=811,
+    cache_write_1h=53,
+    output=1_931,
+    reasoning=607,
+)
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def book(text: str = "", **extra_models) -> PriceBook:
+    settings = parse_settings(text, source="f")
+    return PriceBook(open_catalogue(paths(), settings, {}), settings, **extra_models)
+
+
+def exchange(provider_id: str, model_id: str | None, **changes) -> ExchangeRecord:
+    fields = {
+        "provider_name": provider_id,
+        "request_model": model_id,
+        "response_model": None,
+        "usage": ODD,
+        "started_at_us": int(AT.timestamp()) * 1_000_000,
+        "cost_nano_usd": None,
+        "cost_quality": CostQuality.UNKNOWN,
+        "price_source": None,
+    }
+    return an_exchange(**{**fields, **changes})
+
+
+def theirs(provider_id: str, model_id: str, usage: TokenUsage = ODD, **context) -> int:
+    calculation = calc_price(
+        Usage(
+            input_tokens=usage.input_tokens,
+            cache_read_tokens=usage.cache_read,
+            cache_write_tokens=usage.cache_creation_input_tokens,
+            cache_write_5m_tokens=usage.cache_write_5m,
+            cache_write_1h_tokens=usage.cache_write_1h,
+            output_tokens=usage.output,
+            output_reasoning_tokens=usage.reasoning,
+        ),
+        model_id,
+        provider_id=provider_id,
+        genai_request_timestamp=AT,
+        price_context=context or None,
+    )
+    return nano_usd(calculation.total_price)
+
+
+@pytest.mark.parametrize(
+    ("ours", "genai", "model_id"),
+    [
+        ("anthropic", "anthropic", "claude-sonnet-4-5"),
+        ("anthropic", "anthropic", "claude-opus-5"),
+        ("openai", "openai", "gpt-5.6"),
+        ("google", "google", "gemini-2.5-pro"),
+        ("xai", "x-ai", "grok-4"),
+        ("openrouter", "openrouter", "anthropic/claude-sonnet-4.5"),
+        ("togetherai", "together", "deepseek-ai/DeepSeek-V4.1-Flash"),
+        ("azure-cognitive-services", "azure", "gpt-5"),
+    ],
+)
+def test_the_cost_is_the_one_genai_prices_gives(ours, genai, model_id) -> None:
+    priced = book().price(exchange(ours, model_id))
+    assert priced.cost_nano_usd == theirs(genai, model_id) > 0
+    assert priced.cost_quality is CostQuality.PRICED
+    assert priced.price_source == f"genai-prices {genai_prices.__version__}"
+
+
+def test_every_priced_model_of_a_shared_provider_costs_the_same_in_both() -> None:
+    ours = book()
+    by_genai_id = {
+        genai: own for own, genai in PROVIDER_IDS.items() if not own.startswith("google")
+    }
+    checked = 0
+    for provider in get_snapshot().providers:
+        own = by_genai_id.get(provider.id, provider.id)
+        for model in provider.models:
+            if provider.id not in ("anthropic", "openai", "google", "x-ai", "groq", "mistral"):
+                continue
+            try:
+                expected = theirs(provider.id, model.id)
+            except (LookupError, ValueError):
+                continue
+            assert ours.price(exchange(own, model.id)).cost_nano_usd == expected, model.id
+            checked += 1
+    assert checked > 200
+
+
+def test_a_long_context_reprices_the_whole_request() -> None:
+    short = TokenUsage(input_uncached=272_000, output=10)
+    long = TokenUsage(input_uncached=272_001, output=10)
+    priced = [
+        book().price(exchange("openai", "gpt-5.6", usage=usage)).cost_nano_usd
+        for usage in (short, long)
+    ]
+    assert priced == [theirs("openai", "gpt-5.6", short), theirs("openai", "gpt-5.6", long)]
+    assert priced[1] > 1.9 * priced[0]
+
+
+def test_the_price_is_the_one_of_the_day_of_the_request() -> None:
+    before = datetime(2026, 8, 1, tzinfo=UTC)
+    old = book().price(
+        exchange("openai", "gpt-5.6", started_at_us=int(before.timestamp()) * 1_000_000)
+    )
+    assert old.cost_nano_usd > theirs("openai", "gpt-5.6")
+
+
+def test_a_service_tier_and_searches_in_the_raw_usage_count() -> None:
+    plain = book().price(exchange("openai", "gpt-5"))
+    flex = book().price(exchange("openai", "gpt-5", raw_usage=json.dumps({"service_tier": "flex"})))
+    assert flex.cost_nano_usd == theirs("openai", "gpt-5", service_tier="flex")
+    assert flex.cost_nano_usd < plain.cost_nano_usd
+    searched = {"server_tool_use": {"web_search_requests": 3}}
+    found = book().price(exchange("anthropic", "claude-opus-5", raw_usage=json.dumps(searched)))
+    assert found.cost_nano_usd == theirs("anthropic", "claude-opus-5") + 30_000_000
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[1]", '{"service_tier": 3, "server_tool_use": []}'])
+def test_a_raw_usage_nobody_understands_changes_nothing(raw) -> None:
+    priced = book().price(exchange("openai", "gpt-5", raw_usage=raw))
+    assert priced.cost_nano_usd == theirs("openai", "gpt-5")
+
+
+def test_the_model_that_answered_is_priced_and_the_one_asked_for_stands_in() -> None:
+    served = book().price(exchange("openai", "gpt-5", response_model="gpt-5-nano-2025-08-07"))
+    assert served.cost_nano_usd == theirs("openai", "gpt-5-nano")
+    unnamed = book().price(exchange("openai", "gpt-5", response_model="engine-7"))
+    assert unnamed.cost_nano_usd == theirs("openai", "gpt-5")
+
+
+def test_the_catalogue_prices_what_genai_prices_does_not_know() -> None:
+    priced = book().price(
+        exchange(
+            "zenmux",
+            "anthropic/claude-sonnet-4.5",
+            usage=TokenUsage(input_uncached=1000, output=10),
+        )
+    )
+    assert priced.cost_nano_usd == nano_usd((Decimal(1000) * 3 + 10 * 15) / 1_000_000)
+    assert priced.price_source == "catalogue 2026-09-28"
+
+
+def test_the_users_price_beats_both_books() -> None:
+    text = (
+        '[prices."openai/gpt-5"]\ninput = 1\noutput = 2\n[prices."zenmux/*"]\ninput=0\noutput=0\n'
+    )
+    priced = book(text).price(
+        exchange("openai", "gpt-5", usage=TokenUsage(input_uncached=7, cache_write_1h=3, output=5))
+    )
+    assert (priced.cost_nano_usd, priced.price_source) == (20_000, "config.toml")
+    assert priced.cost_quality is CostQuality.PRICED
+    assert book(text).price(exchange("zenmux", "whatever")).cost_nano_usd == 0
+
+
+def test_half_a_price_of_the_users_is_unknown_and_not_another_books() -> None:
+    priced = book('[prices."openai/gpt-5"]\ninput = 1\n').price(exchange("openai", "gpt-5"))
+    assert priced.cost_nano_usd is None
+    assert priced.cost_quality is CostQuality.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "model_id"),
+    [("openai", "no-such-model-xyz"), ("nobody", "gpt-5"), ("wallaby", "x"), ("openai", None)],
+)
+def test_an_unknown_price_is_never_zero(provider_id, model_id) -> None:
+    priced = book().price(exchange(provider_id, model_id))
+    assert priced.cost_nano_usd is None
+    assert priced.cost_quality is CostQuality.UNKNOWN
+    assert priced.price_source is None
+
+
+@pytest.mark.parametrize("provider_id", ["together", "my-openai", "avian", "gemini-proxy"])
+def test_a_server_of_the_users_is_never_priced_by_the_sound_of_its_name(provider_id) -> None:
+    text = f'[providers.{provider_id}]\nbase_url="http://h/v1"\n[providers.{provider_id}.models.gpt-5]\n'
+    for model_id in ("gpt-5", "gemini-2.5-pro", "deepseek-ai/DeepSeek-V3.1"):
+        assert book(text).price(exchange(provider_id, model_id)).cost_nano_usd is None
+
+
+def test_what_the_provider_says_it_cost_wins() -> None:
+    priced = book().price(exchange("openai", "gpt-5", reported_cost_nano_usd=77))
+    assert (priced.cost_nano_usd, priced.cost_quality) == (77, CostQuality.REPORTED)
+    assert priced.price_source == "provider"
+    zero = book().price(exchange("openai", "gpt-5", reported_cost_nano_usd=0))
+    assert (zero.cost_nano_usd, zero.cost_quality) == (0, CostQuality.REPORTED)
+
+
+@pytest.mark.parametrize("quality", [UsageQuality.ESTIMATED, UsageQuality.UNKNOWN])
+def test_estimated_tokens_make_an_estimated_cost(quality) -> None:
+    priced = book().price(exchange("openai", "gpt-5", usage_quality=quality))
+    assert priced.cost_nano_usd == theirs("openai", "gpt-5")
+    assert priced.cost_quality is CostQuality.ESTIMATED
+
+
+def test_input_alone_makes_an_estimated_cost() -> None:
+    priced = book().price(exchange("openai", "gpt-5", usage=TokenUsage(input_uncached=1000)))
+    assert priced.cost_nano_usd == 1_250_000
+    assert priced.cost_quality is CostQuality.ESTIMATED
+
+
+def test_no_count_at_all_is_an_unknown_cost() -> None:
+    assert book().price(exchange("openai", "gpt-5", usage=TokenUsage())).cost_nano_usd is None
+
+
+def test_a_free_model_costs_nothing_and_that_is_known() -> None:
+    for usage, quality in ((ODD, UsageQuality.REPORTED), (TokenUsage(), UsageQuality.UNKNOWN)):
+        priced = book().price(
+            exchange("opencode", "big-pickle", usage=usage, usage_quality=quality)
+        )
+        assert (priced.cost_nano_usd, priced.cost_quality) == (0, CostQuality.PRICED)
+
+
+def test_the_practice_model_is_free_and_says_it_is_scripted() -> None:
+    priced = book().price(exchange("practice", "scripted"))
+    assert (priced.cost_nano_usd, priced.cost_quality) == (0, CostQuality.PRICED)
+    assert priced.price_source == "scripted, free"
+
+
+def test_an_amount_somebody_wrote_is_left_alone() -> None:
+    record = exchange("openai", "gpt-5", cost_nano_usd=0, price_source="not billed")
+    assert book().price(record) is record
+
+
+@pytest.mark.parametrize(
+    "operation", [Operation.COUNT_TOKENS, Operation.LIST_MODELS, Operation.OTHER]
+)
+def test_only_generation_is_priced(operation) -> None:
+    record = exchange("openai", "gpt-5", operation=operation)
+    assert book().price(record).cost_nano_usd is None
+
+
+def test_audio_beside_a_cache_is_priced_without_the_breakdown_and_called_estimated() -> None:
+    usage = TokenUsage(input_uncached=1000, cache_read=500, output=10, input_audio=300)
+    priced = book().price(exchange("google", "gemini-2.5-flash", usage=usage))
+    assert priced.cost_nano_usd is not None
+    assert priced.cost_quality is CostQuality.ESTIMATED
+
+
+def test_a_model_of_the_agents_own_configuration_has_the_price_it_states() -> None:
+    row = model_row("theirs", "m", {"cost": {"input": 1, "output": 2}})
+    priced = book(extra_models={"theirs": {"m": row}}).price(
+        exchange("theirs", "m", usage=TokenUsage(input_uncached=10, output=10))
+    )
+    assert priced.cost_nano_usd == 30_000
+
+
+def test_an_explanation_names_the_prices_and_their_book() -> None:
+    answer = book().explain("openai", "gpt-5.6", at_us=int(AT.timestamp()) * 1_000_000)
+    assert answer is not None
+    assert answer.source.startswith("genai-prices")
+    assert (answer.price.input, answer.price.tiers[0].price.input) == (4, 8)
+    assert answer.price.tiers[0].above_input_tokens == 272_000
+    assert book().explain("openai", "no-such-model-xyz") is None
+
+
+def test_each_name_in_the_table_leads_to_a_provider_of_both() -> None:
+    catalogue = open_catalogue(paths(), parse_settings("", source="f"), {})
+    ids = {provider.id for provider in get_snapshot().providers}
+    for own, genai in PROVIDER_IDS.items():
+        assert own in catalogue.providers()
+        assert genai in ids

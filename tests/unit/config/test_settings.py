@@ -1,0 +1,158 @@
+"""What the user decided, read strictly: file < environment < flag, and every mistake named."""
+
+from decimal import Decimal
+
+import pytest
+
+from opencode_gate.config.paths import paths
+from opencode_gate.config.settings import (
+    PriceSettings,
+    Settings,
+    key_path,
+    line_of,
+    load_settings,
+    parse_settings,
+)
+from opencode_gate.core.errors import ConfigError
+
+
+def put_file(text: str) -> None:
+    file = paths().config_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def test_without_a_file_everything_has_its_default() -> None:
+    assert load_settings(paths(), {}) == Settings()
+
+
+def test_a_flag_beats_the_environment_and_the_environment_the_file() -> None:
+    put_file('[run]\nsummary = "json"\nkeep_env = true\n[catalog]\nrefresh = false\n')
+    environ = {"OGATE_RUN_SUMMARY": "off", "OGATE_CATALOG_REFRESH": "yes", "OGATE_HOME": "/x"}
+    settings = load_settings(paths(), environ, {"run.summary": "table"})
+    assert settings.run.summary == "table"
+    assert settings.run.keep_env is True
+    assert settings.catalog.refresh is True
+
+
+def test_a_whole_file_is_read_to_the_last_key() -> None:
+    settings = parse_settings(
+        """
+        [run]
+        agent_path = "/opt/opencode"
+        [pricing]
+        on_unknown_price = "block"
+        [providers.mine]
+        base_url = "http://127.0.0.1:9/v1"
+        wire = "anthropic"
+        keyless = true
+        auth_header = "x-key"
+        headers = { x-team = "a", cf = "Bearer {env:CF}" }
+        stream_usage = "never"
+        subscription = "key"
+        variables = { HOST = "h" }
+        [providers.mine.models."org/m:free"]
+        context = 1000
+        tool_call = false
+        [prices."mine/org/m:free"]
+        input = 0.1
+        output = 2
+        """,
+        source="f",
+    )
+    mine = settings.providers["mine"]
+    assert (mine.base_url, mine.wire, mine.keyless) == ("http://127.0.0.1:9/v1", "anthropic", True)
+    assert mine.headers == {"x-team": "a", "cf": "Bearer {env:CF}"}
+    assert mine.models["org/m:free"].context == 1000
+    assert settings.run.agent_path == "/opt/opencode"
+    assert settings.prices["mine/org/m:free"] == PriceSettings(
+        input=Decimal("0.1"), output=Decimal(2)
+    )
+
+
+def test_a_price_keeps_the_digits_it_was_written_with() -> None:
+    settings = parse_settings('[prices."a/b"]\ninput = 0.1234567890123456789\n', source="f")
+    assert settings.prices["a/b"].input == Decimal("0.1234567890123456789")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "says"),
+    [
+        ('[run]\nsumary = "json"', 2, "run.sumary", "did you mean summary?"),
+        ('[run]\n\nsummary = "xml"', 3, "run.summary", "table, json, off"),
+        ("[run]\nkeep_env = 1", 2, "run.keep_env", "true or false"),
+        ("[runn]\nx = 1", 1, "runn", "did you mean run?"),
+        ('[providers.a]\nbase_url = "ftp://h"', 2, "providers.a.base_url", "https://"),
+        (
+            '[providers.a]\nbase_url = "https://u:p@h/v1"',
+            2,
+            "providers.a.base_url",
+            "ogate keys add",
+        ),
+        ('[providers."A b"]\nname = "x"', 1, 'providers."A b"', "small letters"),
+        ('[providers.a.headers]\n"b d" = "x"', 1, "providers.a.headers", "header"),
+        ('[providers.a.headers]\nb = "x\\r\\ny"', 1, "providers.a.headers", "line break"),
+        ("[providers.a]\nmodels = 3", 2, "providers.a.models", "table"),
+        ('[prices."a/b"]\ninput = -1', 2, 'prices."a/b".input', "from 0 up"),
+        ('[prices."a/b"]\ninput = nan', 2, 'prices."a/b".input', "from 0 up"),
+        ("[prices.ab]\ninput = 1", 1, "prices.ab", "provider/model"),
+    ],
+)
+def test_a_mistake_is_named_with_line_key_and_what_would_be_right(text, line, key, says) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(text, source="/c/config.toml")
+    error = caught.value
+    assert error.code == "bad-config"
+    assert error.message.startswith(f"/c/config.toml, line {line}: {key} ")
+    assert says in f"{error.message} {error.hint}"
+
+
+def test_text_that_is_no_toml_is_refused_with_its_place() -> None:
+    put_file("[run\n")
+    with pytest.raises(ConfigError, match=r"config\.toml is not TOML: .*line 1"):
+        load_settings(paths(), {})
+
+
+def test_a_file_that_is_not_text_is_a_clear_error() -> None:
+    put_file("")
+    paths().config_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_settings(paths(), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("OGATE_RUN_SUMARY", "json", "did you mean run.summary?"),
+        ("OGATE_RUN_SUMMARY", "xml", "table, json, off"),
+        ("OGATE_RUN_KEEP_ENV", "perhaps", "true or false"),
+    ],
+)
+def test_a_wrong_variable_is_named_like_a_wrong_key(name, value, says) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(paths(), {name: value})
+    assert caught.value.message.startswith(name)
+    assert says in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_variables_of_other_purposes_are_let_alone() -> None:
+    environ = {"OGATE_KEY": "x", "OGATE_HOME": "y", "OGATE_TEST_OPENCODE": "z"}
+    assert load_settings(paths(), environ) == Settings()
+
+
+def test_a_dotted_key_is_read_as_toml_reads_it() -> None:
+    assert key_path('prices."openai/gpt-5".input') == ("prices", "openai/gpt-5", "input")
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a.", "a = 1\nb", "[a]"])
+def test_what_is_no_key_is_refused(text) -> None:
+    with pytest.raises(ConfigError, match="not the name of a setting"):
+        key_path(text)
+
+
+def test_the_line_of_a_key_is_found_under_the_right_table() -> None:
+    text = '[a]\nx = 1\n[b]\n# x = 2\n"x" = 3\n["c.d"]\nx.y = 1\n'
+    assert line_of(text, ("a", "x")) == 2
+    assert line_of(text, ("b", "x")) == 5
+    assert line_of(text, ("c.d", "x", "y")) == 7
+    assert line_of(text, ("nowhere",)) is None
