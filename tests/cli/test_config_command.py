@@ -1,0 +1,112 @@
+"""`ogate config`: settings shown with their source, changed from text, edited with a net."""
+
+import json
+import stat
+import sys
+
+import pytest
+
+from opencode_gate.cli.main import main
+from opencode_gate.config.paths import paths
+
+
+def put_file(text: str) -> None:
+    file = paths().config_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def document(capsys) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_path_names_the_places(capsys) -> None:
+    assert main(["config", "path", "--json"]) == 0
+    assert document(capsys)["paths"]["config_file"] == str(paths().config_file)
+
+
+def test_show_says_where_each_setting_is_from(capsys, monkeypatch) -> None:
+    put_file('[run]\nkeep_env = true\n[prices."a/b"]\ninput = 0.10\noutput = 1\n')
+    monkeypatch.setenv("OGATE_RUN_SUMMARY", "off")
+    assert main(["config", "show", "--json"]) == 0
+    shown = {row["key"]: (row["value"], row["source"]) for row in document(capsys)["settings"]}
+    assert shown["run.keep_env"] == (True, "config.toml")
+    assert shown["run.summary"] == ("off", "OGATE_RUN_SUMMARY")
+    assert shown["catalog.refresh"] == (True, "default")
+    assert shown['prices."a/b".input'] == ("0.10", "config.toml")
+
+
+def test_set_and_get_are_each_others_mirror(capsys) -> None:
+    put_file("# mine\n")
+    assert main(["config", "set", "run.summary", "json"]) == 0
+    assert main(["config", "set", 'prices."openai/gpt-5".input', "0.30"]) == 0
+    capsys.readouterr()
+    assert main(["config", "get", "run.summary"]) == 0
+    assert capsys.readouterr().out == "json\n"
+    assert main(["config", "get", 'prices."openai/gpt-5"', "--json"]) == 0
+    assert document(capsys)["value"]['prices."openai/gpt-5".input'] == "0.30"
+    assert paths().config_file.read_text().startswith("# mine\n")
+    assert stat.S_IMODE(paths().config_file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["set", "run.sumary", "x"], "did you mean summary?"),
+        (["set", "run.summary", "x"], "table, json, off"),
+        (["get", "run.sumary"], "did you mean run.summary?"),
+        (["get", "a b"], "not the name of a setting"),
+    ],
+)
+def test_a_wrong_name_or_value_is_a_configuration_error(capsys, line, says) -> None:
+    assert main(["config", *line]) == 3
+    heard = capsys.readouterr()
+    assert says in heard.err
+    assert heard.out == ""
+
+
+def test_a_broken_file_names_its_line(capsys) -> None:
+    put_file('[run]\nsummry = "json"\n')
+    assert main(["config", "show"]) == 3
+    assert f"{paths().config_file}, line 2: run.summry" in capsys.readouterr().err
+
+
+def editor(monkeypatch, script: str) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    code = f"import pathlib, sys; p = pathlib.Path(sys.argv[1]); {script}"
+    monkeypatch.setenv("EDITOR", f"{sys.executable} -c '{code}'")
+
+
+def test_an_edit_is_taken_over_when_it_is_valid(capsys, monkeypatch) -> None:
+    put_file('[run]\nsummary = "json"\n')
+    editor(monkeypatch, 'p.write_text(p.read_text().replace("json", "off"))')
+    assert main(["config", "edit"]) == 0
+    assert 'summary = "off"' in paths().config_file.read_text()
+    assert [file.name for file in paths().config.iterdir()] == ["config.toml"]
+
+
+def test_an_edit_that_breaks_the_file_is_kept_as_a_draft(capsys, monkeypatch) -> None:
+    put_file('[run]\nsummary = "json"\n')
+    editor(monkeypatch, 'p.write_text("[run]\\nkeep = 1\\n")')
+    assert main(["config", "edit"]) == 3
+    heard = capsys.readouterr().err
+    assert paths().config_file.read_text() == '[run]\nsummary = "json"\n'
+    (draft,) = [file for file in paths().config.iterdir() if file.name != "config.toml"]
+    assert str(draft) in heard
+    assert "keep = 1" in draft.read_text()
+
+
+def test_an_edit_that_changes_nothing_writes_nothing(capsys, monkeypatch) -> None:
+    editor(monkeypatch, "pass")
+    assert main(["config", "edit"]) == 0
+    assert "nothing changed" in capsys.readouterr().err
+    assert not paths().config_file.exists()
+
+
+@pytest.mark.parametrize("command", ["no-such-editor-anywhere", "false"])
+def test_an_editor_that_fails_is_said(capsys, monkeypatch, command) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", command)
+    assert main(["config", "edit"]) == 2
+    assert command in capsys.readouterr().err
+    assert list(paths().config.iterdir()) == []
