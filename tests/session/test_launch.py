@@ -1,0 +1,358 @@
+"""`ogate run` around an agent: transparency, endings, and what is left behind."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.config.paths import paths
+from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
+from tests.support.launcher import (
+    environment,
+    gateway_of,
+    is_alive,
+    ledger,
+    run,
+    started,
+)
+from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
+
+PRACTICE = ("run", "--provider", "practice", "--")
+
+
+def _until(condition: object, seconds: float = 20) -> None:
+    """Waits for something another process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_one_call_is_one_row_and_the_summary_goes_to_stderr(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "run", "ask")
+    assert done.returncode == 0, done.stderr
+    assert "[DONE]" in done.stdout
+    assert "practice/scripted" not in done.stdout
+    assert "ogate · session" in done.stderr
+    left = ledger()
+    (row,) = left.exchanges
+    assert (row.status, row.provider_name) == (ExchangeStatus.COMPLETED, "practice")
+    assert (left.session.project, left.session.exit_status) == ("project", 0)
+    assert left.session.ended_at_us is not None
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 42])
+def test_the_exit_status_is_the_agents_own(tmp_path: Path, status: int) -> None:
+    assert run(tmp_path, *PRACTICE, "run", "exit", str(status)).returncode == status
+
+
+def test_standard_streams_are_the_agents_own(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "run", "echo", stdin="pass this on\n")
+    assert (done.returncode, done.stdout) == (5, "PASS THIS ON\n")
+    assert "to stderr" in done.stderr
+
+
+def test_a_session_without_a_model_call_has_no_bill(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "run", "exit", "0")
+    assert "no model call went through the gateway" in done.stderr
+    assert "$" not in done.stderr
+
+
+def test_what_is_behind_the_dashes_arrives_as_it_is(tmp_path: Path) -> None:
+    words = ["run", "dump", "practice", "--", "-x", "--model", "ä b", "--help"]
+    done = run(tmp_path, *PRACTICE, *words)
+    assert json.loads(done.stdout)["argv"][1:] == words
+
+
+def test_the_agents_environment_has_what_it_needs_and_no_key(tmp_path: Path) -> None:
+    key = "sk-ant-REAL-0123456789abcdef0123456789"
+    done = run(
+        tmp_path,
+        *PRACTICE,
+        "run",
+        "dump",
+        ANTHROPIC_API_KEY=key,
+        GITHUB_TOKEN="ghp_stays",
+        HTTP_PROXY="http://proxy.example:3128",
+    )
+    environ = json.loads(done.stdout)["environ"]
+    assert "ANTHROPIC_API_KEY" not in environ
+    assert key not in done.stdout
+    assert environ["GITHUB_TOKEN"] == "ghp_stays"
+    assert {"127.0.0.1", "localhost", "::1"} <= set(environ["NO_PROXY"].split(","))
+    config = json.loads(environ["OPENCODE_CONFIG_CONTENT"])
+    assert {"anthropic", "practice"} <= set(config["enabled_providers"])
+    assert environ["OGATE_KEY"] not in environ["OPENCODE_CONFIG_CONTENT"]
+    assert "ANTHROPIC_API_KEY was not shown to Opencode" in done.stderr
+
+
+def test_keep_env_leaves_the_keys_where_they_are(tmp_path: Path) -> None:
+    done = run(
+        tmp_path, *PRACTICE, "run", "dump", ANTHROPIC_API_KEY="sk-ant-x", OGATE_RUN_KEEP_ENV="true"
+    )
+    assert json.loads(done.stdout)["environ"]["ANTHROPIC_API_KEY"] == "sk-ant-x"
+
+
+def test_the_run_folder_is_gone_afterwards(tmp_path: Path) -> None:
+    run(tmp_path, *PRACTICE, "run", "ask")
+    assert list(paths().runtime.iterdir()) == []
+    assert list(paths().journals.glob("*.jsonl")) == []
+
+
+def test_the_summary_as_json_has_the_promised_form(tmp_path: Path) -> None:
+    target = tmp_path / "account.json"
+    options = ("--summary", "json", "--summary-file", str(target))
+    done = run(tmp_path, "run", "--provider", "practice", *options, "--", "run", "ask")
+    document = json.loads(target.read_text())
+    assert json.loads(done.stderr[done.stderr.index("{") :]) == document
+    assert document["version"] == 1
+    assert set(document) == {
+        "version", "session", "totals", "models", "conversations", "trouble", "timing",
+    }  # fmt: skip
+    assert set(document["session"]) == {
+        "id", "user", "agent", "agent_version", "project", "repository", "branch", "commit",
+        "started_at", "ended_at", "exit_status",
+    }  # fmt: skip
+    totals = {
+        "requests", "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+        "output_tokens", "reasoning_output_tokens", "cost_usd", "cost_quality",
+        "unknown_cost_requests",
+    }  # fmt: skip
+    assert set(document["totals"]) == totals
+    (model,) = document["models"]
+    assert set(model) == totals | {"provider_name", "request_model", "response_model"}
+    (conversation,) = document["conversations"]
+    assert set(conversation) == totals | {"id", "parent_id", "title", "kind"}
+    assert set(document["trouble"]) == {"retries", "failovers", "interrupted", "errors"}
+    assert set(document["timing"]) == {
+        "time_to_first_chunk_s_p50", "time_to_first_chunk_s_p95", "output_tokens_per_s",
+    }  # fmt: skip
+    assert (document["totals"]["requests"], document["totals"]["cost_usd"]) == (1, "0")
+
+
+def test_commands_that_call_no_model_run_untouched(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", "--", "models", "--refresh")
+    assert done.stdout == "untouched models --refresh\n"
+    assert done.stderr == ""
+    assert not paths().ledger_file.exists()
+
+
+def test_the_screen_without_a_terminal_is_a_clear_error(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", "--provider", "practice")
+    assert done.returncode == 2
+    assert "[no-terminal]" in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_a_positional_before_the_dashes_is_refused_with_the_right_form(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", "fix the test")
+    assert done.returncode == 2
+    assert "--" in done.stderr
+
+
+def test_opencode_missing_is_127_and_says_how_to_get_it(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "run", "ask", OGATE_RUN_AGENT_PATH="/nowhere/opencode")
+    assert done.returncode == 127
+    assert "[agent-missing]" in done.stderr
+
+
+def test_opencode_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
+    plain = tmp_path / "opencode"
+    plain.write_text("not a program", encoding="utf-8")
+    done = run(tmp_path, *PRACTICE, "run", "ask", OGATE_RUN_AGENT_PATH=str(plain))
+    assert done.returncode == 126
+    assert "[agent-unusable]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        (("--provider", "antropic"), "unknown-provider", "anthropic"),
+        (("--model", "anthropic/claude-sonet-5"), "unknown-model", "claude-sonnet-5"),
+        (("--model", "sonnet"), "unknown-model", "provider/model"),
+        (("--provider", "groq", "--model", "x"), "missing-credential", "ogate keys add groq"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_nearest_ones(
+    tmp_path: Path, arguments: tuple[str, ...], code: str, shown: str
+) -> None:
+    done = run(tmp_path, "run", *arguments, "--", "run", "ask", ANTHROPIC_API_KEY="sk-ant-x")
+    assert done.returncode in (2, 125)
+    assert f"[{code}]" in done.stderr
+    assert shown in done.stderr
+
+
+def test_a_model_behind_the_dashes_is_looked_at_first(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", "--", "run", "ask", "-m", "groq/llama", ANTHROPIC_API_KEY="sk-x")
+    assert done.returncode == 125
+    assert "ogate keys add groq" in done.stderr
+
+
+def test_nothing_to_use_and_nobody_to_ask_names_the_flag(tmp_path: Path) -> None:
+    done = run(tmp_path, "run", "--", "run", "ask")
+    assert done.returncode == 2
+    assert "[no-terminal]" in done.stderr
+    assert "--provider" in done.stderr
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_signals_are_passed_on_and_the_session_is_accounted_for(
+    tmp_path: Path, sent: signal.Signals, status: int
+) -> None:
+    with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        launcher.send_signal(sent)
+        assert launcher.wait(20) == status
+    assert ledger().session.exit_status == status
+    assert list(paths().runtime.iterdir()) == []
+
+
+def test_ctrl_c_is_the_agents_and_the_launcher_outlives_it(tmp_path: Path) -> None:
+    with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        os.killpg(launcher.pid, signal.SIGINT)
+        assert launcher.wait(20) == 33
+    assert ledger().session.exit_status == 33
+
+
+@pytest.fixture
+def endless() -> Iterator[ThreadedUpstream]:
+    with threaded_upstream() as upstream:
+        yield upstream
+
+
+def _acme(tmp_path: Path, upstream: ThreadedUpstream) -> None:
+    file = paths().config_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
+        'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n',
+        encoding="utf-8",
+    )
+
+
+ACME = ("run", "--provider", "acme", "--", "run")
+
+
+def test_a_gateway_killed_in_mid_stream_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, endless: ThreadedUpstream
+) -> None:
+    _acme(tmp_path, endless)
+    with started(tmp_path, *ACME, "stream", "acme") as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline().startswith("pid ")
+        assert launcher.stdout.readline() == "streaming\n"
+        first = gateway_of(launcher.pid)
+        os.kill(first, signal.SIGKILL)
+        endless.release.set()
+        out, err = launcher.communicate(timeout=40)
+        assert launcher.returncode == 0, err
+    rows = ledger().exchanges
+    assert sorted(row.status for row in rows) == [
+        ExchangeStatus.COMPLETED,
+        ExchangeStatus.INTERRUPTED,
+    ]
+    interrupted = next(row for row in rows if row.status is ExchangeStatus.INTERRUPTED)
+    assert interrupted.usage_quality in (UsageQuality.ESTIMATED, UsageQuality.UNKNOWN)
+    assert not is_alive(first)
+
+
+def test_a_launcher_killed_takes_agent_and_gateway_with_it_and_loses_nothing(
+    tmp_path: Path, endless: ThreadedUpstream
+) -> None:
+    _acme(tmp_path, endless)
+    with started(tmp_path, *ACME, "stream", "acme") as launcher:
+        assert launcher.stdout is not None
+        agent = int(launcher.stdout.readline().split()[1])
+        assert launcher.stdout.readline() == "streaming\n"
+        gateway = gateway_of(launcher.pid)
+        launcher.kill()
+        launcher.wait(20)
+        _until(lambda: not is_alive(agent) and not is_alive(gateway))
+    left = ledger()
+    (row,) = left.exchanges
+    assert row.status in (ExchangeStatus.INTERRUPTED, ExchangeStatus.CLIENT_DISCONNECTED)
+    assert left.session.ended_at_us is not None
+    assert list(paths().runtime.iterdir()) == []
+    assert list(paths().journals.glob("*.jsonl")) == []
+
+
+def test_an_agent_killed_ends_the_session_with_137(tmp_path: Path) -> None:
+    with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+        assert launcher.stdout is not None
+        agent = int(launcher.stdout.readline().split()[1])
+        os.kill(agent, signal.SIGKILL)
+        assert launcher.wait(20) == 137
+    assert ledger().session.exit_status == 137
+
+
+def test_a_gateway_that_keeps_dying_is_given_up_with_a_reason(tmp_path: Path) -> None:
+    with started(tmp_path, *PRACTICE, "run", "ask-and-wait") as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        killed: set[int] = set()
+        for _ in range(6):
+            _until(lambda: _next_gateway(launcher.pid, killed) is not None)
+            gateway = _next_gateway(launcher.pid, killed)
+            assert gateway is not None
+            killed.add(gateway)
+            os.kill(gateway, signal.SIGKILL)
+        _, err = launcher.communicate(timeout=40)
+    assert "[gateway-failed]" in err
+    assert launcher.returncode == 143
+
+
+def _next_gateway(launcher_pid: int, killed: set[int]) -> int | None:
+    try:
+        gateway = gateway_of(launcher_pid)
+    except (AssertionError, FileNotFoundError):
+        return None
+    return None if gateway in killed else gateway
+
+
+def test_two_sessions_at_once_keep_their_rows_apart(tmp_path: Path) -> None:
+    with started(tmp_path, *PRACTICE, "run", "retry") as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        other.stdout.readline()
+        run(tmp_path, *PRACTICE, "run", "ask")
+        mine = ledger()
+        other.stdin.write("\n")
+        other.stdin.flush()
+        other.communicate(timeout=30)
+    assert len(mine.exchanges) == 1
+    assert environment(tmp_path)["OGATE_HOME"]
+
+
+def test_a_corrupt_ledger_stops_before_anything_is_started(tmp_path: Path) -> None:
+    file = paths().ledger_file
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"this is no database" * 100)
+    done = run(tmp_path, *PRACTICE, "run", "ask")
+    assert done.returncode == 125
+    assert "[ledger-corrupt]" in done.stderr
+    assert file.read_bytes() == b"this is no database" * 100
+
+
+def test_a_broken_config_names_file_line_and_key(tmp_path: Path) -> None:
+    file = paths().config_file
+    file.parent.mkdir(parents=True)
+    file.write_text('[run]\nsummary = "table"\nkeep_envv = true\n', encoding="utf-8")
+    done = run(tmp_path, *PRACTICE, "run", "ask")
+    assert done.returncode == 125
+    assert "[bad-config]" in done.stderr
+    assert "config.toml:3" in done.stderr or "line 3" in done.stderr
+    assert "keep_env" in done.stderr
+
+
+def test_a_read_only_home_is_a_clear_error(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "run", "ask", OGATE_HOME="/proc/ogate")
+    assert done.returncode == 125
+    assert "OGATE_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
