@@ -6,7 +6,7 @@ exchange that ends in any way, also in two ways at once, leaves exactly one reco
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
@@ -42,7 +42,9 @@ class Exchange:
         "_abandon",
         "_clock",
         "_facts",
+        "_first_chunk_us",
         "_next_progress_s",
+        "_queued_us",
         "_record",
         "_recorder",
         "_started_s",
@@ -62,6 +64,8 @@ class Exchange:
         self._started_s = clock.monotonic_s()
         self._next_progress_s = self._started_s + PROGRESS_EVERY_S
         self._abandon: Callable[[], object] | None = None
+        self._queued_us: int | None = None
+        self._first_chunk_us: int | None = None
         self.attempts = 0
         self.http_status: int | None = None
         self.meter: ExchangeMeter | None = None
@@ -69,7 +73,7 @@ class Exchange:
 
     def opened(self) -> None:
         """Writes the first line of the journal: from here on a crash leaves a trace."""
-        self._record = dataclasses.replace(self._record, queued_us=self._elapsed_us())
+        self._queued_us = self._elapsed_us()
         input_bytes = None if self._facts is None else self._facts.input_bytes
         self._recorder.opened(self._record, input_bytes=input_bytes)
 
@@ -87,10 +91,8 @@ class Exchange:
         meter = self.meter
         if meter is None or not meter.content_delivered:
             return
-        if self._record.time_to_first_chunk_us is None:
-            self._record = dataclasses.replace(
-                self._record, time_to_first_chunk_us=self._elapsed_us()
-            )
+        if self._first_chunk_us is None:
+            self._first_chunk_us = self._elapsed_us()
         if self._clock.monotonic_s() >= self._next_progress_s:
             self._next_progress_s = self._clock.monotonic_s() + PROGRESS_EVERY_S
             metering = meter.metering()
@@ -110,6 +112,15 @@ class Exchange:
         if self.ended:
             return
         self.ended = True
+        seen: dict[str, Any] = {}
+        if not is_billed:
+            seen = _NOT_BILLED
+        elif self._record.operation is Operation.GENERATE:
+            metering = self._metering()
+            seen = _measured(metering)
+            if error_type is None and metering.contradicts:
+                error_type = "usage_contradicts"
+        # One copy of a row of forty fields: it costs as much as reading a small request.
         record = dataclasses.replace(
             self._record,
             status=status,
@@ -117,38 +128,39 @@ class Exchange:
             error_type=error_type,
             denial=denial,
             attempts=self.attempts,
+            queued_us=self._queued_us,
+            time_to_first_chunk_us=self._first_chunk_us,
             duration_us=self._elapsed_us(),
+            **seen,
         )
-        if not is_billed:
-            record = dataclasses.replace(
-                record,
-                cost_nano_usd=0,
-                cost_quality=CostQuality.PRICED,
-                price_source="not billed",
-            )
-        elif record.operation is Operation.GENERATE:
-            record = self._metered(record)
         self._recorder.finished(record)
 
-    def _metered(self, record: ExchangeRecord) -> ExchangeRecord:
+    def _metering(self) -> Metering:
         metering = Metering() if self.meter is None else self.meter.metering()
         if self._facts is not None and metering.usage_quality is not UsageQuality.REPORTED:
             metering = estimated(metering, self._facts)
-        error_type = record.error_type
-        if error_type is None and metering.contradicts:
-            error_type = "usage_contradicts"
-        reported = metering.reported_cost_usd
-        return dataclasses.replace(
-            record,
-            usage=metering.usage,
-            usage_quality=metering.usage_quality,
-            raw_usage=metering.raw_usage,
-            response_model=metering.response_model,
-            finish_reason=metering.finish_reason,
-            repaired=metering.repaired,
-            error_type=error_type,
-            reported_cost_nano_usd=None if reported is None else nano_usd(reported),
-        )
+        return metering
 
     def _elapsed_us(self) -> int:
         return round((self._clock.monotonic_s() - self._started_s) * 1_000_000)
+
+
+_NOT_BILLED: dict[str, Any] = {
+    "cost_nano_usd": 0,
+    "cost_quality": CostQuality.PRICED,
+    "price_source": "not billed",
+}
+
+
+def _measured(metering: Metering) -> dict[str, Any]:
+    """The fields of a record that the meter knows."""
+    reported = metering.reported_cost_usd
+    return {
+        "usage": metering.usage,
+        "usage_quality": metering.usage_quality,
+        "raw_usage": metering.raw_usage,
+        "response_model": metering.response_model,
+        "finish_reason": metering.finish_reason,
+        "repaired": metering.repaired,
+        "reported_cost_nano_usd": None if reported is None else nano_usd(reported),
+    }

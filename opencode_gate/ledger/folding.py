@@ -32,6 +32,7 @@ from opencode_gate.wire.estimates import estimated_tokens
 Price = Callable[[ExchangeRecord], ExchangeRecord]
 
 _RETRY_AFTER_S = 2.0
+_GATHER_S = 0.25
 
 _logger = logging.getLogger(__name__)
 
@@ -127,6 +128,9 @@ class Folder(threading.Thread):
             if self._failure is not None and not self._drains and not self._is_closing:
                 self._changed.wait(_RETRY_AFTER_S)
             self._changed.wait_for(lambda: not self._is_done() or self._is_closing)
+            if self._has_begun:
+                # Not at once: this thread would run just when the next request wants to.
+                self._changed.wait_for(lambda: self._drains > 0 or self._is_closing, _GATHER_S)
             return not self._is_closing
 
     def _attempt(self) -> None:
