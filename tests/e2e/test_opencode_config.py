@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
-from opencode_gate.agents.opencode.configuration import TOKEN_HEADER
+from opencode_gate.agents.opencode.configuration import TOKEN_HEADER, session_config
 from opencode_gate.agents.opencode.database import (
     answers_between,
     conversations_since,
@@ -16,6 +16,7 @@ from opencode_gate.agents.opencode.database import (
     last_session,
     session_model,
 )
+from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.agents.opencode.locate import SUPPORTED_MAJOR, find_opencode
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import paths
@@ -249,6 +250,27 @@ def test_a_provider_with_a_header_of_its_own_still_shows_the_token(user, gateway
     (request,) = gateway.seen
     assert request.headers["authorization"] == "Basic corp"
     assert request.headers[TOKEN_HEADER] == TOKEN
+
+
+def test_an_administrators_configuration_that_outranks_ours_is_named(user, tmp_path):
+    """The variable is Opencode's own, for its tests; it stands for `/etc/opencode`."""
+    user.home.mkdir(parents=True)
+    user.environ["OPENCODE_TEST_MANAGED_CONFIG_DIR"] = str(tmp_path / "managed")
+    user.write(
+        tmp_path / "managed/opencode.json",
+        {
+            "enabled_providers": ["anthropic", "groq"],
+            "provider": {"anthropic": {"options": {"baseURL": "https://corp.example/v1"}}},
+        },
+    )
+    config = session_config([ANTHROPIC], port=1)
+    program = Path(opencode_program())
+    assert overruled_settings(program, user.user_environ(), tmp_path, config) == (
+        "provider groq is enabled and does not pass the gateway",
+        'provider anthropic is sent to "https://corp.example"',
+    )
+    user.write(tmp_path / "managed/opencode.json", {"share": "disabled"})
+    assert overruled_settings(program, user.user_environ(), tmp_path, config) == ()
 
 
 def test_the_users_own_content_is_kept_below_ours(user, gateway):

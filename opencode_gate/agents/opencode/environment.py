@@ -22,7 +22,7 @@ def agent_environment(
     environ: Mapping[str, str],
     *,
     config_json: str,
-    config_path: Path,
+    config_path: Path | None,
     launch_token: Secret,
     hidden: Iterable[str] = (),
     disable_default_plugins: bool = False,
@@ -35,7 +35,8 @@ def agent_environment(
     Args:
         config_json: the session's configuration, already merged over the user's own
             `OPENCODE_CONFIG_CONTENT`.
-        config_path: the file with the same content; named only if the user names none.
+        config_path: the file with the same content, if one was written; named only if the user
+            names none.
         launch_token: what the gateway knows this session by.
         hidden: variables that hold a routed provider's key.
         disable_default_plugins: a stored sign-in is answered by a key: Opencode's built-in
@@ -47,7 +48,7 @@ def agent_environment(
     hides = {*hidden, *_BYPASSES}
     child = {name: value for name, value in environ.items() if name not in hides}
     child["OPENCODE_CONFIG_CONTENT"] = config_json
-    if not child.get("OPENCODE_CONFIG"):
+    if config_path is not None and not child.get("OPENCODE_CONFIG"):
         child["OPENCODE_CONFIG"] = str(config_path)
     child[TOKEN_VARIABLE] = launch_token.reveal()
     no_proxy = _no_proxy(environ)

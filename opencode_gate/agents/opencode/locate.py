@@ -102,13 +102,20 @@ def find_opencode(
     )
 
 
-def require_supported(installation: Installation, *, has_hard_rules: bool) -> str | None:
+def require_supported(
+    installation: Installation, *, has_hard_rules: bool, database: Path | None = None
+) -> str | None:
     """A warning to show for a version this package was not written for, `None` for a fitting one.
+
+    `database` is Opencode's own, which version 2 changes for good.
 
     Raises:
         AgentUnusable: a hard rule depends on every request passing the gateway, and this
-            version may not send them there.
+            version may not send them there; or our private copy would open a database that a
+            newer major version has taken over.
     """
+    if installation.is_private:
+        _require_own_database(installation, database)
     if installation.is_verified or installation.version is None:
         return None
     warning = (
@@ -123,6 +130,20 @@ def require_supported(installation: Installation, *, has_hard_rules: bool) -> st
             hint=f"npm install -g opencode-ai@{SUPPORTED_MAJOR}, or: ogate run --install",
         )
     return warning
+
+
+def _require_own_database(installation: Installation, database: Path | None) -> None:
+    from opencode_gate.agents.opencode.database import newest_major
+
+    newest = newest_major(database)
+    if newest is not None and installation.major is not None and newest > installation.major:
+        raise AgentUnusable(
+            "agent-unusable",
+            f"Opencode {newest}.x has taken over {database}, which our private copy "
+            f"{installation.version} must not open",
+            hint="put your own Opencode on PATH, or give the private copy another database: "
+            "OPENCODE_DB=opencode-1.db",
+        )
 
 
 def private_copy(paths: Paths) -> Installation | None:

@@ -141,8 +141,8 @@ def read_user_config(
             provider_id: tuple(as_object(as_object(entry).get("models")))
             for provider_id, entry in as_object(merged.get("provider")).items()
         },
-        model=_string(merged.get("model")),
-        small_model=_string(merged.get("small_model")),
+        model=_model_name(merged.get("model")),
+        small_model=_model_name(merged.get("small_model")),
         enabled_providers=_strings(merged.get("enabled_providers")),
         disabled_providers=_strings(merged.get("disabled_providers")) or (),
         agent_models=_agent_models(merged),
@@ -302,12 +302,22 @@ def _model_row(provider_id: str, model_id: str, entry: JsonObject) -> ModelRow:
 
 def _agent_models(config: JsonObject) -> dict[str, str]:
     models: dict[str, str] = {}
-    for key in ("mode", "agent"):
+    for key in ("agents", "mode", "agent"):
         for name, entry in as_object(config.get(key)).items():
-            model = _string(as_object(entry).get("model"))
+            model = _model_name(as_object(entry).get("model"))
             if model is not None:
                 models[name] = model
     return models
+
+
+def _model_name(value: object) -> str | None:
+    """`provider/model`, also out of the forms of Opencode 2 that 1.18 understands."""
+    entry = as_object(value)
+    provider_id, model_id = _string(entry.get("providerID")), _string(entry.get("model"))
+    if provider_id is not None and model_id is not None:
+        return f"{provider_id}/{model_id}"
+    name = _string(value)
+    return None if name is None else name.partition("#")[0]
 
 
 def _front_matter_model(text: str) -> str | None:

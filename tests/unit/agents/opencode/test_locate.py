@@ -2,12 +2,19 @@
 
 import json
 import os
+import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from opencode_gate.agents.opencode.locate import find_opencode, require_supported
+from opencode_gate.agents.opencode.locate import (
+    TESTED_VERSION,
+    find_opencode,
+    install_private,
+    require_supported,
+)
 from opencode_gate.config.paths import paths
 from opencode_gate.core.errors import AgentMissing, AgentUnusable
 
@@ -142,6 +149,44 @@ def test_the_private_copy_is_used_when_nothing_else_fits(tmp_path):
     assert found(tmp_path).path == other
     executable(other, "#!/bin/sh\necho 2.0.11\n")
     assert found(tmp_path).path == private
+
+
+def npm(folder: Path, script: str) -> dict[str, str]:
+    """An environment in which `npm` is `script`; `$3` is the folder to install into."""
+    executable(folder / "npm", f"#!/bin/sh\n{script}\n")
+    return {"PATH": f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin", "HOME": os.environ["HOME"]}
+
+
+def test_a_private_copy_is_installed_below_our_own_folder(tmp_path, capfd):
+    made = package(tmp_path / "made").parent.parent.parent
+    environ = npm(tmp_path, f'echo talk; test "$5" = opencode-ai || cp -r {made} "$3"')
+    installed = install_private(paths(), environ)
+    assert installed.is_private
+    assert installed.version == TESTED_VERSION
+    assert installed.path.is_relative_to(paths().private_agent)
+    assert found(tmp_path) == installed
+    assert capfd.readouterr().out == "", "what npm says is no data"
+
+
+def test_an_installation_that_fails_is_an_error(tmp_path):
+    with pytest.raises(AgentMissing, match="exit status 7"):
+        install_private(paths(), npm(tmp_path, "exit 7"))
+    with pytest.raises(AgentMissing, match="npm is needed"):
+        install_private(paths(), {"PATH": str(tmp_path / "nothing")})
+
+
+def test_the_private_copy_never_opens_a_database_of_a_newer_major(tmp_path):
+    package(paths().private_agent)
+    database = tmp_path / "opencode.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE session (version TEXT)")
+        connection.execute("INSERT INTO session VALUES ('1.18.33'), ('2.0.3')")
+    private = found(tmp_path)
+    with pytest.raises(AgentUnusable, match=r"Opencode 2\.x"):
+        require_supported(private, has_hard_rules=False, database=database)
+    assert require_supported(private, has_hard_rules=False, database=None) is None
+    users = replace(private, is_private=False)
+    assert require_supported(users, has_hard_rules=False, database=database) is None
 
 
 def test_another_major_is_unverified_and_refused_under_a_hard_rule(tmp_path):

@@ -216,6 +216,20 @@ def test_an_agents_model_is_found_in_configuration_and_markdown(home, project):
     assert agent_model(found, "../../../etc/passwd") is None
 
 
+def test_models_in_the_words_of_opencode_2_are_understood(home, project):
+    write(
+        home / ".config/opencode/opencode.json",
+        {
+            "model": "a/b#high",
+            "small_model": {"providerID": "a", "model": "s"},
+            "agents": {"x": {"model": {"providerID": "c", "model": "d/e", "variant": "low"}}},
+        },
+    )
+    found = read(project)
+    assert (found.model, found.small_model) == ("a/b", "a/s")
+    assert agent_model(found, "x") == "c/d/e"
+
+
 def test_plugins_that_sign_in_are_named(home, project):
     write(
         home / ".config/opencode/opencode.json",

@@ -1,0 +1,83 @@
+"""Whether Opencode really goes by what it was told, asked of Opencode itself.
+
+An administrator's files and an organisation's configuration outrank a session's own. Where
+either exists, `opencode debug config` says what is in force (1-2 s, so only there). The
+invariant: what cannot be found out is said to be that, never taken for agreement.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from opencode_gate.agents.opencode.configuration import config_text, merge_config, user_content
+from opencode_gate.agents.opencode.environment import agent_environment
+from opencode_gate.agents.opencode.jsonc import JsonObject, as_object, parse_object
+from opencode_gate.core.secrets import Secret
+
+_TIMEOUT_S: Final = 20.0
+
+
+def overruled_settings(
+    program: Path, environ: Mapping[str, str], folder: Path, config: JsonObject
+) -> tuple[str, ...] | None:
+    """What is in force instead of `config`, one sentence each; `None` if Opencode does not say.
+
+    `config` is a session's configuration, for whatever port.
+    """
+    child = agent_environment(
+        environ,
+        config_json=config_text(merge_config(user_content(environ), config)),
+        config_path=None,
+        launch_token=Secret("not-a-session"),
+    )
+    try:
+        answer = subprocess.run(
+            [str(program), "debug", "config"],
+            cwd=folder,
+            env=child,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        resolved = parse_object(answer.stdout.decode("utf-8", "replace"))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return tuple(_differences(config, resolved))
+
+
+def _differences(config: JsonObject, resolved: JsonObject) -> Iterator[str]:
+    enabled = _names(config.get("enabled_providers"))
+    allowed = _names(resolved.get("enabled_providers"))
+    if not allowed:
+        yield "every provider is enabled, also those that do not pass the gateway"
+    for provider_id in sorted(allowed - enabled):
+        yield f"provider {provider_id} is enabled and does not pass the gateway"
+    for provider_id in sorted(enabled & _names(resolved.get("disabled_providers"))):
+        yield f"provider {provider_id} is disabled"
+    for provider_id in sorted((enabled - allowed) if allowed else ()):
+        yield f"provider {provider_id} is not enabled"
+    providers = as_object(resolved.get("provider"))
+    for provider_id, ours in as_object(config.get("provider")).items():
+        address = _address(providers.get(provider_id))
+        if address != _address(ours):
+            yield f"provider {provider_id} is sent to {_shown(address)}"
+
+
+def _names(value: object) -> set[str]:
+    return {item for item in value if isinstance(item, str)} if isinstance(value, list) else set()
+
+
+def _address(entry: object) -> object:
+    return as_object(as_object(entry).get("options")).get("baseURL")
+
+
+def _shown(address: object) -> str:
+    """An address for the user, without anything that could be a password in it."""
+    if not isinstance(address, str):
+        return "its own address"
+    scheme, separator, rest = address.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return json.dumps(f"{scheme}{separator}{host}")

@@ -1,0 +1,58 @@
+"""A configuration above ours must be noticed where it moves a provider, and only there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.agents.opencode.configuration import merge_config, session_config
+from opencode_gate.agents.opencode.in_force import overruled_settings
+from opencode_gate.catalog.rows import ProviderRow
+
+ANTHROPIC = ProviderRow(id="anthropic", name="Anthropic", base_url="https://api.anthropic.com/v1")
+CONFIG = session_config([ANTHROPIC], port=1, direct=["openai"])
+
+
+def asked(tmp_path: Path, answer: str, status: int = 0):
+    """What is said about a stub that answers `debug config` with `answer`."""
+    (tmp_path / "answer").write_text(answer)
+    program = tmp_path / "opencode"
+    program.write_text(
+        f'#!/bin/sh\n[ "$*" = "debug config" ] && cat "$PWD/answer"; exit {status}\n'
+    )
+    program.chmod(0o700)
+    return overruled_settings(program, {"PATH": "/bin:/usr/bin"}, tmp_path, CONFIG)
+
+
+def test_agreement_is_silence(tmp_path):
+    assert asked(tmp_path, json.dumps({**CONFIG, "share": "disabled"})) == ()
+
+
+@pytest.mark.parametrize(
+    ("above", "sentence"),
+    [
+        (
+            {"provider": {"anthropic": {"options": {"baseURL": "https://u:p@corp.example/v1"}}}},
+            'provider anthropic is sent to "https://corp.example"',
+        ),
+        (
+            {"enabled_providers": ["anthropic", "openai", "groq"]},
+            "provider groq is enabled and does not pass the gateway",
+        ),
+        ({"enabled_providers": ["anthropic"]}, "provider openai is not enabled"),
+        ({"disabled_providers": ["anthropic", "x"]}, "provider anthropic is disabled"),
+    ],
+)
+def test_what_is_in_force_instead_is_named(tmp_path, above, sentence):
+    assert asked(tmp_path, json.dumps(merge_config(CONFIG, above))) == (sentence,)
+
+
+def test_a_configuration_without_a_list_enables_everything(tmp_path):
+    answer = {key: value for key, value in CONFIG.items() if key != "enabled_providers"}
+    (sentence,) = asked(tmp_path, json.dumps(answer)) or ()
+    assert "every provider is enabled" in sentence
+
+
+def test_no_answer_is_not_agreement(tmp_path):
+    assert asked(tmp_path, "Configuration is invalid", 1) is None
+    assert overruled_settings(tmp_path / "absent", {}, tmp_path, CONFIG) is None
