@@ -5,17 +5,14 @@ counts of `message_delta` are cumulative and replace those of `message_start`. T
 with `message_stop`.
 """
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import amount_usd, merged, remainder, token_count
+from opencode_gate.wire.counts import member, remainder, token_count
 from opencode_gate.wire.decoding import Lenient
-from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
-
-_NULL = msgspec.Raw(b"null")
+from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
 
 _KNOWN_STOPS = frozenset(
     {
@@ -31,26 +28,6 @@ _KNOWN_STOPS = frozenset(
 )
 
 
-class _CacheCreation(msgspec.Struct):
-    ephemeral_5m_input_tokens: Any = None
-    ephemeral_1h_input_tokens: Any = None
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Any = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: Any = None
-    cache_read_input_tokens: Any = None
-    cache_creation_input_tokens: Any = None
-    cache_creation: _CacheCreation | None = None
-    output_tokens: Any = None
-    output_tokens_details: _OutputDetails | None = None
-    cost: Any = None
-    """OpenRouter, in USD, in this format too."""
-
-
 class _Block(msgspec.Struct, gc=False):
     """A content block; in an answer that was not streamed it carries everything at once."""
 
@@ -58,7 +35,7 @@ class _Block(msgspec.Struct, gc=False):
     text: Any = None
     thinking: Any = None
     name: Any = None
-    input: msgspec.Raw = _NULL
+    input: msgspec.Raw = ABSENT
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -70,7 +47,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 class _Message(msgspec.Struct):
     model: Any = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
 
 
 class _Event(msgspec.Struct):
@@ -78,7 +55,7 @@ class _Event(msgspec.Struct):
     delta: _Delta | None = None
     message: _Message | None = None
     content_block: _Block | None = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
     error: Any = None
 
 
@@ -86,23 +63,21 @@ class _Answer(msgspec.Struct):
     model: Any = None
     content: list[_Block] | None = None
     stop_reason: Any = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
     error: Any = None
 
 
 _events = Lenient(_Event)
 _answers = Lenient(_Answer)
-_usages: Lenient[_Usage] = Lenient(_Usage, float_hook=Decimal)
 
 
 class AnthropicMessages:
     """Reads one message."""
 
-    __slots__ = ("_usage", "tally")
+    __slots__ = "tally"
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self._usage: _Usage | None = None
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one event; a missing stop reason is supplied before `message_stop`."""
@@ -110,9 +85,7 @@ class AnthropicMessages:
         if event.type == "content_block_delta":
             delta = event.delta
             if delta is not None:
-                self.tally.deliver(delta.text)
-                self.tally.deliver(delta.thinking)
-                self.tally.deliver(delta.partial_json)
+                self.tally.deliver(delta.text or delta.thinking or delta.partial_json)
             return None
         if event.type == "message_stop":
             return self._stop()
@@ -125,7 +98,7 @@ class AnthropicMessages:
         if answer.error is not None:
             self._fail(answer.error)
         self._name(answer.model)
-        self._take_usage(answer.usage)
+        self.tally.take_usage(answer.usage)
         for block in answer.content or ():
             self._open_block(block)
         if answer.stop_reason is not None:
@@ -134,24 +107,21 @@ class AnthropicMessages:
 
     def usage(self) -> UsageReading:
         """The usage; writes of an unnamed tier are the 5-minute ones, which are the default."""
-        seen = self._usage
-        if seen is None:
-            return UsageReading(TokenUsage(), False)
-        tiers = seen.cache_creation or _CacheCreation()
-        written = token_count(seen.cache_creation_input_tokens)
-        written_5m = token_count(tiers.ephemeral_5m_input_tokens)
-        written_1h = token_count(tiers.ephemeral_1h_input_tokens)
+        seen = self.tally.usage
+        tiers = member(seen, "cache_creation")
+        written = token_count(seen.get("cache_creation_input_tokens"))
+        written_5m = token_count(tiers.get("ephemeral_5m_input_tokens"))
+        written_1h = token_count(tiers.get("ephemeral_1h_input_tokens"))
         contradicts = False
         if written is not None:
             written_5m, contradicts = remainder(written, written_1h)
-        details = seen.output_tokens_details
         usage = TokenUsage(
-            input_uncached=token_count(seen.input_tokens),
-            cache_read=token_count(seen.cache_read_input_tokens),
+            input_uncached=token_count(seen.get("input_tokens")),
+            cache_read=token_count(seen.get("cache_read_input_tokens")),
             cache_write_5m=written_5m,
             cache_write_1h=written_1h,
-            output=token_count(seen.output_tokens),
-            reasoning=token_count(details.thinking_tokens) if details is not None else None,
+            output=token_count(seen.get("output_tokens")),
+            reasoning=token_count(member(seen, "output_tokens_details").get("thinking_tokens")),
         )
         return UsageReading(usage, contradicts)
 
@@ -170,12 +140,12 @@ class AnthropicMessages:
             self._fail(event.error)
         if event.message is not None:
             self._name(event.message.model)
-            self._take_usage(event.message.usage)
+            self.tally.take_usage(event.message.usage)
         if event.content_block is not None:
             self._open_block(event.content_block)
         if event.delta is not None and event.delta.stop_reason is not None:
             self.tally.finish_reason = str(event.delta.stop_reason)
-        self._take_usage(event.usage)
+        self.tally.take_usage(event.usage)
 
     def _name(self, model: object) -> None:
         if isinstance(model, str) and model:
@@ -191,18 +161,6 @@ class AnthropicMessages:
             arguments = bytes(block.input)
             if len(arguments) > len(b"null"):
                 tally.delivered_chars += len(arguments)
-
-    def _take_usage(self, raw: msgspec.Raw) -> None:
-        if raw is _NULL:
-            return
-        text = bytes(raw)
-        if text == b"null":
-            return
-        self._usage = merged(self._usage, _usages.decode(text))
-        self.tally.keep_raw_usage(text)
-        cost = amount_usd(self._usage.cost)
-        if cost is not None:
-            self.tally.reported_cost_usd = cost
 
     def _fail(self, error: Any) -> None:
         details = error if isinstance(error, dict) else {}

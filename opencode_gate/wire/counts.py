@@ -1,14 +1,51 @@
-"""Reading numbers of a provider's usage object: unknown stays unknown, and zero stays zero."""
+"""Reading a provider's usage object: unknown stays unknown, and zero stays zero."""
 
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
+
+from opencode_gate.wire.decoding import Lenient
+
+Usage: TypeAlias = dict[str, Any]
+"""A usage object as it came, numbers with a fraction as `Decimal`."""
 
 _MOST_TOKENS = 2**53
 """Beyond what JSON numbers carry exactly; a count above it is nonsense, not usage."""
 
-_S = TypeVar("_S", bound=msgspec.Struct)
+_usages: Lenient[Usage] = Lenient(dict[str, Any], float_hook=Decimal)
+_raw_usages: Lenient[dict[str, Any]] = Lenient(dict[str, Any])
+
+
+def later_usage(earlier: Usage, text: bytes) -> Usage:
+    """The usage object `text` laid over an earlier one: what it does not say stays.
+
+    Raises:
+        msgspec.DecodeError: `text` is not a JSON object.
+    """
+    usage = earlier.copy()
+    for name, value in _usages.decode(text).items():
+        if value is None:
+            continue
+        before = usage.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            value = before | {inner: count for inner, count in value.items() if count is not None}
+        usage[name] = value
+    return usage
+
+
+def merged_json(first: bytes, last: bytes) -> str:
+    """One usage object of two that `later_usage` has read, as JSON text."""
+    if first == last:
+        return last.decode("utf-8", "replace")
+    return msgspec.json.encode(_raw_usages.decode(first) | _raw_usages.decode(last)).decode()
+
+
+def member(usage: Usage, name: str) -> Mapping[str, Any]:
+    """A member that is an object; an empty one where it is missing or anything else."""
+    value = usage.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def token_count(value: object) -> int | None:
@@ -21,7 +58,7 @@ def token_count(value: object) -> int | None:
     return None
 
 
-def first_known(*values: object) -> int | None:
+def first_count(*values: object) -> int | None:
     """The first value that is a token count."""
     for value in values:
         count = token_count(value)
@@ -47,16 +84,3 @@ def remainder(total: int | None, *parts: int | None) -> tuple[int | None, bool]:
         return None, False
     rest = total - sum(part for part in parts if part is not None)
     return max(rest, 0), rest < 0
-
-
-def merged(earlier: _S | None, later: _S) -> _S:
-    """`later`, with what it does not say taken from `earlier` (members that are structs too)."""
-    if earlier is None:
-        return later
-    for name in later.__struct_fields__:
-        before, now = getattr(earlier, name), getattr(later, name)
-        if now is None:
-            setattr(later, name, before)
-        elif isinstance(now, msgspec.Struct) and isinstance(before, msgspec.Struct):
-            setattr(later, name, merged(before, now))
-    return later

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.wire.counts import Usage, amount_usd, later_usage, member, merged_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,10 @@ class Edit:
 
 
 DROP = Edit(drops=True)
+DONE = b"[DONE]"
+"""The data that ends a stream of OpenAI's formats; not JSON."""
+ABSENT = msgspec.Raw(b"null")
+"""What a member holds that is not there, for schemas that leave it undecoded."""
 
 
 class UsageReading(NamedTuple):
@@ -37,6 +42,7 @@ class Tally:
 
     Attributes:
         finish_reason: the last one, as the provider wrote it.
+        usage: the usage object, a later one laid over the earlier.
         delivered_chars: characters of text, reasoning and tool arguments.
         has_content: a text, reasoning or tool-call delta was seen.
         has_tool_call: the client is asked to run a tool.
@@ -47,6 +53,7 @@ class Tally:
 
     response_model: str | None = None
     finish_reason: str | None = None
+    usage: Usage = field(default_factory=dict)
     _raw_usages: list[bytes] = field(default_factory=list)
     reported_cost_usd: Decimal | None = None
     delivered_chars: int = 0
@@ -62,23 +69,40 @@ class Tally:
             self.delivered_chars += len(piece)
             self.has_content = True
 
-    def keep_raw_usage(self, text: bytes) -> None:
-        """Keeps a usage object as it came; of more than two, the first and the last."""
+    def take_usage(self, raw: msgspec.Raw) -> bool:
+        """Keeps a usage object, and the cost where it names one; False if it is null.
+
+        Raises:
+            msgspec.DecodeError: it is not an object.
+        """
+        text = bytes(raw)
+        if text == b"null":
+            return False
+        self.usage = usage = later_usage(self.usage, text)
         del self._raw_usages[1:]
         self._raw_usages.append(text)
+        if "cost" in usage:
+            self.reported_cost_usd = _reported_cost_usd(usage)
+        return True
 
     def raw_usage(self) -> str | None:
-        """The usage object as JSON text, a later one laid over the first."""
-        if not self._raw_usages:
-            return None
-        first, last = self._raw_usages[0], self._raw_usages[-1]
-        if first == last:
-            return last.decode("utf-8", "replace")
-        return msgspec.json.encode(msgspec.json.decode(first) | msgspec.json.decode(last)).decode()
+        """The usage object as JSON text, the last one laid over the first."""
+        raw = self._raw_usages
+        return merged_json(raw[0], raw[-1]) if raw else None
 
     def repair(self, seen: str | None, supplied: str) -> None:
         """Notes that the finish reason `supplied` was put after `seen`."""
         self.repaired = f"finish reason {seen or 'missing'} -> {supplied}"
+
+
+def _reported_cost_usd(usage: Usage) -> Decimal | None:
+    """OpenRouter's `cost`: https://openrouter.ai/docs/use-cases/usage-accounting."""
+    cost = amount_usd(usage["cost"])
+    if cost is not None and usage.get("is_byok") is True:
+        # With a key of one's own, `cost` is only the fee on top.
+        upstream = amount_usd(member(usage, "cost_details").get("upstream_inference_cost"))
+        return cost if upstream is None else cost + upstream
+    return cost
 
 
 class FormatReader(Protocol):

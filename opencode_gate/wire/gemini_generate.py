@@ -10,11 +10,9 @@ from typing import Any
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage, sum_known
-from opencode_gate.wire.counts import merged, remainder, token_count
+from opencode_gate.wire.counts import remainder, token_count
 from opencode_gate.wire.decoding import Lenient
-from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
-
-_NULL = msgspec.Raw(b"null")
+from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
 
 _KNOWN_FINISHES = frozenset(
     {
@@ -31,30 +29,15 @@ _KNOWN_FINISHES = frozenset(
 )
 
 
-class _ModalityCount(msgspec.Struct, rename="camel"):
-    modality: Any = None
-    token_count: Any = None
-
-
-class _Usage(msgspec.Struct, rename="camel"):
-    prompt_token_count: Any = None
-    cached_content_token_count: Any = None
-    candidates_token_count: Any = None
-    thoughts_token_count: Any = None
-    tool_use_prompt_token_count: Any = None
-    prompt_tokens_details: list[_ModalityCount] | None = None
-    candidates_tokens_details: list[_ModalityCount] | None = None
-
-
 class _FunctionCall(msgspec.Struct, gc=False):
     name: Any = None
-    args: msgspec.Raw = _NULL
+    args: msgspec.Raw = ABSENT
 
 
 class _Part(msgspec.Struct, rename="camel"):
     text: Any = None
     function_call: _FunctionCall | None = None
-    inline_data: msgspec.Raw = _NULL
+    inline_data: msgspec.Raw = ABSENT
 
 
 class _Content(msgspec.Struct):
@@ -72,7 +55,7 @@ class _PromptFeedback(msgspec.Struct, rename="camel"):
 
 class _Answer(msgspec.Struct, rename="camel"):
     candidates: list[_Candidate] | None = None
-    usage_metadata: msgspec.Raw = _NULL
+    usage_metadata: msgspec.Raw = ABSENT
     model_version: Any = None
     prompt_feedback: _PromptFeedback | None = None
     error: Any = None
@@ -80,17 +63,15 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 _answers = Lenient(_Answer)
 _answer_lists = Lenient(list[_Answer])
-_usages = Lenient(_Usage)
 
 
 class GeminiGenerate:
     """Reads one generated answer."""
 
-    __slots__ = ("_block_reason", "_usage", "tally")
+    __slots__ = ("_block_reason", "tally")
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self._usage: _Usage | None = None
         self._block_reason: str | None = None
 
     def event(self, data: bytes) -> Edit | None:
@@ -110,19 +91,17 @@ class GeminiGenerate:
 
     def usage(self) -> UsageReading:
         """The usage with thoughts in the output and tool-use prompts in the input."""
-        seen = self._usage
-        if seen is None:
-            return UsageReading(TokenUsage(), False)
-        cache_read = token_count(seen.cached_content_token_count)
-        uncached, contradicts = remainder(token_count(seen.prompt_token_count), cache_read)
-        thoughts = token_count(seen.thoughts_token_count)
+        seen = self.tally.usage
+        cache_read = token_count(seen.get("cachedContentTokenCount"))
+        uncached, contradicts = remainder(token_count(seen.get("promptTokenCount")), cache_read)
+        thoughts = token_count(seen.get("thoughtsTokenCount"))
         usage = TokenUsage(
-            input_uncached=sum_known(uncached, token_count(seen.tool_use_prompt_token_count)),
+            input_uncached=sum_known(uncached, token_count(seen.get("toolUsePromptTokenCount"))),
             cache_read=cache_read,
-            output=sum_known(token_count(seen.candidates_token_count), thoughts),
+            output=sum_known(token_count(seen.get("candidatesTokenCount")), thoughts),
             reasoning=thoughts,
-            input_audio=_audio(seen.prompt_tokens_details),
-            output_audio=_audio(seen.candidates_tokens_details),
+            input_audio=_audio(seen.get("promptTokensDetails")),
+            output_audio=_audio(seen.get("candidatesTokensDetails")),
         )
         return UsageReading(usage, contradicts)
 
@@ -158,7 +137,8 @@ class GeminiGenerate:
         if answer.prompt_feedback is not None and answer.prompt_feedback.block_reason is not None:
             self._block_reason = str(answer.prompt_feedback.block_reason)
             tally.is_ended = True
-        self._take_usage(answer.usage_metadata)
+        if answer.usage_metadata is not ABSENT:
+            tally.take_usage(answer.usage_metadata)
         if answer.candidates:
             candidate = answer.candidates[0]
             if candidate.content is not None:
@@ -170,24 +150,23 @@ class GeminiGenerate:
     def _deliver(self, parts: "list[_Part] | tuple[()]") -> None:
         tally = self.tally
         for part in parts:
-            tally.deliver(part.text)
+            if part.text:
+                tally.deliver(part.text)
             if part.function_call is not None:
                 tally.has_tool_call = tally.has_content = True
                 tally.deliver(part.function_call.name)
                 tally.delivered_chars += len(bytes(part.function_call.args))
-            if part.inline_data is not _NULL:
+            if part.inline_data is not ABSENT:
                 tally.has_content = True
 
-    def _take_usage(self, raw: msgspec.Raw) -> None:
-        if raw is _NULL:
-            return
-        text = bytes(raw)
-        if text != b"null":
-            self._usage = merged(self._usage, _usages.decode(text))
-            self.tally.keep_raw_usage(text)
 
-
-def _audio(counts: list[_ModalityCount] | None) -> int | None:
+def _audio(details: object) -> int | None:
+    """The audio tokens among the counts by modality."""
+    counts = details if isinstance(details, list) else ()
     return sum_known(
-        *(token_count(item.token_count) for item in counts or () if item.modality == "AUDIO")
+        *(
+            token_count(item.get("tokenCount"))
+            for item in counts
+            if isinstance(item, dict) and item.get("modality") == "AUDIO"
+        )
     )

@@ -17,13 +17,13 @@ from opencode_gate.core.usage import TokenUsage
 from opencode_gate.wire.anthropic_messages import AnthropicMessages
 from opencode_gate.wire.estimates import estimated_tokens
 from opencode_gate.wire.facts import RequestFacts
-from opencode_gate.wire.formats import Edit, FormatReader
+from opencode_gate.wire.formats import DONE, Edit, FormatReader
 from opencode_gate.wire.gemini_generate import GeminiGenerate
 from opencode_gate.wire.inflate import Inflate, InflateError
 from opencode_gate.wire.openai_chat import OpenAIChat
 from opencode_gate.wire.openai_responses import OpenAIResponses
 from opencode_gate.wire.routes import Route
-from opencode_gate.wire.sse import EventBuffer, data_of, data_of_lines, events
+from opencode_gate.wire.sse import UNDECIDED_ENDS, EventBuffer, data_of, events
 
 HELD_BYTES_MAX = 64 * 1024
 """A longer unfinished event is passed on before its end."""
@@ -147,26 +147,17 @@ class ExchangeMeter:
         reader = self._reader
         if self._is_blind or reader is None:
             return StreamEnd(tail=b"", is_complete=True)
-        # A client discards an event without its blank line; only `[DONE]` needs none.
-        is_complete = reader.is_complete
-        data = data_of_lines(self._buffer.unfinished())
-        tail = self._buffer.drop()
-        if data is not None:
-            edit = self._read(data)
-            if data.startswith(b"[DONE]"):
-                is_complete = reader.is_complete
-                tail = self._before(edit) + tail
-        if is_complete:
-            last = reader.last_event()
-            if tail or not self._may_edit:
-                self._is_unmended = self._is_unmended or bool(last)
+        tail, is_complete = self._last_of(reader)
+        last = reader.last_event() if is_complete else b""
+        if last:
+            if self._may_edit and not tail.strip():
+                tail += last
             else:
-                tail = last
-        if self._inflate is not None:
-            tail = b""
-        if self._is_blind:
-            return StreamEnd(tail=tail, is_complete=True)
-        return StreamEnd(tail=tail, is_complete=is_complete and not self._is_unmended)
+                self._is_unmended = True
+        return StreamEnd(
+            tail=b"" if self._inflate is not None else tail,
+            is_complete=is_complete and not self._is_unmended,
+        )
 
     def metering(self) -> Metering:
         """What has been seen so far; may be asked for at any time."""
@@ -211,9 +202,8 @@ class ExchangeMeter:
             buffer.passed = 0
         pieces: list[bytes] = []
         copied = passed
-        for start, end in events(block):
-            data = data_of(block, start, end)
-            edit = self._read(data) if data is not None else None
+        for start, end, data in events(block):
+            edit = self._read(data)
             if edit is None:
                 continue
             if start < passed or not self._may_edit:
@@ -235,13 +225,25 @@ class ExchangeMeter:
             return self._buffer.drop()
         return self._buffer.release()
 
-    def _before(self, edit: Edit | None) -> bytes:
-        if edit is None:
-            return b""
-        if self._may_edit:
-            return edit.before
-        self._is_unmended = True
-        return b""
+    def _last_of(self, reader: FormatReader) -> tuple[bytes, bool]:
+        """What was still held at the end of the stream, and whether the answer is complete."""
+        unfinished = self._buffer.unfinished()
+        tail = self._buffer.drop()
+        is_complete = reader.is_complete
+        data = data_of(unfinished)
+        if data is None:
+            return tail, is_complete
+        edit = self._read(data)
+        if self._is_blind:
+            return tail, True
+        # A client discards an event that lacks its blank line; only `[DONE]` needs none.
+        if data.startswith(DONE) or unfinished.endswith(UNDECIDED_ENDS):
+            is_complete = reader.is_complete
+            if edit is not None and self._may_edit:
+                tail = edit.before + tail
+            elif edit is not None:
+                self._is_unmended = self._is_unmended or bool(edit.before)
+        return tail, is_complete
 
     def _read(self, data: bytes) -> Edit | None:
         if self._is_blind or self._reader is None:

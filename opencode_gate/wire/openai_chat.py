@@ -5,22 +5,27 @@ The stream ends with `[DONE]`; the last finish reason that is not null counts, a
 re-sends the turn for ever when it does not know it.
 """
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import amount_usd, first_known, merged, remainder, token_count
+from opencode_gate.wire.counts import first_count, member, remainder, token_count
 from opencode_gate.wire.decoding import Lenient
-from opencode_gate.wire.formats import DROP, Edit, Tally, UsageReading, short_error_type
-
-_NULL = msgspec.Raw(b"null")
+from opencode_gate.wire.formats import (
+    ABSENT,
+    DONE,
+    DROP,
+    Edit,
+    Tally,
+    UsageReading,
+    short_error_type,
+)
 
 _TOOL_FINISHES = frozenset({"tool_calls", "function_call"})
 _KNOWN_FINISHES = frozenset({"stop", "length", "content_filter"})
 _FAILED_FINISHES = frozenset({"error", "network_error", "insufficient_system_resource"})
-"""The upstream says that it broke: not an end of a turn."""
+"""The upstream says that it broke, which is not an end of the turn."""
 _SYNONYMS = {
     "max_tokens": "length",
     "model_length": "length",
@@ -30,38 +35,9 @@ _SYNONYMS = {
 }
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Any = None
-    cache_write_tokens: Any = None
-    audio_tokens: Any = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Any = None
-    audio_tokens: Any = None
-
-
-class _CostDetails(msgspec.Struct):
-    upstream_inference_cost: Any = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    total_tokens: Any = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    prompt_cache_hit_tokens: Any = None
-    """DeepSeek's name: https://api-docs.deepseek.com/guides/kv_cache"""
-    cached_tokens: Any = None
-    """Moonshot's place: https://platform.moonshot.ai/docs/api/chat"""
-    cost: Any = None
-    """OpenRouter, in USD: https://openrouter.ai/docs/use-cases/usage-accounting"""
-    cost_details: _CostDetails | None = None
-    is_byok: Any = None
-
-
 class _Delta(msgspec.Struct, gc=False):
+    """What a choice says, whole or in part."""
+
     content: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
@@ -73,16 +49,17 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: Any = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
+    """Moonshot's place for it: https://platform.moonshot.ai/docs/api/chat"""
 
 
 class _Groq(msgspec.Struct):
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
     x_groq: _Groq | None = None
     error: Any = None
     id: Any = None
@@ -91,23 +68,21 @@ class _Chunk(msgspec.Struct):
 
 
 _chunks = Lenient(_Chunk)
-_usages = Lenient(_Usage, float_hook=Decimal)
 
 
 class OpenAIChat:
     """Reads one chat completion; `drops_usage` takes out the chunk the client did not ask for."""
 
-    __slots__ = ("_drops_usage", "_last", "_usage", "tally")
+    __slots__ = ("_drops_usage", "_last", "tally")
 
     def __init__(self, *, drops_usage: bool) -> None:
         self.tally = Tally()
         self._drops_usage = drops_usage
-        self._usage: _Usage | None = None
-        self._last: _Chunk | None = None
+        self._last = _Chunk()
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one chunk, or the `[DONE]` before which a missing finish reason is supplied."""
-        if data.startswith(b"[DONE]"):
+        if data.startswith(DONE):
             return self._done()
         chunk = _chunks.decode(data)
         has_usage = self._read(chunk)
@@ -130,33 +105,28 @@ class OpenAIChat:
 
     def usage(self) -> UsageReading:
         """The usage, with cached tokens and cache writes taken out of the inclusive prompt."""
-        seen = self._usage
-        if seen is None:
-            return UsageReading(TokenUsage(), False)
-        prompt = seen.prompt_tokens_details or _PromptDetails()
-        completion = seen.completion_tokens_details or _CompletionDetails()
-        cache_read = first_known(
-            prompt.cached_tokens, seen.prompt_cache_hit_tokens, seen.cached_tokens
+        seen = self.tally.usage
+        prompt = member(seen, "prompt_tokens_details")
+        completion = member(seen, "completion_tokens_details")
+        cache_read = first_count(
+            prompt.get("cached_tokens"),
+            # DeepSeek (https://api-docs.deepseek.com/guides/kv_cache), then Moonshot.
+            seen.get("prompt_cache_hit_tokens"),
+            seen.get("cached_tokens"),
         )
-        cache_write = token_count(prompt.cache_write_tokens)
-        prompt_tokens = token_count(seen.prompt_tokens)
-        uncached, contradicts = remainder(prompt_tokens, cache_read, cache_write)
-        reasoning = token_count(completion.reasoning_tokens)
-        output = token_count(seen.completion_tokens)
-        total = token_count(seen.total_tokens)
-        if None not in (prompt_tokens, output, total) and reasoning:
-            # xAI counts reasoning beside the completion; only the total gives it away.
-            assert prompt_tokens is not None and output is not None
-            if total == prompt_tokens + output + reasoning:
-                output += reasoning
+        cache_write = token_count(prompt.get("cache_write_tokens"))
+        uncached, contradicts = remainder(
+            token_count(seen.get("prompt_tokens")), cache_read, cache_write
+        )
+        reasoning = token_count(completion.get("reasoning_tokens"))
         usage = TokenUsage(
             input_uncached=uncached,
             cache_read=cache_read,
             cache_write_5m=cache_write,
-            output=output,
+            output=self._output(reasoning),
             reasoning=reasoning,
-            input_audio=token_count(prompt.audio_tokens),
-            output_audio=token_count(completion.audio_tokens),
+            input_audio=token_count(prompt.get("audio_tokens")),
+            output_audio=token_count(completion.get("audio_tokens")),
         )
         return UsageReading(usage, contradicts)
 
@@ -171,13 +141,11 @@ class OpenAIChat:
         The last because some servers never send `[DONE]`.
         """
         tally = self.tally
+        if tally.error_type is not None:
+            return True
         if tally.finish_reason in _FAILED_FINISHES:
-            return tally.error_type is not None
-        return (
-            tally.is_ended
-            or tally.error_type is not None
-            or (tally.finish_reason is not None and self._mended_finish() is None)
-        )
+            return False
+        return tally.is_ended or (tally.finish_reason is not None and self._mended() is None)
 
     def _read(self, chunk: _Chunk) -> bool:
         """Everything but the content; True when the chunk carries usage."""
@@ -185,59 +153,56 @@ class OpenAIChat:
         if tally.response_model is None and isinstance(chunk.model, str) and chunk.model:
             tally.response_model = chunk.model
         if chunk.error is not None:
-            self._fail(chunk.error)
-        has_usage = self._take_usage(chunk.usage)
-        if not has_usage and chunk.x_groq is not None:
-            has_usage = self._take_usage(chunk.x_groq.usage)
+            details = chunk.error if isinstance(chunk.error, dict) else {}
+            tally.error_type = short_error_type(details.get("type"), details.get("code"))
+        has_usage = chunk.usage is not ABSENT and tally.take_usage(chunk.usage)
+        if chunk.x_groq is not None and not has_usage:
+            has_usage = tally.take_usage(chunk.x_groq.usage)
         if chunk.choices:
             self._last = chunk
             choice = chunk.choices[0]
             if choice.finish_reason is not None:
                 tally.finish_reason = str(choice.finish_reason)
-            if not has_usage:
-                has_usage = self._take_usage(choice.usage)
+            if choice.usage is not ABSENT and not has_usage:
+                has_usage = tally.take_usage(choice.usage)
         return has_usage
 
-    def _take_usage(self, raw: msgspec.Raw) -> bool:
-        if raw is _NULL:
-            return False
-        text = bytes(raw)
-        if text == b"null":
-            return False
-        self._usage = usage = merged(self._usage, _usages.decode(text))
-        self.tally.keep_raw_usage(text)
-        cost = amount_usd(usage.cost)
-        if cost is not None and usage.is_byok is True and usage.cost_details is not None:
-            # With a key of one's own `cost` is only the fee on top.
-            cost += amount_usd(usage.cost_details.upstream_inference_cost) or 0
-        if cost is not None:
-            self.tally.reported_cost_usd = cost
-        return True
+    def _output(self, reasoning: int | None) -> int | None:
+        seen = self.tally.usage
+        prompt = token_count(seen.get("prompt_tokens"))
+        output = token_count(seen.get("completion_tokens"))
+        if prompt is None or output is None or not reasoning:
+            return output
+        # xAI counts reasoning beside the completion; only the total gives it away.
+        is_beside = token_count(seen.get("total_tokens")) == prompt + output + reasoning
+        return output + reasoning if is_beside else output
 
     def _deliver(self, delta: _Delta) -> None:
         tally = self.tally
-        if delta.content.__class__ is str:
-            tally.deliver(delta.content)
-        elif delta.content:
-            for part in delta.content:
-                tally.deliver(_part_text(part))
-        tally.deliver(delta.reasoning_content)
-        if delta.reasoning is not delta.reasoning_content:
-            tally.deliver(delta.reasoning)
-        tally.deliver(delta.refusal)
+        if delta.content:
+            if isinstance(delta.content, list):
+                for part in delta.content:
+                    tally.deliver(_part_text(part))
+            else:
+                tally.deliver(delta.content)
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning:
+            tally.deliver(reasoning)
+        if delta.refusal:
+            tally.deliver(delta.refusal)
         if delta.tool_calls:
-            tally.has_tool_call = tally.has_content = True
-            for call in delta.tool_calls:
-                function = call.get("function") if isinstance(call, dict) else None
-                if isinstance(function, dict):
-                    tally.deliver(function.get("name"))
-                    tally.deliver(function.get("arguments"))
+            self._deliver_calls(delta.tool_calls)
 
-    def _fail(self, error: Any) -> None:
-        details = error if isinstance(error, dict) else {}
-        self.tally.error_type = short_error_type(details.get("type"), details.get("code"))
+    def _deliver_calls(self, calls: Any) -> None:
+        tally = self.tally
+        tally.has_tool_call = tally.has_content = True
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                tally.deliver(function.get("name"))
+                tally.deliver(function.get("arguments"))
 
-    def _mended_finish(self) -> str | None:
+    def _mended(self) -> str | None:
         """The finish reason to supply, `None` when the one seen needs no mending."""
         tally = self.tally
         finish = tally.finish_reason
@@ -245,28 +210,31 @@ class OpenAIChat:
             return None
         if tally.has_tool_call:
             return None if finish in _TOOL_FINISHES else "tool_calls"
-        return _SYNONYMS.get(finish, "stop") if finish is not None else "stop"
+        return "stop" if finish is None else _SYNONYMS.get(finish, "stop")
 
     def _done(self) -> Edit | None:
         tally = self.tally
         if tally.is_ended:
             return None
         tally.is_ended = True
-        mended = self._mended_finish()
+        mended = self._mended()
         if mended is None or tally.error_type is not None:
             return None
         tally.repair(tally.finish_reason, mended)
-        last = self._last or _Chunk()
-        chunk: dict[str, object] = {"object": "chat.completion.chunk"}
-        for name in ("id", "created", "model"):
-            if getattr(last, name) is not None:
-                chunk[name] = getattr(last, name)
-        chunk["choices"] = [{"index": 0, "delta": {}, "finish_reason": mended}]
-        return Edit(before=b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+        last = self._last
+        chunk = {
+            "id": last.id,
+            "object": "chat.completion.chunk",
+            "created": last.created,
+            "model": last.model,
+            "choices": [{"index": 0, "delta": {}, "finish_reason": mended}],
+        }
+        known = {name: value for name, value in chunk.items() if value is not None}
+        return Edit(before=b"data: " + msgspec.json.encode(known) + b"\n\n")
 
 
 def _part_text(part: object) -> object:
-    """Mistral's reasoning models send a list of parts as content."""
+    """The text of a part of a content list, as Mistral's reasoning models send it."""
     if not isinstance(part, dict):
         return part
     text = part.get("text", part.get("thinking"))

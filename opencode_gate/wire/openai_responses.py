@@ -4,41 +4,20 @@
 stands in the terminal event: `response.completed`, `response.incomplete` or `response.failed`.
 """
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import amount_usd, merged, remainder, token_count
+from opencode_gate.wire.counts import member, remainder, token_count
 from opencode_gate.wire.decoding import Lenient
-from opencode_gate.wire.formats import Edit, Tally, UsageReading, short_error_type
-
-_NULL = msgspec.Raw(b"null")
+from opencode_gate.wire.formats import ABSENT, DONE, Edit, Tally, UsageReading, short_error_type
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _KNOWN_REASONS = frozenset({"max_output_tokens", "content_filter"})
 _TOOL_ITEMS = frozenset(
     {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"}
 )
-
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: Any = None
-    cache_write_tokens: Any = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: Any = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: Any = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens: Any = None
-    output_tokens_details: _OutputDetails | None = None
-    cost: Any = None
-    """OpenRouter, in USD, in this format too."""
 
 
 class _Incomplete(msgspec.Struct):
@@ -62,7 +41,7 @@ class _Item(msgspec.Struct):
 class _Response(msgspec.Struct):
     model: Any = None
     status: Any = None
-    usage: msgspec.Raw = _NULL
+    usage: msgspec.Raw = ABSENT
     error: Any = None
     incomplete_details: _Incomplete | None = None
 
@@ -82,21 +61,19 @@ class _Answer(_Response):
 
 _events = Lenient(_Event)
 _answers = Lenient(_Answer)
-_usages = Lenient(_Usage, float_hook=Decimal)
 
 
 class OpenAIResponses:
     """Reads one response."""
 
-    __slots__ = ("_usage", "tally")
+    __slots__ = "tally"
 
     def __init__(self) -> None:
         self.tally = Tally()
-        self._usage: _Usage | None = None
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one event; an unknown reason for being incomplete is replaced in place."""
-        if data.startswith(b"[DONE]"):
+        if data.startswith(DONE):
             return None
         event = _events.decode(data)
         if event.delta.__class__ is str:
@@ -127,20 +104,19 @@ class OpenAIResponses:
 
     def usage(self) -> UsageReading:
         """The usage, with cached tokens and cache writes taken out of the inclusive input."""
-        seen = self._usage
-        if seen is None:
-            return UsageReading(TokenUsage(), False)
-        inputs = seen.input_tokens_details or _InputDetails()
-        outputs = seen.output_tokens_details or _OutputDetails()
-        cache_read = token_count(inputs.cached_tokens)
-        cache_write = token_count(inputs.cache_write_tokens)
-        uncached, contradicts = remainder(token_count(seen.input_tokens), cache_read, cache_write)
+        seen = self.tally.usage
+        inputs = member(seen, "input_tokens_details")
+        cache_read = token_count(inputs.get("cached_tokens"))
+        cache_write = token_count(inputs.get("cache_write_tokens"))
+        uncached, contradicts = remainder(
+            token_count(seen.get("input_tokens")), cache_read, cache_write
+        )
         usage = TokenUsage(
             input_uncached=uncached,
             cache_read=cache_read,
             cache_write_5m=cache_write,
-            output=token_count(seen.output_tokens),
-            reasoning=token_count(outputs.reasoning_tokens),
+            output=token_count(seen.get("output_tokens")),
+            reasoning=token_count(member(seen, "output_tokens_details").get("reasoning_tokens")),
         )
         return UsageReading(usage, contradicts)
 
@@ -156,16 +132,8 @@ class OpenAIResponses:
     def _read(self, response: _Response) -> None:
         if isinstance(response.model, str) and response.model:
             self.tally.response_model = response.model
-        if response.usage is _NULL:
-            return
-        text = bytes(response.usage)
-        if text == b"null":
-            return
-        self._usage = merged(self._usage, _usages.decode(text))
-        self.tally.keep_raw_usage(text)
-        cost = amount_usd(self._usage.cost)
-        if cost is not None:
-            self.tally.reported_cost_usd = cost
+        if response.usage is not ABSENT:
+            self.tally.take_usage(response.usage)
 
     def _deliver(self, item: _Item) -> None:
         tally = self.tally

@@ -7,14 +7,25 @@ order and unchanged, either as complete events or as the tail.
 """
 
 import re
-from collections.abc import Iterator
+from typing import NamedTuple
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_CR, _LF, _SPACE = b"\r\n "
+UNDECIDED_ENDS = (b"\r\r", b"\n\r")
+"""How a complete event can look while it is still open whether an LF follows its last CR."""
+_COMMON_ENDS = (b"\n\n", b"\r\n\r\n")
+_LF, _SPACE = b"\n "
 _OVERLAP = 3
 """How far an end of event can reach back into earlier chunks: all but the last byte of
 `\\r\\n\\r\\n`."""
+
+
+class Event(NamedTuple):
+    """An event that carries data, and where it stands in its block."""
+
+    start: int
+    end: int
+    data: bytes
 
 
 class EventBuffer:
@@ -26,20 +37,20 @@ class EventBuffer:
             `release`; whoever uses it sets it back to 0.
     """
 
-    __slots__ = ("_parts", "_released", "held", "passed")
+    __slots__ = ("_parts", "_released", "_released_parts", "held", "passed")
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._released = 0
+        self._released = self._released_parts = 0
         self.held = 0
         self.passed = 0
 
     def push(self, chunk: bytes) -> bytes:
         """The complete events that `chunk` brings to an end, `b""` if it ends none."""
         if not self.held:
-            end = _last_event_end(chunk)
-            if end == len(chunk):
+            if chunk.endswith(_COMMON_ENDS):
                 return chunk
+            end = _last_event_end(chunk)
             self._hold(chunk[end:])
             return chunk[:end]
         reach = self._last_bytes()
@@ -55,7 +66,8 @@ class EventBuffer:
 
     def release(self) -> bytes:
         """What of the unfinished event was not given away yet; it stays held for reading."""
-        tail = self.unfinished()[self._released :]
+        tail = b"".join(self._parts[self._released_parts :])
+        self._released_parts = len(self._parts)
         self._released = self.held
         return tail
 
@@ -63,7 +75,7 @@ class EventBuffer:
         """What of the unfinished event was not given away yet; nothing stays held."""
         tail = self.release()
         self._parts.clear()
-        self.held = self._released = 0
+        self.held = self._released = self._released_parts = 0
         return tail
 
     def _hold(self, chunk: bytes) -> None:
@@ -73,7 +85,7 @@ class EventBuffer:
 
     def _last_bytes(self) -> bytes:
         last = self._parts[-1]
-        if len(last) < _OVERLAP and len(self._parts) > 1:
+        if len(last) < _OVERLAP:
             last = b"".join(self._parts[-_OVERLAP:])
         return last[-_OVERLAP:]
 
@@ -82,8 +94,8 @@ class EventBuffer:
         whole = b"".join(self._parts)
         cut = len(whole) - len(chunk) + end
         self._parts.clear()
-        self.held = 0
-        self.passed, self._released = self._released, 0
+        self.passed = self._released
+        self.held = self._released = self._released_parts = 0
         self._hold(whole[cut:])
         return whole[:cut]
 
@@ -96,43 +108,54 @@ def _last_event_end(block: bytes) -> int:
     if b"\r" not in block:
         found = block.rfind(b"\n\n")
         return found + 2 if found >= 0 else 0
-    undecided = block.endswith(b"\r")
     end = 0
-    for match in _EVENT_END.finditer(block, 0, len(block) - undecided):
+    for match in _EVENT_END.finditer(block, 0, len(block) - block.endswith(b"\r")):
         end = match.end()
     return end
 
 
-def events(block: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of each event in a block of complete events."""
+def events(block: bytes) -> list[Event]:
+    """The events with data in a block of complete events (comments and bare names have none)."""
+    if b"\r" not in block:
+        separator = b"\n\n"
+    elif block.count(b"\r") == block.count(b"\r\n") == block.count(b"\n"):
+        separator = b"\r\n\r\n"
+    else:
+        return _mixed_events(block)
+    found_events: list[Event] = []
     start = 0
-    if b"\r" in block:
-        for match in _EVENT_END.finditer(block):
-            yield start, match.end()
-            start = match.end()
-        return
-    while True:
-        found = block.find(b"\n\n", start)
-        if found < 0:
-            return
-        yield start, found + 2
-        start = found + 2
+    while (stop := block.find(separator, start)) >= 0:
+        end = stop + len(separator)
+        field = block.find(b"data:", start, stop)
+        if field >= 0:
+            if (field == start or block[field - 1] == _LF) and block.find(b"\n", field, stop) < 0:
+                value = field + 5
+                data = block[value + (block[value] == _SPACE) : stop]
+                found_events.append(Event(start, end, data))
+            else:
+                _append_lines(found_events, block, start, end)
+        start = end
+    return found_events
 
 
-def data_of(block: bytes, start: int, end: int) -> bytes | None:
-    """The data of the event at `start:end`, `None` if it has none (a comment, a bare name)."""
-    found = block.find(b"data:", start, end)
-    if found < 0:
-        return None
-    line_end = block.find(b"\n", found, end)
-    opens_line = found == start or block[found - 1] == _LF
-    if opens_line and line_end == end - 2 and block[line_end - 1] != _CR:
-        return block[found + 6 if block[found + 5] == _SPACE else found + 5 : line_end]
-    return data_of_lines(block[start:end])
+def _mixed_events(block: bytes) -> list[Event]:
+    """The same where line ends differ."""
+    found_events: list[Event] = []
+    start = 0
+    for match in _EVENT_END.finditer(block):
+        _append_lines(found_events, block, start, match.end())
+        start = match.end()
+    return found_events
 
 
-def data_of_lines(event: bytes) -> bytes | None:
-    """The data of one event of any form, also of an unfinished one."""
+def _append_lines(found_events: list[Event], block: bytes, start: int, end: int) -> None:
+    data = data_of(block[start:end])
+    if data is not None:
+        found_events.append(Event(start, end, data))
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The data of one event of any form, also of an unfinished one; `None` if it has none."""
     values: list[bytes] = []
     for line in _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf")):
         field, _, value = line.partition(b":")

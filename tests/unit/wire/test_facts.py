@@ -1,0 +1,206 @@
+import json
+
+import pytest
+
+from opencode_gate.core.semconv import WireFormat
+from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
+from opencode_gate.wire.routes import identify
+from tests.support.wire_corpus import route_of
+
+CHAT = route_of(WireFormat.OPENAI_CHAT)
+RESPONSES = route_of(WireFormat.OPENAI_RESPONSES)
+ANTHROPIC = route_of(WireFormat.ANTHROPIC_MESSAGES)
+GEMINI = route_of(WireFormat.GEMINI_GENERATE)
+
+
+def facts(route, **body) -> RequestFacts:
+    return read_facts(route, json.dumps(body).encode())
+
+
+def test_chat():
+    found = facts(
+        CHAT,
+        model="gpt-5",
+        stream=True,
+        max_completion_tokens=4099,
+        stream_options={"include_usage": True},
+        messages=[
+            {"role": "system", "content": "You are " + "x" * 300},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        ],
+        tools=[{"type": "function", "function": {"name": "glob", "parameters": {}}}],
+    )
+    assert (found.request_model, found.stream, found.max_output_tokens) == ("gpt-5", True, 4099)
+    assert found.tool_names == ("glob",)
+    assert found.asks_for_usage
+    assert not found.has_tool_results
+    assert found.instructions_head == ("You are " + "x" * 300)[:200]
+
+
+def test_responses():
+    found = facts(
+        RESPONSES,
+        model="gpt-5",
+        max_output_tokens=31,
+        input=[
+            {"role": "developer", "content": "You are a title generator."},
+            {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        ],
+        tools=[{"type": "function", "name": "read"}, {"type": "web_search"}],
+    )
+    assert (found.request_model, found.stream, found.max_output_tokens) == ("gpt-5", False, 31)
+    assert found.tool_names == ("read", "web_search")
+    assert found.instructions_head == "You are a title generator."
+    assert facts(RESPONSES, model="m", input="hi", instructions="Be").instructions_head == "Be"
+
+
+def test_anthropic():
+    found = facts(
+        ANTHROPIC,
+        model="claude",
+        stream=True,
+        max_tokens=32000,
+        system=[{"type": "text", "text": "You are", "cache_control": {}}, {"text": "here"}],
+        messages=[{"role": "user", "content": "hi"}],
+        tools=[{"name": "bash", "input_schema": {}}],
+    )
+    assert found.max_output_tokens == 32000
+    assert found.tool_names == ("bash",)
+    assert found.instructions_head == "You are\nhere"
+    assert facts(ANTHROPIC, model="m", system="Be brief").instructions_head == "Be brief"
+
+
+def test_gemini():
+    found = facts(
+        GEMINI,
+        generationConfig={"maxOutputTokens": 8193},
+        systemInstruction={"parts": [{"text": "You are"}]},
+        contents=[{"role": "user", "parts": [{"text": "hi"}]}],
+        tools=[{"functionDeclarations": [{"name": "ls"}, {"name": "cat"}]}],
+    )
+    assert (found.request_model, found.stream, found.max_output_tokens) == ("m", True, 8193)
+    assert found.tool_names == ("ls", "cat")
+    assert found.instructions_head == "You are"
+
+
+@pytest.mark.parametrize(
+    ("route", "member", "question", "results"),
+    [
+        (
+            CHAT,
+            "messages",
+            {"role": "user", "content": "hi"},
+            [{"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "x"}],
+        ),
+        (
+            RESPONSES,
+            "input",
+            {"role": "user", "content": "hi"},
+            [{"type": "function_call"}, {"type": "function_call_output", "output": "x"}],
+        ),
+        (
+            ANTHROPIC,
+            "messages",
+            {"role": "user", "content": [{"type": "text", "text": 'a "tool_result" here'}]},
+            [
+                {"role": "assistant", "content": [{"type": "tool_use"}]},
+                {"role": "user", "content": [{"type": "tool_result", "content": "x"}]},
+            ],
+        ),
+        (
+            GEMINI,
+            "contents",
+            {"role": "user", "parts": [{"text": 'a "functionResponse"'}]},
+            [
+                {"role": "model", "parts": [{"functionCall": {}}]},
+                {"role": "user", "parts": [{"functionResponse": {}}]},
+            ],
+        ),
+    ],
+)
+def test_tool_results_count_only_behind_the_last_question(route, member, question, results):
+    """A new question in a conversation that used tools before is not a tool step."""
+    for turns, expected in (
+        ([question], False),
+        ([question, *results], True),
+        ([question, *results, question], False),
+    ):
+        assert facts(route, model="m", **{member: turns}).has_tool_results is expected
+
+
+@pytest.mark.parametrize(
+    ("body", "asks"),
+    [
+        ({"stream": True}, False),
+        ({"stream": True, "stream_options": {}}, False),
+        ({"stream": True, "stream_options": None}, False),
+        ({"stream": True, "stream_options": {"include_usage": False}}, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True),
+        ({"stream": True, "usage": {"include": True}}, True),
+        ({"stream": False}, True),
+        ({}, True),
+    ],
+)
+def test_only_a_streamed_chat_has_to_ask_for_usage(body, asks):
+    assert facts(CHAT, model="m", **body).asks_for_usage is asks
+    assert facts(ANTHROPIC, model="m", **body).asks_for_usage
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b'"x"', b"null", b"{", b'{"model":1}', b'{"stream":"yes"}', b"\xff", b"{}{}"],
+)
+def test_a_body_no_provider_could_take_is_refused(body):
+    with pytest.raises(BadBody) as caught:
+        read_facts(CHAT, body)
+    assert caught.value.code == "bad-body"
+    assert caught.value.http_status == 400
+
+
+def test_nesting_without_end_is_refused():
+    with pytest.raises(BadBody):
+        read_facts(CHAT, b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"messages": "hi"},
+        {"messages": [1, None]},
+        {"messages": [{"role": 7, "content": {"a": 1}}]},
+        {"tools": {"a": 1}},
+        {"tools": [{"function": 3}]},
+        {"max_tokens": "many"},
+        {"max_tokens": -1},
+        {"stream_options": [1]},
+        {"generationConfig": 5},
+        {"system": 5},
+    ],
+)
+def test_what_is_merely_unusual_is_left_to_the_provider(member):
+    for route in (CHAT, RESPONSES, ANTHROPIC, GEMINI):
+        found = facts(route, model="m", **member)
+        assert found.max_output_tokens is None
+        assert found.tool_names == ()
+
+
+def test_half_an_emoji_in_a_message_is_no_bad_body():
+    """JavaScript clients cut texts inside a surrogate pair and still send valid JSON."""
+    body = b'{"model":"m","messages":[{"role":"system","content":"a\\ud83d"}],"stream":true}'
+    found = read_facts(CHAT, body)
+    assert found.stream
+    assert found.instructions_head == "a\ufffd"
+
+
+def test_inline_media_does_not_count_as_text():
+    """An image of a megabyte is not a quarter of a million tokens."""
+    image = "A" * 1_000_000
+    content = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}]
+    found = facts(CHAT, model="m", messages=[{"role": "user", "content": content}])
+    assert found.input_bytes < 1000
+    assert facts(CHAT, model="m", messages=["x" * 5000]).input_bytes > 5000
+
+
+def test_requests_without_a_prompt_are_not_read():
+    assert read_facts(identify("GET", "/v1/models"), b"") == RequestFacts()
+    assert read_facts(identify("POST", "/v1/embeddings"), b"\xff").input_bytes == 1

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencode_gate.wire.splice import ask_for_usage
+
+MEMBER = '"stream_options":{"include_usage":true}'
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('{"a":1}', "{" + MEMBER + ',"a":1}'),
+        ("{}", "{" + MEMBER + "}"),
+        (' { \n "a" : 1 }\n', " {" + MEMBER + ', \n "a" : 1 }\n'),
+        ("{ }", "{" + MEMBER + " }"),
+        ('{"stream_options":null,"a":1}', "{" + MEMBER + ',"a":1}'),
+        ('{"stream_options":{}}', "{" + MEMBER + "}"),
+        (
+            '{"a":"é😀","stream_options": {"x":1} ,"b":2}',
+            '{"a":"é😀","stream_options": {"include_usage":true,"x":1} ,"b":2}',
+        ),
+        (
+            '{"stream_options":{"include_usage": false}}',
+            '{"stream_options":{"include_usage": true}}',
+        ),
+        ('{"m":{"stream_options":{}}}', "{" + MEMBER + ',"m":{"stream_options":{}}}'),
+        (
+            '{"m":"\\"stream_options\\":{}","t":1}',
+            "{" + MEMBER + ',"m":"\\"stream_options\\":{}","t":1}',
+        ),
+    ],
+)
+def test_the_member_is_put_in_and_nothing_else_moves(body, expected):
+    assert ask_for_usage(body.encode()).decode() == expected
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(
+    body=st.dictionaries(st.text() | st.sampled_from(["model", "stream"]), json_values),
+    options=st.none()
+    | st.dictionaries(st.sampled_from(["include_usage", "x"]), st.booleans() | st.none()),
+    indent=st.sampled_from([None, 1]),
+    ensure_ascii=st.booleans(),
+)
+def test_any_body_asks_for_usage_afterwards(body, options, indent, ensure_ascii):
+    """Whatever the client sent stays, members of its own `stream_options` too."""
+    if options is not None:
+        body = {**body, "stream_options": options}
+    original = json.dumps(body, indent=indent, ensure_ascii=ensure_ascii)
+    try:
+        encoded = original.encode()
+    except UnicodeEncodeError:
+        return
+    spliced = json.loads(ask_for_usage(encoded))
+    asked = spliced.pop("stream_options")
+    assert asked == {**(options or {}), "include_usage": True}
+    body.pop("stream_options", None)
+    assert spliced == body
