@@ -98,6 +98,40 @@ def test_an_earlier_ledger_opens_with_its_rows(
     store.close()
 
 
+def test_a_ledger_another_process_is_making_is_waited_for(
+    ledger_file: Path, fresh_schema: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    """Two first sessions at once: SQLite itself would not wait here."""
+    ledger_file.parent.mkdir()
+    other = sqlite3.connect(ledger_file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def released_at_the_third(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 3:
+            other.execute("ROLLBACK")
+
+    monkeypatch.setattr(connection_module.time, "sleep", released_at_the_third)
+    open_store(ledger_file).close()
+    other.close()
+    assert len(pauses) == 3
+    assert schema_of(ledger_file) == fresh_schema
+
+
+def test_a_ledger_that_stays_held_is_unwritable(ledger_file: Path, monkeypatch: pytest.MonkeyPatch):
+    """After a while, not for ever."""
+    monkeypatch.setattr(connection_module, "BUSY_TIMEOUT_S", 0.01)
+    ledger_file.parent.mkdir()
+    other = sqlite3.connect(ledger_file, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError) as caught:
+        open_store(ledger_file)
+    assert caught.value.code == "ledger-unwritable"
+    assert "another process" in caught.value.message
+    other.close()
+
+
 def test_opening_again_changes_nothing(ledger_file: Path, fresh_schema: dict[str, str]):
     """Migrations run once."""
     for _ in range(3):

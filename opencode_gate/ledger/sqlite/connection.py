@@ -10,6 +10,7 @@ process loses nothing; a power cut may lose the last seconds, never the rest.
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ OLDEST_SQLITE = (3, 38, 0)
 """Strict tables came with 3.37, JSON functions that are always there with 3.38."""
 
 BUSY_TIMEOUT_S = 5.0
+
+_RETRY_AFTER_S = 0.01
 
 _SMALLEST_PAGE_BYTES = 512
 """Below it SQLite takes a file for an empty one (https://www.sqlite.org/fileformat.html)."""
@@ -52,7 +55,7 @@ def connect(path: Path) -> sqlite3.Connection:
         try:
             version = _version(connection, path)
             _check_writable(path)
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             if version < LATEST_VERSION:
                 _migrate(connection, path)
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -133,10 +136,11 @@ def _open_existing(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA user_version")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
         wal = path.with_name(path.name + "-wal")
-        if wal.exists() and wal.stat().st_size > 0:
+        is_bare = not wal.exists() or wal.stat().st_size == 0
+        if not is_bare or _primary_code(error) not in _NO_SIDE_FILES:
             raise
         # A folder that cannot be written cannot hold the shared-memory file of WAL either.
         uri += "&immutable=1"
@@ -165,6 +169,23 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     if application != APPLICATION_ID and not is_blank:
         raise _corrupt(path, "it is a database, but not a ledger of ogate")
     return int(version)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switches a new ledger to WAL, which it then stays in.
+
+    SQLite answers `busy` at once where two processes switch together: the busy timeout does
+    not cover a lock that would be upgraded (https://www.sqlite.org/c3ref/busy_handler.html).
+    """
+    give_up_s = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                return  # A file system without shared memory: slower, and just as safe.
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or time.monotonic() > give_up_s:
+                raise
+            time.sleep(_RETRY_AFTER_S)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -196,17 +217,26 @@ def _check_writable(path: Path) -> None:
         raise _unwritable(path, "it or its folder is read-only")
 
 
+_NO_SIDE_FILES = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _explained(error: sqlite3.Error, path: Path) -> LedgerError:
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = code & 0xFF if isinstance(code, int) else None
-    if primary in _DAMAGED:
+    if _primary_code(error) in _DAMAGED:
         return _corrupt(path, str(error))
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if _is_busy(error):
         return _unwritable(path, f"another process holds it for more than {BUSY_TIMEOUT_S:.0f} s")
     return _unwritable(path, str(error))
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _primary_code(error: sqlite3.Error) -> int | None:
+    """SQLite's result code without its extension; `None` if the error is Python's own."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
 
 
 def _corrupt(path: Path, reason: str) -> LedgerError:
