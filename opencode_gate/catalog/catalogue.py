@@ -90,6 +90,10 @@ class Catalogue:
             raise unknown_provider(provider_id, self.providers())
         return row
 
+    def entries(self) -> list[dict[str, Any]]:
+        """The catalogue's own index, addresses with their `${VARIABLES}` still in them."""
+        return self._archive.providers()
+
     def models(self, provider_id: str) -> Mapping[str, ModelRow]:
         """The models of one provider by id, those the user described among them.
 
