@@ -12,15 +12,19 @@ from opencode_gate.cli import command_group, registry
 
 _VALUES = {
     "provider": "provider",
+    "providers": "provider",
     "provider_id": "provider",
     "model": "model",
     "model_id": "model",
     "small_model": "model",
-    "key": "key",
-    "key_name": "key",
     "session": "session",
 }
 """Parameter names whose values the completion index knows, and its kind of value."""
+
+_VALUES_BELOW = {("run", "key"): "key", ("keys", "name"): "key"}
+"""The same for names that say so only below one command; options of `keys` name new keys."""
+
+_HELP_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +77,18 @@ def tree() -> Node:
     """The whole tree; imports every command's module."""
     group = command_group.root()
     group.commands = {name: command_group.load(name) for name in registry.COMMANDS}
-    with group.make_context("ogate", [], resilient_parsing=True) as context:
+    with group.make_context(
+        "ogate", [], resilient_parsing=True, terminal_width=_HELP_WIDTH
+    ) as context:
         return _node(group, context, ())
 
 
 def _node(command: Any, context: Any, path: tuple[str, ...]) -> Node:
     members = getattr(command, "commands", {})
     shown = {name: member for name, member in members.items() if not member.hidden}
-    parameters = [_parameter(found) for found in command.get_params(context) if _is_shown(found)]
+    parameters = [
+        _parameter(found, path) for found in command.get_params(context) if _is_shown(found)
+    ]
     summary = registry.COMMANDS[path[0]].help if len(path) == 1 else command.get_short_help_str(200)
     return Node(
         path=path,
@@ -103,7 +111,7 @@ def _is_shown(parameter: Any) -> bool:
     return not getattr(parameter, "hidden", False)
 
 
-def _parameter(parameter: Any) -> Parameter:
+def _parameter(parameter: Any, path: tuple[str, ...]) -> Parameter:
     is_option = parameter.param_type_name == "option"
     is_flag = bool(getattr(parameter, "is_flag", False))
     return Parameter(
@@ -111,11 +119,18 @@ def _parameter(parameter: Any) -> Parameter:
         label="" if is_flag else parameter.metavar or parameter.name.upper(),
         help=" ".join((parameter.help or "").split()),
         choices=_choices(getattr(parameter.type, "choices", ())),
-        values=None if is_flag else _VALUES.get(parameter.name),
+        values=None if is_flag else _values(parameter.name, path, is_option=is_option),
         is_path=type(parameter.type).__name__ in ("Path", "TyperPath"),
         is_required=parameter.required,
         is_repeated=parameter.multiple or parameter.nargs == -1,
     )
+
+
+def _values(name: str, path: tuple[str, ...], *, is_option: bool) -> str | None:
+    below = (*path[:1], name)
+    if below in _VALUES_BELOW and not (is_option and path[0] == "keys"):
+        return _VALUES_BELOW[path[0], name]
+    return _VALUES.get(name)
 
 
 def _choices(choices: Sequence[Any]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ FILE_NAMES: Mapping[Shell, str] = {
 }
 """What each shell's script is called."""
 
+_MOST_ARGUMENTS = 9
 _ROOT_OPTIONS = (("--version", "Print the version."), ("--help", "Show this message and exit."))
 
 
@@ -50,7 +51,7 @@ def _run_options(nodes: Iterable[Node]) -> list[tuple[str, str]]:
 
 
 def _specs(nodes: Iterable[Node]) -> list[tuple[str, str, str]]:
-    """`(command, option or argument number, spec)`; the number of repeated arguments is `*`."""
+    """`(command, option or argument number, spec)`; a repeated argument has several numbers."""
     found = []
     for node in nodes:
         path = " ".join(node.path)
@@ -62,10 +63,9 @@ def _specs(nodes: Iterable[Node]) -> list[tuple[str, str, str]]:
                 if option.takes_value
                 for name in option.names
             ]
-        found += [
-            (path, "*" if argument.is_repeated else str(number), _spec(argument))
-            for number, argument in enumerate(node.arguments, 1)
-        ]
+        for first, argument in enumerate(node.arguments, 1):
+            last = _MOST_ARGUMENTS if argument.is_repeated else first
+            found += [(path, str(n), _spec(argument)) for n in range(first, last + 1)]
     return found
 
 
@@ -91,11 +91,9 @@ def _powershell_quoted(text: str) -> str:
 
 
 def _case_specs(nodes: list[Node]) -> list[str]:
-    def pattern(path: str, name: str) -> str:
-        return f"{_quoted(f'{path}|')}*" if name == "*" else _quoted(f"{path}|{name}")
-
     return [
-        f"    {pattern(path, name)}) spec={_quoted(spec)} ;;" for path, name, spec in _specs(nodes)
+        f"    {_quoted(f'{path}|{name}')}) spec={_quoted(spec)} ;;"
+        for path, name, spec in _specs(nodes)
     ]
 
 

@@ -25,3 +25,23 @@ class ExitCode(IntEnum):
     AGENT_MISSING = 127
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+
+
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.OK: "It worked.",
+    ExitCode.CHECK_FAILED: "A check failed: `ogate doctor` or `ogate keys test` found something.",
+    ExitCode.USAGE: "The command line does not make sense, or names something that does not exist.",
+    ExitCode.CONFIGURATION: "`config.toml` is wrong, or a folder cannot be written.",
+    ExitCode.CREDENTIAL: "A key is missing or wrong, or the keyring cannot be reached.",
+    ExitCode.GATEWAY: "The gateway could not start or did not stay up.",
+    ExitCode.LEDGER: "The ledger is damaged, of a newer version, or cannot be written.",
+    ExitCode.DENIED: "A rule says no.",
+    ExitCode.UPSTREAM: "A provider could not be reached or answered nonsense.",
+    ExitCode.BUG: "A bug in ogate; `--debug` shows where.",
+    ExitCode.RUN_FAILED: "`ogate run`: Opencode was not started, for any reason not named here.",
+    ExitCode.AGENT_UNUSABLE: "`ogate run`: Opencode cannot be executed or is not supported.",
+    ExitCode.AGENT_MISSING: "`ogate run`: Opencode is not installed.",
+    ExitCode.INTERRUPTED: "Ctrl-C.",
+    ExitCode.BROKEN_PIPE: "The program that read the output went away (`ogate usage | head -1`).",
+}
+"""What each status means; the reference page is made from this table."""

@@ -95,8 +95,14 @@ def _print_data(blocks: Sequence[Block]) -> None:
     plain = [block.text for block in blocks if isinstance(block, Text) and not block.style]
     if len(plain) == len(blocks):
         sys.stdout.write("".join(_printable(text) + "\n" for text in plain))
-    else:
+    elif sys.stdout.isatty():
         print_blocks(stdout_console(), blocks)
+    else:
+        console = stdout_console()
+        with console.capture() as drawn:
+            print_blocks(console, blocks)
+        # A pipe wants no spaces that only fill a table's last column.
+        sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
 
 
 def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> None:

@@ -17,9 +17,15 @@ from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
     from opencode_gate.cli.windows import Window
-    from opencode_gate.ledger.totals import Totals, UsageRow
+    from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
 
 Source: TypeAlias = Literal["ogate", "opencode"]
+
+_ULID_LENGTH = 26
+_OPENCODE_NOTES = (
+    "from Opencode's own history, at the prices Opencode knew; titles are not in it",
+    "? is where it wrote no cost: a subscription, a free model, or a price it did not know",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,33 +118,44 @@ def _groups(by: Sequence[str] | None) -> tuple[str, ...]:
 def _read(
     source: Source, window: "Window", groups: tuple[str, ...], *, wants_days: bool, now_us: int
 ) -> _Found:
-    from opencode_gate.config.paths import paths
-    from opencode_gate.ledger.sqlite import open_store
     from opencode_gate.ledger.totals import Totals, UsageQuery
 
-    def rows(*by: str) -> "list[UsageRow]":
-        return store.usage(
-            UsageQuery(
-                since_us=window.since_us,
-                until_us=window.until_us,
-                by=by,
-                time_zone=window.time_zone,
-            )
+    def query(*by: str) -> UsageQuery:
+        return UsageQuery(
+            since_us=window.since_us, until_us=window.until_us, by=by, time_zone=window.time_zone
         )
+
+    wants_days = wants_days and window.is_longer_than_a_day(now_us)
+    queries = [query(), query(*groups), *([query("day")] if wants_days else [])]
+    overall, rows, *days = _ledger_rows(queries) if source == "ogate" else _opencode_rows(queries)
+    return _Found(
+        source=source,
+        window=window,
+        groups=groups,
+        rows=rows,
+        days=days[0] if days else [],
+        totals=overall[0].totals if overall else Totals(),
+    )
+
+
+def _ledger_rows(queries: "Sequence[UsageQuery]") -> "list[list[UsageRow]]":
+    from opencode_gate.config.paths import paths
+    from opencode_gate.ledger.sqlite import open_store
 
     store = open_store(paths().ledger_file, read_only=True)
     try:
-        overall = rows()
-        return _Found(
-            source=source,
-            window=window,
-            groups=groups,
-            rows=rows(*groups),
-            days=rows("day") if wants_days and window.is_longer_than_a_day(now_us) else [],
-            totals=overall[0].totals if overall else Totals(),
-        )
+        return [store.usage(query) for query in queries]
     finally:
         store.close()
+
+
+def _opencode_rows(queries: "Sequence[UsageQuery]") -> "list[list[UsageRow]]":
+    import os
+
+    from opencode_gate.cli.agent_history import opencode_answers, usage_rows
+
+    answers = opencode_answers(os.environ, queries[0])
+    return [usage_rows(answers, query) for query in queries]
 
 
 def _short_line(window: "Window", totals: "Totals") -> str:
@@ -198,14 +215,14 @@ def _blocks(found: _Found) -> list[Block]:
     plot = _plot(found.days)
     if plot:
         blocks += [Text(""), *map(Text, plot)]
-    notes = cost_notes(found.totals)
+    notes = _OPENCODE_NOTES if found.source == "opencode" else cost_notes(found.totals)
     return [*blocks, *([Text("")] if notes else []), *(Text(note, "dim") for note in notes)]
 
 
 def _key_cell(name: str, value: str | None) -> str:
     if value is None:
         return figures.NOTHING
-    return figures.short_id(value) if name == "session" else value
+    return figures.short_id(value) if name == "session" and len(value) == _ULID_LENGTH else value
 
 
 def _plot(days: "Sequence[UsageRow]") -> list[str]:

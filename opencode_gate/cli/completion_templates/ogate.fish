@@ -64,7 +64,7 @@ function __ogate_complete
     else if string match -q -- '--*=*' "$cur"
         set -l option (string replace -r '=.*' '' -- "$cur")
         set -l spec (__ogate_spec "$path" "$option")
-        and __ogate_fill "$spec" (string replace -r '^[^=]*=' '' -- "$cur") | string replace -r '^' "$option="
+        and __ogate_fill "$spec" (string replace -r '^[^=]*=' '' -- "$cur") | string replace -r -- '^' "$option="
     else if string match -q -- '-*' "$cur"
         __ogate_options "$path"
     else if set -l children (__ogate_children "$path")

@@ -61,7 +61,6 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
             ForEach-Object { Offer $_ $found[$_] 'ParameterValue' }
     } else {
         $spec = $specs["$path|$($arguments + 1)"]
-        if (-not $spec) { $spec = $specs["$path|*"] }
         if ($spec) { Fill $spec $wordToComplete '' }
     }
 }

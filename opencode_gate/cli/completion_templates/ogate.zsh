@@ -48,7 +48,7 @@ _ogate() {
             return
         elif [[ "$word" == -* ]]; then
             if _ogate_spec "$path_words" "$word"; then skip="$spec"; fi
-        elif (( ${#${(M)children:#${word}:*}} )); then
+        elif (( ${${(@)children%%:*}[(Ie)$word]} )); then
             path_words="${path_words:+$path_words }$word"
             _ogate_place "$path_words"
         else
