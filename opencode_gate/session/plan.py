@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
-from opencode_gate.agents.opencode.configuration import model_entry
-from opencode_gate.agents.opencode.database import has_organisation, session_model
+from opencode_gate.agents.opencode.configuration import model_entry, session_config
+from opencode_gate.agents.opencode.database import has_organisation, last_model, session_model
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
+from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.agents.opencode.jsonc import JsonObject
 from opencode_gate.agents.opencode.locate import Installation
 from opencode_gate.agents.opencode.user_config import agent_model, known_models
@@ -160,7 +161,7 @@ def make_plan(
     arguments: AgentArguments,
     chosen: Choice | None,
     *,
-    remembered_provider_id: str | None,
+    remembered: Choice | None,
     discovery: Discovery,
     settings: Settings,
     agent: Installation,
@@ -169,7 +170,10 @@ def make_plan(
     clock: Clock,
     warnings: tuple[str, ...] = (),
 ) -> RunPlan:
-    """The plan of a session. `chosen` is what was chosen now, by flags or in the wizard.
+    """The plan of a session.
+
+    `chosen` is what was chosen now, by flags or in the wizard; `remembered` what was chosen
+    last in this folder.
 
     Raises:
         GateError: something that is asked for cannot be reached through the gateway.
@@ -177,9 +181,7 @@ def make_plan(
     direct = _direct(discovery)
     named = _named_models(arguments, discovery, environ, folder)
     wanted = {provider_id for provider_id, _ in named}
-    wanted.update(choice for choice in (remembered_provider_id,) if choice is not None)
-    if chosen is not None:
-        wanted.add(chosen.provider_id)
+    wanted.update(choice.provider_id for choice in (remembered, chosen) if choice is not None)
     routed = _routed(discovery, direct, wanted)
     for provider_id, model_id in named:
         if provider_id not in direct:
@@ -197,7 +199,8 @@ def make_plan(
         )
         assert source is not None
         sources[chosen.provider_id] = source
-    warnings += _outranked(discovery, environ)
+    rows = tuple(provider.row for provider in routed.values())
+    warnings += _outranked(discovery, environ, agent, folder, rows, direct)
     plugins = discovery.user_config.auth_plugins
     uses_keys_instead = any(
         answer == "key" and provider_id in routed
@@ -208,11 +211,14 @@ def make_plan(
             f"your plugin {', '.join(plugins)} may send requests past the gateway; "
             "what it sends is named in the summary",
         )
+    start = chosen
+    if start is None and not named:
+        start = _start_of_folder(discovery, environ, folder, {*routed, *direct}, remembered)
     return RunPlan(
         session=_session(agent, folder, clock),
         agent=agent,
         agent_arguments=request.agent_arguments,
-        rows=tuple(provider.row for provider in routed.values()),
+        rows=rows,
         sources=sources,
         key_names={
             provider_id: source.key_name
@@ -226,32 +232,68 @@ def make_plan(
             for provider_id, provider in routed.items()
             if provider.is_new_to_agent and provider.models is not None
         },
-        model=_name(chosen, None if chosen is None else chosen.model_id),
-        small_model=_name(chosen, None if chosen is None else chosen.small_model_id),
+        model=_name(start, None if start is None else start.model_id),
+        small_model=_name(start, None if start is None else start.small_model_id),
         direct=direct,
         without_key=tuple(
             provider_id
             for provider_id, provider in routed.items()
             if sources[provider_id].kind == "none" and provider.row.source == "catalogue"
         ),
-        hidden=() if settings.run.keep_env else _hidden(routed, sources, environ),
+        hidden=() if settings.run.keep_env else _hidden(routed, sources, discovery, environ),
         disable_default_plugins=uses_keys_instead,
         warnings=warnings,
         agent_catalogue=lambda: _agent_catalogue(discovery),
     )
 
 
-def _outranked(discovery: Discovery, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Configurations that Opencode puts above the session's own."""
+def _start_of_folder(
+    discovery: Discovery,
+    environ: Mapping[str, str],
+    folder: Path,
+    reachable: set[str],
+    remembered: Choice | None,
+) -> Choice | None:
+    """Where a session starts when nobody says: with the model last used in this folder.
+
+    Opencode itself keeps one list for all folders. A model the user has configured goes first,
+    as it would without ogate.
+    """
+    configured = discovery.user_config.model
+    if configured is not None and configured.partition("/")[0] in reachable:
+        return None
+    last = last_model(database_file(environ, discovery.folders), folder)
+    if last is None or last.provider_id not in reachable:
+        is_there = remembered is not None and remembered.provider_id in reachable
+        return remembered if is_there else None
+    is_same = remembered is not None and remembered.provider_id == last.provider_id
+    return Choice(
+        provider_id=last.provider_id,
+        model_id=last.model_id,
+        small_model_id=remembered.small_model_id if is_same and remembered is not None else None,
+    )
+
+
+def _outranked(
+    discovery: Discovery,
+    environ: Mapping[str, str],
+    agent: Installation,
+    folder: Path,
+    rows: tuple[ProviderRow, ...],
+    direct: tuple[str, ...],
+) -> tuple[str, ...]:
+    """What configurations that Opencode puts above the session's own change about its ways."""
     sources = [str(file) for file in discovery.user_config.managed]
-    sources += discovery.auth.organisations
     if has_organisation(database_file(environ, discovery.folders)):
         sources.append("the organisation of your Opencode account")
-    return tuple(
-        f"{source} outranks ogate's configuration and may send requests past the gateway: "
-        "opencode debug config shows what is in force"
-        for source in sources
-    )
+    if not sources:
+        return ()
+    config = session_config(rows, port=1, direct=direct)
+    overruled = overruled_settings(agent.path, environ, folder, config)
+    above = f"outranks ogate's configuration ({', '.join(sources)})"
+    if overruled is None:
+        return (f"something {above}, and Opencode does not say what is in force",)
+    return tuple(f"{sentence}: something {above}" for sentence in overruled)
 
 
 def _split(model: str, discovery: Discovery) -> tuple[str, str]:
@@ -358,9 +400,12 @@ def _name(choice: Choice | None, model_id: str | None) -> str | None:
 def _hidden(
     routed: Mapping[str, UsableProvider],
     sources: Mapping[str, CredentialSource],
+    discovery: Discovery,
     environ: Mapping[str, str],
 ) -> tuple[str, ...]:
     names = [name for provider in routed.values() for name in provider.row.secret_env]
+    for provider_id in routed:
+        names += discovery.user_config.key_variables.get(provider_id, ())
     names += [source.variable for source in sources.values() if source.variable is not None]
     return hidden_variables(environ, secret_variables(tuple(names)))
 

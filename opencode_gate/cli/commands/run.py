@@ -182,11 +182,13 @@ def _planned(
     *,
     can_ask: bool,
 ) -> "tuple[RunPlan, Discovery]":
+    from opencode_gate.agents.opencode.folders import database_file
     from opencode_gate.agents.opencode.locate import require_supported
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.session.choices import remember, remembered
     from opencode_gate.session.discovery import discover
     from opencode_gate.session.plan import make_plan, requested_choice
+    from opencode_gate.session.starting_point import starting_point
 
     folder = _folder(arguments)
     discovery = discover(where, settings, os.environ, folder=folder)
@@ -194,14 +196,17 @@ def _planned(
     last = remembered(where.choices_file, folder)
     chosen = requested_choice(request, discovery)
     if _must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
-        chosen = _asked(discovery, where, settings, agent, folder, start=chosen or last)
+        start = chosen or last or starting_point(discovery, folder, os.environ)
+        chosen = _asked(discovery, where, settings, agent, folder, start=start)
         discovery = discover(where, settings, os.environ, folder=folder)
-    warning = require_supported(agent, has_hard_rules=False)
+    warning = require_supported(
+        agent, has_hard_rules=False, database=database_file(os.environ, discovery.folders)
+    )
     plan = make_plan(
         request,
         arguments,
         chosen,
-        remembered_provider_id=None if last is None else last.provider_id,
+        remembered=last,
         discovery=discovery,
         settings=settings,
         agent=agent,

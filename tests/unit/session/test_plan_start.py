@@ -1,0 +1,138 @@
+"""Where a session starts when nobody says, and what may stand above its configuration."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from opencode_gate.agents.opencode.arguments import read_arguments
+from opencode_gate.agents.opencode.auth import AuthFile
+from opencode_gate.agents.opencode.folders import agent_folders
+from opencode_gate.agents.opencode.locate import Installation
+from opencode_gate.agents.opencode.user_config import UserConfig
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.config.settings import Settings
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.credentials.resolve import CredentialSource
+from opencode_gate.session.choices import Choice
+from opencode_gate.session.discovery import UsableProvider
+from opencode_gate.session.plan import RunRequest, make_plan
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "project"
+    made.mkdir()
+    return made
+
+
+def usable(provider_id: str) -> UsableProvider:
+    row = ProviderRow(id=provider_id, name=provider_id, base_url=f"https://{provider_id}/v1")
+    return UsableProvider(row=row, source=CredentialSource(kind="env", label="env"))
+
+
+def planned(folder: Path, *, line="", chosen=None, remembered=None, agent=None, **user_config):
+    environ = {"HOME": os.environ["HOME"], "WORK_KEY": "secret", "PATH": os.environ["PATH"]}
+    discovery = SimpleNamespace(
+        catalogue=SimpleNamespace(
+            providers=lambda: {},
+            models=lambda _: {},
+        ),
+        index=None,
+        folders=agent_folders(environ),
+        auth=AuthFile(),
+        user_config=UserConfig(**user_config),
+        usable={name: usable(name) for name in ("openai", "groq")},
+        sign_ins={},
+    )
+    return make_plan(
+        RunRequest(),
+        read_arguments(line.split()),
+        chosen,
+        remembered=remembered,
+        discovery=discovery,
+        settings=Settings(),
+        agent=Installation(path=agent or Path("/absent"), version="1.18.33"),
+        folder=folder,
+        environ=environ,
+        clock=SystemClock(),
+    )
+
+
+def last_used(folder: Path, provider_id: str, model_id: str) -> None:
+    """Opencode's own record of a question in `folder`."""
+    database = agent_folders({"HOME": os.environ["HOME"]}).data / "opencode.db"
+    database.parent.mkdir(parents=True)
+    with sqlite3.connect(database) as connection:
+        connection.executescript(
+            "CREATE TABLE session (id, parent_id, directory, time_updated);"
+            "CREATE TABLE message (id, session_id, time_created, data);"
+        )
+        connection.execute("INSERT INTO session VALUES ('ses_1', NULL, ?, 1)", (str(folder),))
+        model = {"providerID": provider_id, "modelID": model_id}
+        data = json.dumps({"role": "user", "model": model})
+        connection.execute("INSERT INTO message VALUES ('msg_1', 'ses_1', 1, ?)", (data,))
+
+
+def test_a_later_start_goes_on_with_the_model_last_used_in_the_folder(folder):
+    last_used(folder, "groq", "llama")
+    remembered = Choice(provider_id="groq", model_id="other", small_model_id="tiny")
+    plan = planned(folder, remembered=remembered)
+    assert (plan.model, plan.small_model) == ("groq/llama", "groq/tiny")
+    plan = planned(folder, remembered=Choice(provider_id="openai", small_model_id="nano"))
+    assert (plan.model, plan.small_model) == ("groq/llama", None)
+
+
+def test_before_any_question_it_is_the_remembered_choice(folder):
+    plan = planned(folder, remembered=Choice(provider_id="openai", model_id="gpt-5"))
+    assert plan.model == "openai/gpt-5"
+    assert planned(folder).model is None
+
+
+def test_a_model_that_cannot_be_reached_any_more_is_not_named(folder):
+    last_used(folder, "gone", "m")
+    assert planned(folder).model is None
+    assert planned(folder, remembered=Choice(provider_id="groq", model_id="x")).model == "groq/x"
+
+
+def test_the_users_configured_model_is_left_to_opencode(folder):
+    last_used(folder, "groq", "llama")
+    assert planned(folder, model="openai/gpt-5").model is None
+    assert planned(folder, model="gone/gpt-5").model == "groq/llama"
+
+
+def test_what_was_chosen_now_wins_over_everything(folder):
+    last_used(folder, "groq", "llama")
+    chosen = Choice(provider_id="openai", model_id="gpt-5")
+    assert planned(folder, chosen=chosen, model="groq/x").model == "openai/gpt-5"
+
+
+def test_a_variable_that_a_configured_key_is_taken_from_is_hidden(folder):
+    plan = planned(folder, key_variables={"openai": ("WORK_KEY",), "other": ("HOME",)})
+    assert plan.hidden == ("WORK_KEY",)
+
+
+def test_only_what_an_administrator_really_changes_is_said(folder, tmp_path):
+    agent = tmp_path / "opencode"
+    managed = (tmp_path / "managed.json",)
+
+    def answering(document: dict[str, object]) -> tuple[str, ...]:
+        agent.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(document)}\nEND\n")
+        agent.chmod(0o700)
+        return planned(folder, agent=agent, managed=managed).warnings
+
+    ours = {
+        "enabled_providers": ["openai", "groq"],
+        "provider": {
+            name: {"options": {"baseURL": f"http://127.0.0.1:1/p/{name}/v1"}}
+            for name in ("openai", "groq")
+        },
+    }
+    assert answering(ours) == ()
+    (warning,) = answering({**ours, "disabled_providers": ["groq"]})
+    assert "provider groq is disabled" in warning
+    assert str(managed[0]) in warning
+    assert planned(folder).warnings == ()
