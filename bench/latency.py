@@ -47,7 +47,7 @@ class Client:
 
     def ask(self, *, stream: bool) -> Times:
         """One request and its whole answer."""
-        request = _request(self._path, next(_numbers), stream)
+        request = chat_request(self._path, next(_numbers), stream=stream)
         end = b"0\r\n\r\n" if stream else None
         content = b"data: " if stream else b"\r\n\r\n"
         received = b""
@@ -79,7 +79,7 @@ def _is_whole(received: bytes) -> bool:
     return bool(gap) and len(body) >= int(length)
 
 
-def _request(path: str, number: int, stream: bool) -> bytes:
+def chat_request(path: str, number: int, *, stream: bool) -> bytes:
     """What Opencode sends, at a size of 8 kB; the number keeps each one different."""
     filler = "All work and no play makes a dull agent. " * 200
     messages = [

@@ -71,6 +71,11 @@ class Exchange:
         self.meter: ExchangeMeter | None = None
         self.ended = False
 
+    @property
+    def conversation_id(self) -> str | None:
+        """The agent's conversation, `None` where the request named none."""
+        return self._record.conversation_id
+
     def opened(self) -> None:
         """Writes the first line of the journal: from here on a crash leaves a trace."""
         self._queued_us = self._elapsed_us()

@@ -164,7 +164,7 @@ class Pipeline:
         try:
             if unreadable is not None:
                 raise unreadable
-            self._govern(asked)
+            self._govern(asked, exchange.conversation_id)
             key = self._key_for(asked)
             await self._attempt(asked, exchange, key, send)
         except GateError as refusal:
@@ -200,8 +200,7 @@ class Pipeline:
             started_at_us=started_us,
         )
 
-    def _govern(self, asked: Asked) -> None:
-        conversation_id, _ = conversation_of(asked.headers)
+    def _govern(self, asked: Asked, conversation_id: str | None) -> None:
         if conversation_id is not None and asked.facts is not None:
             self._loops.check(conversation_id, asked.body, self._clock.monotonic_s())
 

@@ -8,6 +8,7 @@ import pytest
 from opencode_gate.core.tasks import spawn
 from opencode_gate.gateway.http_connection import BUFFER_LIMIT_BYTES, HttpConnection, HttpResponse
 from opencode_gate.gateway.upstream import UpstreamFailure
+from tests.support.watched_transport import WatchedTransport
 
 CHUNKED = (
     b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
@@ -17,34 +18,6 @@ CHUNKED = (
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Empty:\r\n\r\ndata: abc\n\n"
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nX: y\r\n\r\ndata: abc\n\n"
 BODY = b"data: abc\n\n"
-
-
-class WatchedTransport(asyncio.Transport):
-    """Takes what is written and remembers what was asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[bytes] = []
-        self.is_reading = True
-        self.is_aborted = False
-
-    def write(self, data) -> None:
-        self.written.append(bytes(data))
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return self.is_aborted
-
-    def abort(self) -> None:
-        self.is_aborted = True
-
-    def pause_reading(self) -> None:
-        self.is_reading = False
-
-    def resume_reading(self) -> None:
-        self.is_reading = True
 
 
 class Line:

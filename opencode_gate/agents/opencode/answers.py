@@ -13,6 +13,7 @@ from opencode_gate.core.semconv import ConversationKind
 
 _CONVERSATION_HEADERS: Final = (b"x-session-affinity", b"x-session-id", b"x-opencode-session")
 _PARENT_HEADER: Final = b"x-parent-session-id"
+_WANTED_HEADERS: Final = frozenset((*_CONVERSATION_HEADERS, _PARENT_HEADER))
 _MAX_ID_BYTES: Final = 128
 
 _TITLE_HEADS: Final = ("You are a title generator", "Generate a short 2-3 word name")
@@ -38,7 +39,7 @@ def conversation_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None,
     found: dict[bytes, str] = {}
     for raw_name, raw_value in headers:
         name = raw_name.lower()
-        if name == _PARENT_HEADER or name in _CONVERSATION_HEADERS:
+        if name in _WANTED_HEADERS:
             value = _id(raw_value)
             if value is not None:
                 found.setdefault(name, value)

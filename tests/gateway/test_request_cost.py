@@ -1,0 +1,28 @@
+"""The work of a request may not grow unnoticed: counted, not timed, so it is the same everywhere.
+
+The bounds are the counts on the day they were last set, by Python version, with 10 % slack. A
+change that needs more raises them on purpose, in the same commit; one that needs a good deal
+less lowers them. `bench/latency.py` tells what a count means in microseconds.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.request_cost import instructions_of_a_request
+
+SLACK = 1.10
+
+BOUNDS = {
+    (3, 11): {"plain": 7_066, "streamed": 35_261},
+}
+
+
+@pytest.mark.skipif(sys.version_info[:2] not in BOUNDS, reason="no counts for this Python yet")
+@pytest.mark.parametrize("kind", ["plain", "streamed"])
+async def test_a_request_costs_no_more_than_it_did(kind: str, tmp_path: Path) -> None:
+    """An 8 kB chat request with its answer, plain and as a stream of 50 chunks."""
+    counted = await instructions_of_a_request(tmp_path, stream=kind == "streamed")
+    allowed = int(BOUNDS[sys.version_info[:2]][kind] * SLACK)
+    assert counted <= allowed, f"{kind}: {counted} instructions, {allowed} allowed"
