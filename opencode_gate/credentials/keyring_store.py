@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 SERVICE = "ogate"
 """The service name of every entry; the user name is `<provider>/<key name>`."""
 
-LIMIT_S = 2.5
-"""How long a keyring that cannot ask anybody may take; with the import, under 3 s."""
+LIMIT_S = 2.0
+"""How long a keyring that cannot ask anybody may take: a command then fails within 3 s in all."""
 
 ASKING_LIMIT_S = 90.0
 """How long one may take that can show the user a dialogue."""

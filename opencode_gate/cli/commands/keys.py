@@ -91,6 +91,8 @@ def add(
         vault = _vault(asks=asks, by_passphrase=True)
     if variable is not None:
         key_entry.keep_variables(row, variables)
+        if not os.environ.get(variable, "").strip():
+            talk(f"note: {variable} is not set in this shell; it must be when a session starts")
         entry = vault.add_reference(row.id, name, variable, make_default=make_default)
         return Result(
             data={},

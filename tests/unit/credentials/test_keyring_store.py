@@ -43,10 +43,10 @@ def test_a_keyring_that_waits_for_ever_is_given_up_and_not_asked_again():
     assert backend.calls == 1
 
 
-def test_the_limit_without_anybody_to_ask_leaves_room_below_three_seconds():
-    assert LIMIT_S <= 2.5
-    assert KeyringStore(environ={})._limit_s == LIMIT_S
-    assert KeyringStore(environ={"DISPLAY": ":0"})._limit_s in (LIMIT_S, ASKING_LIMIT_S)
+def test_only_where_a_dialogue_can_appear_a_person_gets_time_to_answer_it():
+    assert KeyringStore(environ={})._limit_s == LIMIT_S < 3
+    if sys.platform.startswith("linux"):
+        assert KeyringStore(environ={"DISPLAY": ":0"})._limit_s == ASKING_LIMIT_S
 
 
 @pytest.mark.parametrize(
