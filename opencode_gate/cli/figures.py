@@ -5,6 +5,7 @@ that it is not nothing. JSON documents never come through here.
 """
 
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 
 from opencode_gate.core.money import NANO_PER_USD
 from opencode_gate.core.semconv import CostQuality
@@ -50,13 +51,14 @@ def money_text(
         return UNKNOWN
     mark = "~" if quality is CostQuality.ESTIMATED else ""
     rest = f" + {UNKNOWN}" if unknown_requests else ""
-    smallest_nano_usd = NANO_PER_USD // 10**decimals
+    smallest = Decimal(1).scaleb(-decimals)
+    rounded = (Decimal(amount_nano_usd) / NANO_PER_USD).quantize(smallest, ROUND_HALF_UP)
     if amount_nano_usd == 0:
         figure = f"{unit}0"
-    elif 2 * amount_nano_usd < smallest_nano_usd:
-        figure = f"< {unit}{smallest_nano_usd / NANO_PER_USD:.{decimals}f}"
+    elif rounded == 0:
+        figure = f"< {unit}{smallest}"
     else:
-        figure = f"{unit}{amount_nano_usd / NANO_PER_USD:,.{decimals}f}"
+        figure = f"{unit}{rounded:,}"
     return f"{mark}{figure}{rest}"
 
 

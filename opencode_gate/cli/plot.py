@@ -50,6 +50,6 @@ def _level(value: float, peak: float, steps: int) -> int:
 def _axis(days: Sequence[date], *, cell: int, indent: int) -> str:
     """The first and the last day below the bars, the last one only where it fits."""
     first, last = (f"{day:%b} {day.day}" for day in (days[0], days[-1]))
-    gap = len(days) * cell - len(first) - len(last)
+    gap = len(days) * cell - (cell - 1) - len(first) - len(last)
     end = f"{'':{gap}}{last}" if gap > 0 and len(days) > 1 else ""
     return f"{'':{indent}}{first}{end}"

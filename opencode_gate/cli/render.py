@@ -95,14 +95,8 @@ def _print_data(blocks: Sequence[Block]) -> None:
     plain = [block.text for block in blocks if isinstance(block, Text) and not block.style]
     if len(plain) == len(blocks):
         sys.stdout.write("".join(_printable(text) + "\n" for text in plain))
-    elif sys.stdout.isatty():
-        print_blocks(stdout_console(), blocks)
     else:
-        console = stdout_console()
-        with console.capture() as drawn:
-            print_blocks(console, blocks)
-        # A pipe wants no spaces that only fill a table's last column.
-        sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
+        print_blocks(stdout_console(), blocks)
 
 
 def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> None:
@@ -120,12 +114,18 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_blocks(console: "Console", blocks: Sequence[Block], *, indent: int = 0) -> None:
     """Draws blocks below each other, all moved right by `indent`."""
-    for block in blocks:
-        print_block(console, block, indent=indent)
+    if console.is_terminal:
+        for block in blocks:
+            _draw(console, block, indent)
+        return
+    with console.capture() as drawn:
+        for block in blocks:
+            _draw(console, block, indent)
+    # A pipe wants no spaces that only fill a line.
+    console.file.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
 
 
-def print_block(console: "Console", block: Block, *, indent: int = 0) -> None:
-    """Draws one block on a console."""
+def _draw(console: "Console", block: Block, indent: int) -> None:
     from rich.padding import Padding
 
     drawn: RenderableType
@@ -135,7 +135,9 @@ def print_block(console: "Console", block: Block, *, indent: int = 0) -> None:
         drawn = _facts(block)
     else:
         drawn = _table(block)
-    console.print(Padding(drawn, (0, 0, 0, indent), expand=False) if indent else drawn)
+    # Padding swallows an empty line.
+    is_indented = indent and block != Text("")
+    console.print(Padding(drawn, (0, 0, 0, indent), expand=False) if is_indented else drawn)
 
 
 def _facts(facts: Facts) -> "RenderableType":

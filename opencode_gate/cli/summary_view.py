@@ -160,8 +160,7 @@ def _models_table(summary: "Summary") -> Table:
 
 
 def _model_name(provider_name: str, model: str | None) -> str:
-    scripted = " (scripted)" if provider_name == "practice" else ""
-    return f"{provider_name}/{model or figures.UNKNOWN}{scripted}"
+    return f"{provider_name}/{model or figures.UNKNOWN}"
 
 
 def _bypass_line(bypass: "Bypass") -> Text:
@@ -193,11 +192,12 @@ _GROUPS: Mapping[ConversationKind, str] = {
 
 
 def _by_conversation(conversations: "Iterable[ConversationTotals]") -> str:
-    """Cost by kind of conversation; nothing where everything was one kind."""
+    """Cost by kind of conversation; nothing where there is one kind, or nothing to divide."""
+    entries = list(conversations)
     groups: dict[str, list[ConversationTotals]] = {}
-    for conversation in conversations:
+    for conversation in entries:
         groups.setdefault(_GROUPS[conversation.record.kind], []).append(conversation)
-    if len(groups) < 2:
+    if len(groups) < 2 or not any(entry.totals.cost_nano_usd for entry in entries):
         return ""
     return " · ".join(
         f"{_group_name(name, groups[name])} {_group_cost(groups[name])}"

@@ -226,14 +226,14 @@ def _key_cell(name: str, value: str | None) -> str:
 
 
 def _plot(days: "Sequence[UsageRow]") -> list[str]:
-    """Cost over days; tokens where nothing has a cost."""
+    """Cost over days, tokens where nothing has a cost; nothing for a single day."""
     import shutil
     from datetime import date, timedelta
 
     from opencode_gate.cli.plot import Plot, plot_lines
 
     totals = {date.fromisoformat(row.key["day"] or ""): row.totals for row in days}
-    if not totals:
+    if len(totals) < 2:
         return []
     first = min(totals)
     span = [first + timedelta(days=number) for number in range((max(totals) - first).days + 1)]
