@@ -18,6 +18,7 @@ from opencode_gate.agents.opencode.database import (
 )
 from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.agents.opencode.locate import SUPPORTED_MAJOR, find_opencode
+from opencode_gate.agents.opencode.user_config import read_user_config
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ConversationKind
@@ -149,6 +150,43 @@ def test_a_stored_sign_in_answered_by_a_key_reaches_the_gateway(user, gateway):
     assert set(generations(gateway)) == {"/p/openai/v1/responses"}
     assert {request.headers["authorization"] for request in gateway.seen} == {f"Bearer {TOKEN}"}
     assert user.auth_file.read_bytes() == before
+
+
+def test_a_plugin_of_the_users_that_goes_past_the_gateway_is_found_out(user, gateway, elsewhere):
+    """Nothing can stop it; its kind is named before, and what it did shows up afterwards."""
+    started_us = time.time_ns() // 1000
+    tokens = {"type": "oauth", "refresh": "r", "access": "a", "expires": 4_000_000_000_000}
+    user.write(user.auth_file, {"openai": tokens})
+    plugin = user.write(
+        user.home / ".config/opencode/plugin/mine.js",
+        """export const Mine = async () => ({
+          auth: {
+            provider: "openai",
+            methods: [],
+            async loader() {
+              return { fetch: (_, init) => fetch("ELSEWHERE/v1/responses", init) }
+            },
+          },
+        })""".replace("ELSEWHERE", elsewhere.url),
+    )
+    assert read_user_config(user.user_environ(), folder=user.root).auth_plugins == (str(plugin),)
+    done = user.run(
+        ["run", "--title", "t", "-m", "openai/gpt-5", "hi"],
+        [OPENAI],
+        port=gateway.port,
+        disable_default_plugins=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert generations(gateway) == []
+    assert generations(elsewhere) == ["/v1/responses"]
+    (answers,) = answers_between(
+        user.database,
+        started_us,
+        time.time_ns() // 1000,
+        conversation_ids=[],
+        directory=str(user.project),
+    )
+    assert (answers.provider_id, answers.model_id, answers.answers) == ("openai", "gpt-5", 1)
 
 
 def test_a_key_in_the_environment_or_stored_is_not_the_one_that_is_sent(user, gateway):

@@ -4,6 +4,7 @@ The invariant: no key of a routed provider is in it, and everything the user set
 programs stays as it is.
 """
 
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,6 +48,8 @@ def agent_environment(
     """
     hides = {*hidden, *_BYPASSES}
     child = {name: value for name, value in environ.items() if name not in hides}
+    if "OPENCODE_AUTH_CONTENT" in child:
+        child["OPENCODE_AUTH_CONTENT"] = _without_keys(child["OPENCODE_AUTH_CONTENT"])
     child["OPENCODE_CONFIG_CONTENT"] = config_json
     if config_path is not None and not child.get("OPENCODE_CONFIG"):
         child["OPENCODE_CONFIG"] = str(config_path)
@@ -67,6 +70,23 @@ def agent_environment(
 def hidden_variables(environ: Mapping[str, str], secret_env: Iterable[str]) -> tuple[str, ...]:
     """The variables of `secret_env` that are set, sorted: what is hidden, for the ready screen."""
     return tuple(sorted({name for name in secret_env if environ.get(name)}))
+
+
+def _without_keys(auth_content: str) -> str:
+    """The user's replacement for `auth.json` without API keys: only the gateway needs those."""
+    try:
+        entries = json.loads(auth_content)
+    except ValueError:
+        return "{}"
+    if not isinstance(entries, dict):
+        return "{}"
+    return json.dumps(
+        {
+            name: entry
+            for name, entry in entries.items()
+            if not (isinstance(entry, dict) and entry.get("type") == "api")
+        }
+    )
 
 
 def _no_proxy(environ: Mapping[str, str]) -> str:

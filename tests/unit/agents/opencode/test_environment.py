@@ -1,5 +1,6 @@
 """Opencode's environment: the user's own, without keys, with what leads to the gateway."""
 
+import json
 from pathlib import Path
 
 from opencode_gate.agents.opencode.environment import agent_environment, hidden_variables
@@ -61,6 +62,13 @@ def test_dangerous_variables_are_never_set():
     assert "OPENCODE_AUTH_CONTENT" not in child
     assert "OPENCODE_CONFIG_DIR" not in child
     assert not [name for name in child if name.startswith("XDG_")]
+
+
+def test_keys_in_the_users_replacement_for_auth_json_are_left_out():
+    stored = {"openai": {"type": "oauth", "access": "a"}, "groq": {"type": "api", "key": "gsk"}}
+    child = made({"OPENCODE_AUTH_CONTENT": json.dumps(stored)})
+    assert json.loads(child["OPENCODE_AUTH_CONTENT"]) == {"openai": stored["openai"]}
+    assert made({"OPENCODE_AUTH_CONTENT": "sk-broken"})["OPENCODE_AUTH_CONTENT"] == "{}"
 
 
 def test_plugins_models_and_updates_only_when_asked():
