@@ -20,4 +20,5 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("OGATE_HOME", str(home / "ogate"))
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("OGATE_CATALOG_REFRESH", "false")
     return home

@@ -36,8 +36,9 @@ def serve(parent: Parent) -> None:
     from opencode_gate.server.compose import compose
     from opencode_gate.server.serving import Serving
 
-    gateway = compose(hello, secrets, paths(), load_settings(paths(), os.environ))
-    parent.say(Serving(hello, gateway, parent, agent).run())
+    settings = load_settings(paths(), os.environ)
+    gateway = compose(hello, secrets, paths(), settings)
+    parent.say(Serving(hello, gateway, parent, agent, settings).run())
 
 
 def _end(agent: Agent | None) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 import uvicorn
 
+from opencode_gate.catalog.refresh import BackgroundRefresh
 from opencode_gate.config.paths import paths
+from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.tasks import spawn
 from opencode_gate.ledger.sqlite import open_store
@@ -91,7 +93,9 @@ class Serving:
         gateway: Gateway,
         parent: Parent,
         agent: Agent | None,
+        settings: Settings,
     ) -> None:
+        self._settings = settings
         self._hello = hello
         self._gateway = gateway
         self._parent = parent
@@ -135,7 +139,11 @@ class Serving:
             name="parent-messages",
             daemon=True,
         ).start()
-        await serving
+        refresh = BackgroundRefresh(paths(), self._settings)
+        try:
+            await serving
+        finally:
+            refresh.stop()
         await self._gateway.upstream.close()
 
     def _listen(self, in_loop: Callable[[Callable[[], None]], object], server: _Server) -> None:

@@ -18,9 +18,7 @@ from opencode_gate.server.protocol import Agent
 from tests.support.gateway import TOKEN, RunningGateway, running_gateway
 from tests.support.scripted_upstream import Peer, scripted
 
-FIRST_EVENTS = (
-    b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"twelve chars"}}]}\n\n'
-)
+FIRST_EVENTS = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"twelve chars"}}]}\n\n'
 BODY = b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 
 
