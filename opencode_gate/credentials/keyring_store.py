@@ -28,7 +28,7 @@ SERVICE = "ogate"
 LIMIT_S = 2.0
 """How long a keyring that cannot ask anybody may take: a command then fails within 3 s in all."""
 
-ASKING_LIMIT_S = 90.0
+ASKING_LIMIT_S = 60.0
 """How long one may take that can show the user a dialogue."""
 
 _INSTEAD = (
