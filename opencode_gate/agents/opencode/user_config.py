@@ -69,6 +69,7 @@ class CustomProvider:
             secret_env=tuple(dict.fromkeys([*variables, *row.secret_env])),
             why_not=None if self.row.base_url else row.why_not,
             missing_variables=() if self.row.base_url else row.missing_variables,
+            wire_bases={} if self.row.base_url else row.wire_bases,
         )
 
 

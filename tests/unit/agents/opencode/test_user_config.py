@@ -179,9 +179,11 @@ def test_a_known_provider_keeps_its_facts_and_gets_the_users_address(home, proje
         npm="@ai-sdk/openai",
         key_env=("OPENAI_API_KEY",),
         secret_env=("OPENAI_API_KEY",),
+        wire_bases={"anthropic": "https://api.openai.com/claude/v1"},
     )
     over = custom.over(row)
     assert over.base_url == "https://proxy/v1"
+    assert over.wire_bases == {}, "nothing goes past the user's own address"
     assert over.npm == "@ai-sdk/openai"
     assert over.source == "catalogue"
     assert over.key_env == over.secret_env == ("WORK", "OPENAI_API_KEY")
