@@ -16,6 +16,8 @@ from opencode_gate.ledger.totals import Totals, total_of
 
 Key = TypeVar("Key", bound=Hashable)
 
+_SHORTEST_FLOW_US = 100_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTotals:
@@ -189,6 +191,8 @@ def _timing(exchanges: Sequence[ExchangeRecord]) -> Timing:
         for record in streamed
         if record.usage.output is not None and record.duration_us is not None
     ]
+    # An answer that came all at once says nothing about a speed.
+    flowing = [flow for flow in flowing if flow[1] >= _SHORTEST_FLOW_US]
     flow_s = sum(duration_us for _, duration_us in flowing) / 1e6
     return Timing(
         time_to_first_chunk_s_p50=statistics.median(waits_s),
