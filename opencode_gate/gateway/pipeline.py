@@ -123,7 +123,7 @@ class Pipeline:
         """Answers one HTTP request (ASGI 3, https://asgi.readthedocs.io)."""
         route = identify(scope["method"], scope["path"])
         try:
-            destination = self._routes.destination(scope["raw_path"])
+            destination = self._routes.destination(scope["raw_path"], route.wire_format)
             admit(self._token, scope["headers"], scope["query_string"])
             body = await _whole_body(receive)
         except ClientGone:

@@ -4,15 +4,19 @@ The client's base is `/p/<provider>` followed by the path of the provider's own 
 upstream address is the provider's origin and the rest of the raw path, byte for byte. The
 invariant: a request never leaves the base path of its provider, save to a sibling version of it
 (`/v1beta` beside `/v1`), so a launch token cannot be turned into a way to the rest of the host.
+
+Some providers serve one of their formats below another address. Opencode knows a single base per
+provider, so a request in that format is moved from the one base to the other here.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.errors import PolicyDenied
+from opencode_gate.core.semconv import WireFormat
 
 PREFIX = b"/p/"
 _VERSION = rb"v[0-9]+(?:\.[0-9]+)?(?:(?:alpha|beta|preview)[0-9]*)?"
@@ -28,13 +32,21 @@ class NoRoute(PolicyDenied):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A provider with its address taken apart; `base` matches the paths that belong to it."""
+    """A provider with its address taken apart.
+
+    Attributes:
+        base: matches the paths that belong to it.
+        base_path: the path of its address, without a slash behind.
+        elsewhere: the target of a wire format that it serves below another address.
+    """
 
     row: ProviderRow
     scheme: str
     host: str
     port: int
     base: re.Pattern[bytes]
+    base_path: bytes
+    elsewhere: Mapping[WireFormat, "Target"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +63,23 @@ def target_of(row: ProviderRow) -> Target:
     Raises:
         ValueError: the row has no usable address; such a row must not be routed.
     """
-    address = urlsplit(row.base_url or "")
+    bases = {WireFormat(wire): _target(row, url) for wire, url in row.wire_bases.items()}
+    return replace(_target(row, row.base_url or ""), elsewhere=bases)
+
+
+def _target(row: ProviderRow, base_url: str) -> Target:
+    address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError(f"{row.id} has no http(s) address: {row.base_url!r}")
+        raise ValueError(f"{row.id} has no http(s) address: {base_url!r}")
     default_port = 443 if address.scheme == "https" else 80
+    base_path = address.path.rstrip("/").encode()
     return Target(
         row=row,
         scheme=address.scheme,
         host=address.hostname,
         port=default_port if address.port is None else address.port,
-        base=_base_pattern(address.path.rstrip("/").encode()),
+        base=_base_pattern(base_path),
+        base_path=base_path,
     )
 
 
@@ -79,7 +98,9 @@ class RouteTable:
     def __init__(self, rows: Iterable[ProviderRow]) -> None:
         self._targets: Mapping[bytes, Target] = {row.id.encode(): target_of(row) for row in rows}
 
-    def destination(self, raw_path: bytes) -> Destination:
+    def destination(
+        self, raw_path: bytes, wire_format: WireFormat = WireFormat.UNKNOWN
+    ) -> Destination:
         """Where `raw_path` (still percent-encoded, without the query) leads.
 
         Raises:
@@ -103,8 +124,12 @@ class RouteTable:
             )
         path = slash + rest
         decoded = unquote_to_bytes(path)
-        if target.base.match(path) is None or _DOT_SEGMENT.search(decoded):
+        below = target.base.match(path)
+        if below is None or _DOT_SEGMENT.search(decoded):
             raise NoRoute(
                 "no-route", f"this path lies outside the address of {target.row.id}", hint=None
             )
+        if target.elsewhere and wire_format in target.elsewhere:
+            moved = target.elsewhere[wire_format]
+            return Destination(moved, moved.base_path + path[below.end() :])
         return Destination(target, path)
