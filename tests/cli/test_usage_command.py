@@ -1,0 +1,226 @@
+"""`ogate usage`: what it counts, when its days begin, and what it prints where."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from opencode_gate.agents.opencode.database import RecordedAnswer
+from opencode_gate.cli.agent_history import usage_rows
+from opencode_gate.cli.main import main
+from opencode_gate.config.paths import paths
+from opencode_gate.core import clock
+from opencode_gate.core.semconv import ConversationKind, CostQuality
+from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.totals import UsageQuery
+from tests.support.ledger_records import a_session, an_exchange
+
+
+def _us(text: str) -> int:
+    return round(datetime.fromisoformat(text).astimezone(UTC).timestamp() * 1_000_000)
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on three local days, seen from a Saturday noon in Berlin."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    now_us = _us("2026-11-21T12:00:00+01:00")
+    monkeypatch.setattr(clock.SystemClock, "now_us", lambda _: now_us)
+    store = open_store(paths().ledger_file)
+    session = a_session(started_at_us=_us("2026-11-20T23:00:00+01:00"))
+    store.add_session(session)
+
+    def call(at: str, cost_nano_usd: int | None, model: str = "m") -> object:
+        return an_exchange(
+            session_id=session.id,
+            started_at_us=_us(at),
+            request_model=model,
+            cost_nano_usd=cost_nano_usd,
+            cost_quality=CostQuality.UNKNOWN if cost_nano_usd is None else CostQuality.PRICED,
+            usage=TokenUsage(input_uncached=900, cache_read=100, output=50, reasoning=5),
+        )
+
+    store.fold(
+        [
+            call("2026-10-31T23:59:59+01:00", 8_000_000_000),
+            call("2026-11-01T00:00:00+01:00", 4_000_000_000),
+            # Still Friday in UTC, already Saturday in Berlin.
+            call("2026-11-21T00:30:00+01:00", 1_000_000_000),
+            call("2026-11-21T11:00:00+01:00", None, model="other"),
+        ]
+    )
+    store.close()
+
+
+def _json(capsys: pytest.CaptureFixture[str], *line: str) -> dict[str, object]:
+    assert main([*line, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(
+    ("flags", "requests", "cost_usd"),
+    [
+        (["--today"], 2, "1"),
+        (["--week"], 2, "1"),
+        (["--month"], 3, "5"),
+        ([], 3, "5"),
+        (["--since", "2026-10-31"], 4, "13"),
+        (["--since", "2026-10-31", "--until", "2026-10-31"], 1, "8"),
+        (["--until", "2026-11-01"], 2, "12"),
+        (["--since", "2026-11-21T01:00"], 1, None),
+    ],
+)
+def test_days_begin_at_local_midnight(capsys, flags, requests, cost_usd) -> None:
+    totals = _json(capsys, "usage", *flags)["totals"]
+    assert (totals["requests"], totals["cost_usd"]) == (requests, cost_usd)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_the_document_uses_the_names_of_the_summary(capsys) -> None:
+    document = _json(capsys, "usage", "--today")
+    assert document["version"] == 1
+    assert document["since"] == "2026-11-20T23:00:00.000000Z"
+    assert document["time_zone"] == "Europe/Berlin"
+    assert document["rows"] == [
+        {
+            "provider_name": "practice",
+            "request_model": "m",
+            "requests": 1,
+            "input_tokens": 1000,
+            "cache_read_input_tokens": 100,
+            "cache_creation_input_tokens": None,
+            "output_tokens": 50,
+            "reasoning_output_tokens": 5,
+            "cost_usd": "1",
+            "cost_quality": "priced",
+            "unknown_cost_requests": 0,
+        },
+        {
+            "provider_name": "practice",
+            "request_model": "other",
+            "requests": 1,
+            "input_tokens": 1000,
+            "cache_read_input_tokens": 100,
+            "cache_creation_input_tokens": None,
+            "output_tokens": 50,
+            "reasoning_output_tokens": 5,
+            "cost_usd": None,
+            "cost_quality": "unknown",
+            "unknown_cost_requests": 1,
+        },
+    ]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_several_groups_with_commas_or_repeated(capsys) -> None:
+    document = _json(capsys, "usage", "--by", "day,project", "--by", "day")
+    assert document["by"] == ["day", "project"]
+    assert [(row["day"], row["project"]) for row in document["rows"]] == [
+        ("2026-11-01", "engine"),
+        ("2026-11-21", "engine"),
+    ]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_short_is_one_line_about_today(capsys) -> None:
+    assert main(["usage", "--short"]) == 0
+    assert capsys.readouterr().out == "today: $1.00 + ? · 2 requests · 2.0 k in, 100 out\n"
+
+
+def test_short_says_when_there_was_nothing(capsys) -> None:
+    assert main(["usage", "--short"]) == 0
+    assert capsys.readouterr().out == "today: no requests\n"
+
+
+def test_nothing_counted_is_not_a_bill_of_zero(capsys) -> None:
+    assert main(["usage"]) == 0
+    assert capsys.readouterr().out == "this month: nothing was counted\n"
+    assert not paths().ledger_file.exists()
+
+
+@pytest.mark.usefixtures("ledger")
+def test_people_get_a_table_a_plot_over_the_days_and_the_marks_explained(capsys) -> None:
+    assert main(["usage"]) == 0
+    assert (
+        capsys.readouterr().out
+        == """\
+this month
+
+model            requests   input   cached   output          cost
+practice/m              2   2.0 k     10 %      100       $ 5.000
+practice/other          1   1.0 k     10 %       50             ?
+total                   3   3.0 k     10 %      150   $ 5.000 + ?
+
+$4.00 ┤█
+      ┤█
+      ┤█                                       ▆
+       Nov 1                              Nov 21
+
+? has no known price (1 request), and is not in the sum
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["--today", "--week"], "more than one span of time"),
+        (["--today", "--since", "2026-11-01"], "more than one span of time"),
+        (["--by", "mood"], "cannot be grouped by 'mood'"),
+        (["--since", "soon"], "is not a day or a time"),
+        (["--source", "elsewhere"], "--source"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(capsys, line, message) -> None:
+    assert main(["usage", *line]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "[usage]" in err
+
+
+def _answer(**changes: object) -> RecordedAnswer:
+    fields: dict[str, object] = {
+        "at_us": _us("2026-11-21T00:30:00+01:00"),
+        "conversation_id": "ses_1",
+        "parent_id": None,
+        "title": "t",
+        "directory": "/w",
+        "project": "w",
+        "agent_name": "build",
+        "provider_id": "anthropic",
+        "model_id": "claude",
+        "usage": TokenUsage(input_uncached=10, output=5),
+        "cost_usd": Decimal("0.5"),
+    }
+    return RecordedAnswer(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_opencodes_history_is_added_up_by_the_same_rules() -> None:
+    """Its zero is no price: it writes one for subscriptions and for prices it does not know."""
+    query = UsageQuery(by=("model", "day", "kind"), time_zone="Europe/Berlin")
+    rows = usage_rows(
+        [_answer(), _answer(cost_usd=Decimal(0)), _answer(parent_id="ses_0", cost_usd=None)], query
+    )
+    assert [row.key for row in rows] == [
+        {"model": "anthropic/claude", "day": "2026-11-21", "kind": kind}
+        for kind in (ConversationKind.MAIN, ConversationKind.SUBAGENT)
+    ]
+    main_row, sub_row = (row.totals for row in rows)
+    assert (main_row.requests, main_row.input_tokens, main_row.cost_nano_usd) == (
+        2,
+        20,
+        500_000_000,
+    )
+    assert main_row.unknown_cost_requests == 1
+    assert (sub_row.cost_nano_usd, sub_row.unknown_cost_requests) == (None, 1)
+
+
+def test_without_a_history_of_opencode_it_says_so(capsys) -> None:
+    assert main(["usage", "--source", "opencode"]) == 2
+    assert "Opencode has no history here" in capsys.readouterr().err
