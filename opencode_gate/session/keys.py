@@ -1,4 +1,4 @@
-"""Reads the keys of a session, once the agent is on its way.
+"""Opens the keys of a session before the agent starts, and reads them once it is on its way.
 
 The invariant: one key that cannot be read does not stop the others; its provider answers with
 the reason.
@@ -11,17 +11,36 @@ from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import ConfigError, CredentialError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.encrypted_file import AskPassphrase
 from opencode_gate.credentials.resolve import fetch
 from opencode_gate.credentials.vault import Vault
 from opencode_gate.session.launch import KeysRead
 from opencode_gate.session.plan import RunPlan
 
 
+def open_vault(
+    plan: RunPlan,
+    paths: Paths,
+    environ: Mapping[str, str],
+    ask_passphrase: AskPassphrase | None,
+) -> Vault:
+    """The vault of a session; asks for its passphrase while the terminal is still ours.
+
+    Raises:
+        CredentialError: the passphrase is wrong, or the encrypted file is damaged.
+        KeyboardInterrupt: the person left.
+    """
+    vault = Vault(paths, environ, ask_passphrase=ask_passphrase)
+    is_used = any(source.kind == "file" for source in plan.sources.values())
+    if is_used and ask_passphrase is not None and vault.stores.file.needs_passphrase:
+        vault.stores.file.unlock()
+    return vault
+
+
 def read_keys(
-    plan: RunPlan, paths: Paths, environ: Mapping[str, str], agent_secrets: Mapping[str, Secret]
+    plan: RunPlan, vault: Vault, environ: Mapping[str, str], agent_secrets: Mapping[str, Secret]
 ) -> KeysRead:
     """The keys of all routed providers, and why those that are missing are."""
-    vault = Vault(paths, environ)
     keys: dict[str, str] = {}
     problems: dict[str, str] = {}
     for row in plan.rows:

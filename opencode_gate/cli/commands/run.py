@@ -133,7 +133,7 @@ def _run(
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
     form = settings.run.summary if summary is None else summary
-    return _session(plan, discovery, where, form, summary_file)
+    return _session(plan, discovery, where, form, summary_file, can_ask=can_ask)
 
 
 def _agent(where: "Paths", settings: "Settings", *, install: bool, can_ask: bool) -> "Installation":
@@ -311,12 +311,16 @@ def _session(
     where: "Paths",
     form: SummaryForm,
     summary_file: Path | None,
+    *,
+    can_ask: bool,
 ) -> int:
-    from opencode_gate.session.keys import read_keys
+    from opencode_gate.cli.key_entry import ask_passphrase
+    from opencode_gate.session.keys import open_vault, read_keys
     from opencode_gate.session.launch import launch
 
     agent_secrets = {**discovery.auth.keys, **discovery.user_config.keys}
-    outcome = launch(plan, where, lambda: read_keys(plan, where, os.environ, agent_secrets))
+    vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
+    outcome = launch(plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets))
     try:
         _account(plan, discovery, where, outcome, form, summary_file)
     except GateError as error:
