@@ -45,9 +45,10 @@ def request_headers(
 ) -> Headers:
     """The headers towards the provider: the credential swapped in place, `identity` asked for."""
     secret = key.reveal().encode() if key is not None else None
+    own = {extra.lower().encode(): text.encode() for extra, text in row.headers.items()}
     sent: Headers = []
     for name, value in client:
-        if name in _SET_ANEW or name.startswith(_OURS):
+        if name in _SET_ANEW or name in own or name.startswith(_OURS):
             continue
         if token in value:
             if secret is None or row.auth_header is not None:
@@ -59,8 +60,7 @@ def request_headers(
         name = row.auth_header.lower().encode()
         bearer = name.endswith(b"authorization")
         sent.append((name, b"Bearer " + secret if bearer else secret))
-    for extra, text in row.headers.items():
-        sent.append((extra.lower().encode(), text.encode()))
+    sent.extend(own.items())
     return sent
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.prices import PriceBook
@@ -83,7 +83,9 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         session_id=hello.session.id,
         key_names=hello.key_names,
         token=secrets.launch_token.encode(),
-        routes=RouteTable(hello.rows),
+        routes=RouteTable(
+            replace(row, headers=secrets.headers.get(row.id, row.headers)) for row in hello.rows
+        ),
         keys=_keys(secrets),
         upstream=upstream,
         builtin_upstreams={

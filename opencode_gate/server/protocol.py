@@ -40,11 +40,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The launch token, keys by provider id, and for those that could not be read the reason."""
+    """The launch token, keys by provider id, and for those that could not be read the reason.
+
+    Attributes:
+        headers: by provider id, its extra headers with the variables in them filled in.
+    """
 
     launch_token: str
     keys: dict[str, str] = field(repr=False)
     problems: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return f"Secrets(providers={sorted(self.keys)})"

@@ -11,7 +11,7 @@ import secrets as random_source
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from opencode_gate.agents.opencode.configuration import (
@@ -80,10 +80,11 @@ def launch(plan: RunPlan, paths: Paths, read_keys: "Callable[[], KeysRead]") -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysRead:
-    """The keys of a session, and the reasons for those that could not be read."""
+    """The keys of a session, the reasons for those that could not be read, and extra headers."""
 
     keys: dict[str, str]
     problems: dict[str, str]
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"KeysRead(providers={sorted(self.keys)}, problems={sorted(self.problems)})"
@@ -115,7 +116,11 @@ def _run(plan: RunPlan, folder: Path, read_keys: Callable[[], KeysRead]) -> Outc
         gateway.name_agent(agent.pid)
         gateway.on_failure(lambda: _stop(agent))
         keys = read_keys()
-        gateway.give_secrets(Secrets(launch_token=token, keys=keys.keys, problems=keys.problems))
+        gateway.give_secrets(
+            Secrets(
+                launch_token=token, keys=keys.keys, problems=keys.problems, headers=keys.headers
+            )
+        )
         _import_ahead()
         status = wait_for(agent)
         if status == SIGKILL_STATUS:

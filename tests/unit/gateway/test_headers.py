@@ -101,3 +101,11 @@ def test_an_answer_keeps_its_headers_but_those_of_the_connection() -> None:
     ]
     assert response_headers(upstream, keep_length=True) == [upstream[0], upstream[2], upstream[3]]
     assert response_headers(upstream, keep_length=False) == [upstream[0], upstream[3]]
+
+
+def test_a_header_of_the_row_takes_the_place_of_the_clients() -> None:
+    """A company proxy that wants its own `x-api-key` must not get two of them."""
+    row = ProviderRow(id="a", name="A", base_url="https://h/v1", headers={"X-Api-Key": "proxy"})
+    sent = request_headers([(b"x-api-key", b"client"), (b"x-a", b"b")], row, b"token", None)
+    assert [value for name, value in sent if name == b"x-api-key"] == [b"proxy"]
+    assert (b"x-a", b"b") in sent
