@@ -115,7 +115,7 @@ def _parameter(parameter: Any, path: tuple[str, ...]) -> Parameter:
     is_option = parameter.param_type_name == "option"
     is_flag = bool(getattr(parameter, "is_flag", False))
     return Parameter(
-        names=(*parameter.opts, *parameter.secondary_opts) if is_option else (),
+        names=_spellings(parameter) if is_option else (),
         label="" if is_flag else parameter.metavar or parameter.name.upper(),
         help=" ".join((parameter.help or "").split()),
         choices=_choices(getattr(parameter.type, "choices", ())),
@@ -124,6 +124,12 @@ def _parameter(parameter: Any, path: tuple[str, ...]) -> Parameter:
         is_required=parameter.required,
         is_repeated=parameter.multiple or parameter.nargs == -1,
     )
+
+
+def _spellings(parameter: Any) -> tuple[str, ...]:
+    """Long ones first: Typer keeps those of `--help` in a set, in any order."""
+    names = (*parameter.opts, *parameter.secondary_opts)
+    return tuple(sorted(names, key=lambda name: not name.startswith("--")))
 
 
 def _values(name: str, path: tuple[str, ...], *, is_option: bool) -> str | None:
