@@ -73,6 +73,11 @@ class ReachableProvider(ProviderFacts, Protocol):
         ...
 
     @property
+    def wire_bases(self) -> "Mapping[str, str]":
+        """Another address per wire format, where its formats are served below different ones."""
+        ...
+
+    @property
     def auth_header(self) -> str | None:
         """The header the key goes into, where it is not the usual one."""
         ...
@@ -102,12 +107,13 @@ def test_key(
         prompt_model: send this model a real prompt of a few tokens instead of listing models.
         is_online: says whether this machine can look up other names, asked when one fails.
     """
-    if row.base_url is None:
+    base_url = row.wire_bases.get(wire_of(row), row.base_url)
+    if base_url is None:
         return KeyTest(result="wrong-base-url", detail=f"no address is known for {row.id}")
     problem = problem_with(secret) if secret else None
     if problem is not None:
         return KeyTest(result="wrong-key", detail=problem)
-    caller = _Caller(row, row.base_url)
+    caller = _Caller(row, base_url)
     with caller.client(PROMPT_TIMEOUT_S if prompt_model else TIMEOUT_S) as client:
         try:
             if prompt_model is not None:
@@ -115,7 +121,7 @@ def test_key(
             return _by_listing(caller, client, secret)
         except _http_errors() as error:
             return verdicts.of_failure(
-                error, row.base_url, is_online=is_online, is_proxied=caller.is_proxied
+                error, base_url, is_online=is_online, is_proxied=caller.is_proxied
             )
 
 

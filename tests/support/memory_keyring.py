@@ -5,7 +5,6 @@ import threading
 import keyring.backend
 import keyring.errors
 
-from opencode_gate.config.paths import Paths, paths
 from opencode_gate.credentials.keyring_store import KeyringStore
 
 
@@ -59,8 +58,3 @@ class FailingKeyring(MemoryKeyring):
 def memory_store() -> KeyringStore:
     """A keyring store nothing of which reaches the OS."""
     return KeyringStore(environ={}, backend=MemoryKeyring())
-
-
-def isolated_paths() -> Paths:
-    """The folders below the test's own home."""
-    return paths()

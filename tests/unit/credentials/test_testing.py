@@ -136,6 +136,14 @@ def test_a_prompt_is_one_tiny_request_in_the_wire_format(facts, path, model_at):
     assert "16" in str(asked[0].body)
 
 
+def test_a_format_served_below_another_address_is_asked_there():
+    with provider_stub(lambda _: (200, {"answer": "OK"})) as stub:
+        elsewhere = stub.base_url.replace("/v1", "/anthropic/v1")
+        row = stub.row(npm="@ai-sdk/anthropic", wire_bases={"anthropic": elsewhere})
+        testing.test_key(row, KEY, prompt_model="m1")
+    assert [request.path for request in stub.asked] == ["/anthropic/v1/messages"]
+
+
 def test_the_key_never_comes_back_in_a_verdict():
     """Providers repeat a wrong key, whole or masked in the middle."""
     key = KEY.reveal()
