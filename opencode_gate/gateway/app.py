@@ -4,8 +4,9 @@ The invariant: only a request that was addressed to this machine by name is serv
 in a browser cannot reach the gateway through a host name that resolves to 127.0.0.1.
 """
 
+from opencode_gate.gateway.asgi import Receive, Scope, Send
 from opencode_gate.gateway.headers import header
-from opencode_gate.gateway.pipeline import Pipeline, Receive, Scope, Send
+from opencode_gate.gateway.pipeline import Pipeline
 
 _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
 

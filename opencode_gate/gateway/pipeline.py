@@ -16,8 +16,7 @@ record, whatever way it ended.
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
 from opencode_gate.core.clock import Clock
@@ -31,6 +30,7 @@ from opencode_gate.core.semconv import (
     WireFormat,
 )
 from opencode_gate.core.tasks import spawn
+from opencode_gate.gateway.asgi import ClientGone, Receive, Scope, Send, whole_body
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import (
     header,
@@ -38,6 +38,8 @@ from opencode_gate.gateway.headers import (
     request_query,
     response_headers,
 )
+from opencode_gate.gateway.refusing import answer_failure, refuse, status_of
+from opencode_gate.gateway.relay import relay_body, relay_stream, whole_answer
 from opencode_gate.gateway.upstream import (
     Upstream,
     UpstreamFailure,
@@ -50,25 +52,11 @@ from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
 from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
 from opencode_gate.wire.meter import ExchangeMeter
-from opencode_gate.wire.refusals import neutralise, refusal_body
 from opencode_gate.wire.routes import Route, identify
 from opencode_gate.wire.splice import ask_for_usage
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
-
-BODY_LIMIT = 256 * 1024 * 1024
-ERROR_BODY_LIMIT = 1024 * 1024
-
-_STATUS_OF_FAILURE = {"timeout": 504, "protocol": 502}
-
-
-class ClientGone(Exception):
-    """The client left before its request was complete."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,11 +113,11 @@ class Pipeline:
         try:
             destination = self._routes.destination(scope["raw_path"], route.wire_format)
             admit(self._token, scope["headers"], scope["query_string"])
-            body = await _whole_body(receive)
+            body = await whole_body(receive)
         except ClientGone:
             return
         except GateError as refusal:
-            await _refuse(send, route, refusal)
+            await refuse(send, route, refusal)
             return
         started_us = self._clock.now_us()
         try:
@@ -170,7 +158,7 @@ class Pipeline:
         except GateError as refusal:
             exchange.http_status = refusal.http_status
             exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
-            await _refuse(send, asked.route, refusal)
+            await refuse(send, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
             if watch.done():
@@ -220,15 +208,21 @@ class Pipeline:
         try:
             response = await self._send(asked, exchange, key, asks_for_usage=asks)
             if asks and response.status in (400, 422):
-                refused = await _read_all(response)
-                if b"stream_options" in refused:
+                refused = await whole_answer(response)
+                if b"stream_options" in refused.body:
                     self._never_ask.add(row.id)
                     asks = False
                     response = await self._send(asked, exchange, key, asks_for_usage=False)
                 else:
-                    response = _Replayed(response, refused)
+                    response = refused
         except UpstreamFailure as failure:
-            await _answer_failure(asked, exchange, failure, send)
+            exchange.http_status = status_of(failure)
+            exchange.finish(
+                ExchangeStatus.UPSTREAM_ERROR,
+                error_type=failure.kind,
+                is_billed=failure.bytes_sent,
+            )
+            await answer_failure(send, asked.route, row.id, failure)
             return
         try:
             await self._relay(asked, exchange, response, send, asked_for_usage=asks)
@@ -303,9 +297,9 @@ class Pipeline:
         )
         try:
             if is_stream:
-                await _relay_stream(exchange, exchange.meter, response, send)
+                await relay_stream(exchange, exchange.meter, response, send)
             else:
-                await _relay_body(exchange, exchange.meter, response, send)
+                await relay_body(exchange, exchange.meter, response, send)
         except UpstreamFailure as failure:
             exchange.finish(
                 ExchangeStatus.UPSTREAM_ERROR,
@@ -319,135 +313,6 @@ class _NotAStream(GateError):
 
     http_status = 400
     error_type = "upstream_error"
-
-
-class _Replayed:
-    """A response whose body has been read already."""
-
-    __slots__ = ("_body", "headers", "status")
-
-    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self._body = body
-
-    async def read(self) -> bytes:
-        """The body, once."""
-        body, self._body = self._body, b""
-        return body
-
-    def abort(self) -> None:
-        """Nothing is open."""
-
-
-async def _relay_stream(
-    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
-) -> None:
-    while chunk := await response.read():
-        passed = meter.relay(chunk)
-        if passed:
-            await send({"type": "http.response.body", "body": passed, "more_body": True})
-        exchange.relayed()
-    end = meter.end()
-    if not end.is_complete:
-        # Returning without a last body message makes the server cut the connection, which is
-        # what tells the agent that this was not the whole answer.
-        if end.tail:
-            await send({"type": "http.response.body", "body": end.tail, "more_body": True})
-        exchange.finish(
-            ExchangeStatus.UPSTREAM_ERROR, error_type=meter.metering().error_type or "no_terminal"
-        )
-        return
-    exchange.finish(ExchangeStatus.COMPLETED)
-    await send({"type": "http.response.body", "body": end.tail, "more_body": False})
-
-
-async def _relay_body(
-    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
-) -> None:
-    while chunk := await response.read():
-        meter.observe_body(chunk)
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    meter.end()
-    exchange.relayed()
-    if response.status >= 400:
-        exchange.finish(
-            ExchangeStatus.UPSTREAM_ERROR, error_type=f"http_{response.status}", is_billed=False
-        )
-    else:
-        exchange.finish(ExchangeStatus.COMPLETED)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _answer_failure(
-    asked: Asked, exchange: Exchange, failure: UpstreamFailure, send: Send
-) -> None:
-    status = _STATUS_OF_FAILURE.get(failure.kind, 502)
-    exchange.http_status = status
-    exchange.finish(
-        ExchangeStatus.UPSTREAM_ERROR, error_type=failure.kind, is_billed=failure.bytes_sent
-    )
-    row = asked.destination.target.row
-    body = refusal_body(
-        asked.route.wire_format,
-        http_status=status,
-        message=f"ogate could not reach {row.id}: {failure}",
-        error_type="upstream_error",
-        code="upstream-timeout" if status == 504 else "upstream-unreachable",
-    )
-    await _send_json(send, status, body, is_final=False)
-
-
-async def _refuse(send: Send, route: Route, refusal: GateError) -> None:
-    """Our own no, final and in the words of the client's wire format."""
-    message = refusal.message if refusal.hint is None else f"{refusal.message} ({refusal.hint})"
-    body = refusal_body(
-        route.wire_format,
-        http_status=refusal.http_status,
-        message=neutralise(message),
-        error_type=refusal.error_type,
-        code=refusal.code,
-    )
-    await _send_json(send, refusal.http_status, body, is_final=True)
-
-
-async def _send_json(send: Send, status: int, body: bytes, *, is_final: bool) -> None:
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    if is_final:
-        headers.append((b"x-should-retry", b"false"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _whole_body(receive: Receive) -> bytes:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGone
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body
-    parts, size = [body], len(body)
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > BODY_LIMIT:
-            raise BadBody("the request is larger than 256 MiB")
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-async def _read_all(response: UpstreamResponse) -> bytes:
-    body = b""
-    while len(body) < ERROR_BODY_LIMIT and (chunk := await response.read()):
-        body += chunk
-    response.abort()
-    return body
 
 
 async def _watch(receive: Receive, exchange: Exchange) -> None:

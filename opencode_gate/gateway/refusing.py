@@ -1,0 +1,55 @@
+"""Our own answers: a refusal, or that a provider could not be reached.
+
+The invariant: a refusal is final in the eyes of the agent (sent before anything else, no word in
+it that its retry pattern knows); that a provider could not be reached is not.
+"""
+
+from opencode_gate.core.errors import GateError
+from opencode_gate.gateway.asgi import Send
+from opencode_gate.gateway.upstream import UpstreamFailure
+from opencode_gate.wire.refusals import neutralise, refusal_body
+from opencode_gate.wire.routes import Route
+
+
+async def refuse(send: Send, route: Route, refusal: GateError) -> None:
+    """Says no, in the words of the client's wire format."""
+    message = refusal.message if refusal.hint is None else f"{refusal.message} ({refusal.hint})"
+    body = refusal_body(
+        route.wire_format,
+        http_status=refusal.http_status,
+        message=neutralise(message),
+        error_type=refusal.error_type,
+        code=refusal.code,
+    )
+    await _send_json(send, refusal.http_status, body, is_final=True)
+
+
+def status_of(failure: UpstreamFailure) -> int:
+    """What the client is told: 504 for silence, 502 for everything else."""
+    return 504 if failure.kind == "timeout" else 502
+
+
+async def answer_failure(
+    send: Send, route: Route, provider_id: str, failure: UpstreamFailure
+) -> None:
+    """Says that the provider could not be reached; the agent may try again."""
+    status = status_of(failure)
+    body = refusal_body(
+        route.wire_format,
+        http_status=status,
+        message=f"ogate could not reach {provider_id}: {failure}",
+        error_type="upstream_error",
+        code="upstream-timeout" if status == 504 else "upstream-unreachable",
+    )
+    await _send_json(send, status, body, is_final=False)
+
+
+async def _send_json(send: Send, status: int, body: bytes, *, is_final: bool) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if is_final:
+        headers.append((b"x-should-retry", b"false"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,92 @@
+"""The provider's own bytes on their way to the client, while the meter reads a copy.
+
+The invariant: once an answer has begun, an end that is not the provider's own clean end cuts the
+client's connection; nothing else tells an agent that it has not got the whole answer.
+"""
+
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.gateway.asgi import Send
+from opencode_gate.gateway.exchange import Exchange
+from opencode_gate.gateway.upstream import UpstreamResponse
+from opencode_gate.wire.meter import ExchangeMeter
+
+
+async def relay_stream(
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+) -> None:
+    """Passes an event stream on, and closes its exchange.
+
+    Raises:
+        UpstreamFailure: it was cut; the exchange is still open.
+    """
+    while chunk := await response.read():
+        passed = meter.relay(chunk)
+        if passed:
+            await send({"type": "http.response.body", "body": passed, "more_body": True})
+        exchange.relayed()
+    end = meter.end()
+    if not end.is_complete:
+        # Returning without a last body message makes the server cut the connection, which is
+        # what tells the agent that this was not the whole answer.
+        if end.tail:
+            await send({"type": "http.response.body", "body": end.tail, "more_body": True})
+        exchange.finish(
+            ExchangeStatus.UPSTREAM_ERROR, error_type=meter.metering().error_type or "no_terminal"
+        )
+        return
+    exchange.finish(ExchangeStatus.COMPLETED)
+    await send({"type": "http.response.body", "body": end.tail, "more_body": False})
+
+
+async def relay_body(
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+) -> None:
+    """Passes any other body on, and closes its exchange.
+
+    Raises:
+        UpstreamFailure: it was cut; the exchange is still open.
+    """
+    while chunk := await response.read():
+        meter.observe_body(chunk)
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    meter.end()
+    exchange.relayed()
+    if response.status >= 400:
+        exchange.finish(
+            ExchangeStatus.UPSTREAM_ERROR, error_type=f"http_{response.status}", is_billed=False
+        )
+    else:
+        exchange.finish(ExchangeStatus.COMPLETED)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+ERROR_BODY_LIMIT_BYTES = 1024 * 1024
+
+
+async def whole_answer(response: UpstreamResponse) -> "ReadAnswer":
+    """A short answer read to its end, for when it decides what is done next."""
+    body = b""
+    while len(body) < ERROR_BODY_LIMIT_BYTES and (chunk := await response.read()):
+        body += chunk
+    response.abort()
+    return ReadAnswer(response, body)
+
+
+class ReadAnswer:
+    """A response whose body has been read already. Implements `UpstreamResponse`."""
+
+    __slots__ = ("_unread", "body", "headers", "status")
+
+    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = body
+        self._unread = body
+
+    async def read(self) -> bytes:
+        """The body, once."""
+        body, self._unread = self._unread, b""
+        return body
+
+    def abort(self) -> None:
+        """Nothing is open."""
