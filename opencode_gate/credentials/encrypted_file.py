@@ -18,15 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.config.paths import Paths
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
-from opencode_gate.credentials.private_files import (
-    create_private,
-    exclusive,
-    replace_private,
-    unwritable,
-)
+from opencode_gate.credentials.private_files import exclusive, replace_private
 
 Protection: TypeAlias = Literal["key-file", "passphrase"]
 AskPassphrase: TypeAlias = Callable[[bool], Secret]
@@ -133,13 +128,17 @@ class EncryptedFileStore:
             self._change(lambda slots: {name: slots[name] for name in slots if name != slot})
 
     def _change(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
-        # Asked before the lock is taken: another process must not wait for somebody's typing.
         header = self._read()[0] if self.exists else self._new_header()
-        self._key(header, is_new=not self.exists)
+        if header.protection == "passphrase":
+            # Asked before the lock is taken: nobody else must wait for somebody's typing.
+            self._key(header, is_new=not self.exists)
         with exclusive(self._path):
             slots: dict[str, str] = {}
             if self.exists:
                 header, slots = self._load()
+            elif header.protection == "key-file" and not self._key_path.exists():
+                fresh = base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n"
+                replace_private(self._key_path, fresh)
             self._write(header, change(slots))
 
     def _load(self) -> tuple[_Header, dict[str, str]]:
@@ -196,12 +195,12 @@ class EncryptedFileStore:
         )
 
     def _key(self, header: _Header, *, is_new: bool = False) -> bytes:
-        """The 256-bit key; read, made or asked for once."""
+        """The 256-bit key; read or asked for once."""
         if header not in self._keys:
             if header.protection == "passphrase":
                 self._keys[header] = self._derived(header, is_new=is_new)
             else:
-                self._keys[header] = self._from_key_file(is_new=is_new)
+                self._keys[header] = self._from_key_file()
         return self._keys[header]
 
     def _derived(self, header: _Header, *, is_new: bool) -> bytes:
@@ -218,9 +217,7 @@ class EncryptedFileStore:
         kdf = Scrypt(salt=header.salt, length=_KEY_BYTES, n=header.cost, r=8, p=1)
         return kdf.derive(passphrase.reveal().encode())
 
-    def _from_key_file(self, *, is_new: bool) -> bytes:
-        if is_new:
-            self._make_key_file()
+    def _from_key_file(self) -> bytes:
         try:
             if sys.platform != "win32" and stat.S_IMODE(self._key_path.stat().st_mode) & 0o077:
                 raise self._unreadable(
@@ -238,16 +235,6 @@ class EncryptedFileStore:
         if len(key) != _KEY_BYTES:
             raise self._unreadable(f"its key file {self._key_path} is damaged")
         return key
-
-    def _make_key_file(self) -> None:
-        private_folder(self._key_path.parent)
-        try:
-            create_private(self._key_path, base64.b64encode(os.urandom(_KEY_BYTES)) + b"\n")
-        except FileExistsError:
-            # Made by another process just now, or left over: as good as a new one.
-            return
-        except OSError as error:
-            raise unwritable(self._key_path, error) from error
 
     def _unreadable(self, why: str, *, hint: str | None = None) -> CredentialError:
         return CredentialError(

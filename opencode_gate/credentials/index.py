@@ -23,6 +23,14 @@ DEFAULT_NAME = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FIELDS = {field.name for field in fields(CredentialEntry)}
 _REQUIRED = {"provider_id": str, "name": str, "store": str, "added_at_us": int}
+_OPTIONAL = {
+    "variable": str,
+    "last_four": str,
+    "is_default": bool,
+    "last_used_at_us": int,
+    "last_tested_at_us": int,
+    "last_test_result": str,
+}
 _STORES = ("keyring", "file", "env")
 
 
@@ -197,6 +205,9 @@ class CredentialIndex:
             raise self._unreadable(f"key number {position + 1} is not an object")
         for name, kind in _REQUIRED.items():
             if not isinstance(row.get(name), kind):
+                raise self._unreadable(f"key number {position + 1} has no proper {name}")
+        for name, kind in _OPTIONAL.items():
+            if row.get(name) is not None and not isinstance(row[name], kind):
                 raise self._unreadable(f"key number {position + 1} has no proper {name}")
         if row["store"] not in _STORES:
             raise self._unreadable(f"key number {position + 1} is in an unknown store")

@@ -24,22 +24,17 @@ def replace_private(path: Path, content: bytes) -> None:
     private_folder(path.parent)
     draft = path.with_name(f".{path.name}.{new_ulid()}")
     try:
-        create_private(draft, content)
+        _write_new(draft, content)
         os.replace(draft, path)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     finally:
         # Also on Ctrl-C: a draft that was not renamed must not stay behind.
         with contextlib.suppress(OSError):
             draft.unlink()
 
 
-def create_private(path: Path, content: bytes) -> None:
-    """Writes a new 0600 file and waits until it is on the disk.
-
-    Raises:
-        OSError: it exists already (`FileExistsError`) or cannot be written.
-    """
+def _write_new(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
@@ -52,23 +47,22 @@ def exclusive(path: Path) -> Iterator[None]:
     """Holds the lock beside `path`, so that two processes do not undo each other's change.
 
     Raises:
-        ConfigError: the lock file cannot be made.
+        ConfigError: the lock file cannot be made, or on Windows not be had in ten seconds.
     """
     private_folder(path.parent)
     try:
         descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     try:
-        _lock(descriptor)
+        _lock(descriptor, path)
         yield
     finally:
         # Closing gives the lock back, on every platform.
         os.close(descriptor)
 
 
-def unwritable(path: Path, error: OSError) -> ConfigError:
-    """What a user is told when `path` cannot be written."""
+def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         "folder-unwritable",
         f"cannot write {path}: {error.strerror}",
@@ -78,15 +72,18 @@ def unwritable(path: Path, error: OSError) -> ConfigError:
 
 if sys.platform == "win32":
 
-    def _lock(descriptor: int) -> None:
+    def _lock(descriptor: int, path: Path) -> None:
         import msvcrt
 
-        # Waits ten seconds, then raises OSError: Windows has no wait without end.
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+        try:
+            # Waits ten seconds: Windows has no wait without end.
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
 else:
 
-    def _lock(descriptor: int) -> None:
+    def _lock(descriptor: int, path: Path) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX)

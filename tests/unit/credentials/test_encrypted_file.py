@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import threading
 
 import pytest
 
@@ -137,6 +138,29 @@ def test_a_lost_key_file_is_said_and_never_replaced():
         assert str(key_file(paths())) in unreadable(by_key_file(), deed).message
     assert paths().credentials_file.read_bytes() == before
     assert not key_file(paths()).exists()
+
+
+def test_a_key_file_left_over_from_before_is_used():
+    """A crash between the two files leaves it alone; the next key must not be lost by that."""
+    by_key_file().set("openai", "default", KEY)
+    paths().credentials_file.unlink()
+    left_over = key_file(paths()).read_bytes()
+    by_key_file().set("openai", "default", KEY)
+    assert key_file(paths()).read_bytes() == left_over
+    assert by_key_file().get("openai", "default") == KEY
+
+
+def test_two_processes_that_make_the_file_lose_nothing():
+    stores = [by_key_file() for _ in range(6)]
+    threads = [
+        threading.Thread(target=store.set, args=("openai", f"k{number}", KEY))
+        for number, store in enumerate(stores)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [by_key_file().get("openai", f"k{number}") for number in range(6)] == [KEY] * 6
 
 
 def test_another_key_file_opens_nothing():

@@ -146,6 +146,8 @@ def test_two_writers_lose_nothing():
         b'{"version": 1, "keys": [{"provider_id": "openai"}]}',
         b'{"version": 1, "keys": [{"provider_id": "o", "name": "n", "store": "cloud",'
         b' "added_at_us": 1}]}',
+        b'{"version": 1, "keys": [{"provider_id": "o", "name": "n", "store": "env",'
+        b' "added_at_us": 1, "last_used_at_us": "yesterday"}]}',
     ],
 )
 def test_a_damaged_file_is_named_and_left_alone(content):
