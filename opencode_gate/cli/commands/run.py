@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from opencode_gate.session.choices import Choice
     from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.launch import Outcome
-    from opencode_gate.session.plan import RunPlan, RunRequest
+    from opencode_gate.session.naming import RunRequest
+    from opencode_gate.session.plan import RunPlan
 
 SummaryForm = Literal["table", "json", "off"]
 
@@ -104,7 +105,7 @@ def _run(
     from opencode_gate.agents.opencode.arguments import read_arguments
     from opencode_gate.config.paths import paths
     from opencode_gate.config.settings import load_settings
-    from opencode_gate.session.plan import RunRequest
+    from opencode_gate.session.naming import RunRequest
 
     request = RunRequest(
         provider_id=provider,
@@ -187,7 +188,8 @@ def _planned(
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.session.choices import remember, remembered
     from opencode_gate.session.discovery import discover
-    from opencode_gate.session.plan import make_plan, requested_choice
+    from opencode_gate.session.naming import requested_choice
+    from opencode_gate.session.plan import make_plan
     from opencode_gate.session.starting_point import starting_point
 
     folder = _folder(arguments)
@@ -339,7 +341,6 @@ def _account(
     form: SummaryForm,
     summary_file: Path | None,
 ) -> None:
-    from opencode_gate.cli import completion_index
     from opencode_gate.cli.render import print_blocks, print_document, stderr_console
     from opencode_gate.cli.summary_view import summary_blocks, summary_document
     from opencode_gate.session.reconcile import account_for
@@ -358,7 +359,6 @@ def _account(
         print_document(document, sys.stderr)
     elif form == "table":
         print_blocks(stderr_console(), summary_blocks(account), indent=1)
-    completion_index.rebuild()
 
 
 def _write_summary(file: Path, document: "dict[str, object]") -> None:
