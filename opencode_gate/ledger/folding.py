@@ -72,7 +72,9 @@ class Folder(threading.Thread):
         """Hands over a finished exchange that is in the journal already. Never blocks on I/O."""
         with self._changed:
             self._waiting.append(exchange)
-            self._changed.notify_all()
+            if len(self._waiting) == 1:
+                # Else the thread is at work or gathering; waking it would cost each request.
+                self._changed.notify_all()
 
     def drain(self) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.

@@ -22,6 +22,7 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.tasks import spawn
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.compose import Gateway
+from opencode_gate.server.one_write import OneWriteProtocol
 from opencode_gate.server.parent import Parent
 from opencode_gate.server.processes import terminate
 from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Settled
@@ -41,6 +42,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=OneWriteProtocol,
                 lifespan="off",
                 ws="none",
                 log_config=None,
