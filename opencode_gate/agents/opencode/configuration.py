@@ -150,8 +150,9 @@ def model_entry(model: ModelRow) -> JsonObject:
     for key, value in known.items():
         if value is not None:
             entry.setdefault(key, value)
-    if model.context_tokens is not None and model.output_tokens is not None:
-        entry.setdefault("limit", {"context": model.context_tokens, "output": model.output_tokens})
+    limit = _limit(model, as_object(entry.pop("limit", None)))
+    if limit:
+        entry["limit"] = limit
     if model.npm is not None:
         entry.setdefault("provider", {"npm": model.npm})
     if model.price is not None and "cost" not in entry:
@@ -161,6 +162,15 @@ def model_entry(model: ModelRow) -> JsonObject:
     if entry.get("status") == "active":
         del entry["status"]
     return entry
+
+
+def _limit(model: ModelRow, described: JsonObject) -> JsonObject:
+    """Opencode refuses a limit without both; an answer is no longer than what fits at all."""
+    context = described.get("context", model.context_tokens)
+    output = described.get("output", model.output_tokens)
+    if context is None:
+        return {}
+    return {**described, "context": context, "output": context if output is None else output}
 
 
 def _cost(price: ModelPrice) -> JsonObject | None:

@@ -191,3 +191,16 @@ def test_the_text_is_json_and_short():
     config = session_config([ANTHROPIC], port=1)
     assert json.loads(config_text(config)) == config
     assert " " not in config_text(config)
+
+
+@pytest.mark.parametrize(
+    ("described", "limit"),
+    [
+        ({"context": 32768}, {"context": 32768, "output": 32768}),
+        ({"context": 32768, "output": 0}, {"context": 32768, "output": 0}),
+        ({"output": 8192}, None),
+    ],
+)
+def test_a_limit_is_whole_or_left_out_because_opencode_refuses_half_of_one(described, limit):
+    model = ModelRow(provider_id="work", id="m", name="m", raw={"limit": described})
+    assert model_entry(model).get("limit") == limit
