@@ -12,14 +12,12 @@ from pathlib import Path
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
 from opencode_gate.agents.opencode.configuration import model_entry, session_config
-from opencode_gate.agents.opencode.database import has_organisation, last_model, session_model
+from opencode_gate.agents.opencode.database import has_organisation, last_model
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
 from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.agents.opencode.jsonc import JsonObject
 from opencode_gate.agents.opencode.locate import Installation
-from opencode_gate.agents.opencode.user_config import agent_model, known_models
-from opencode_gate.catalog.catalogue import unknown_model
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.provider_facts import secret_variables
 from opencode_gate.catalog.rows import ProviderRow
@@ -28,22 +26,17 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.local_time import local_zone_name
-from opencode_gate.credentials.resolve import CredentialSource, locate, missing_credential
+from opencode_gate.credentials.resolve import CredentialSource, locate
 from opencode_gate.ledger.records import SessionRecord
 from opencode_gate.session.choices import Choice
 from opencode_gate.session.discovery import Discovery, UsableProvider
+from opencode_gate.session.naming import (
+    RunRequest,
+    named_models,
+    require_model,
+    require_provider,
+)
 from opencode_gate.session.project import project_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What the command line asks for; `agent_arguments` is what stands behind `--`."""
-
-    provider_id: str | None = None
-    model: str | None = None
-    small_model: str | None = None
-    key_name: str | None = None
-    agent_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,73 +73,6 @@ class RunPlan:
     agent_catalogue: Callable[[], JsonObject]
 
 
-def requested_choice(request: RunRequest, discovery: Discovery) -> Choice | None:
-    """The choice the flags make, `None` if they make none; `model_id` is `None` if none is named.
-
-    Raises:
-        GateError: provider or model is unknown, or has no key.
-    """
-    provider_id, model_id = request.provider_id, request.model
-    if provider_id is None and model_id is None:
-        return None
-    if provider_id is None:
-        provider_id, model_id = _split(model_id or "", discovery)
-    elif model_id is not None:
-        model_id = model_id.removeprefix(f"{provider_id}/")
-    provider = require_provider(provider_id, discovery)
-    if model_id is None:
-        model_id = _only_model(provider, discovery)
-    else:
-        require_model(provider_id, model_id, discovery)
-    small_model_id = request.small_model
-    if small_model_id is not None:
-        small_model_id = small_model_id.removeprefix(f"{provider_id}/")
-        require_model(provider_id, small_model_id, discovery)
-    return Choice(provider_id=provider_id, model_id=model_id, small_model_id=small_model_id)
-
-
-def require_provider(provider_id: str, discovery: Discovery) -> UsableProvider:
-    """A provider that can be used.
-
-    Raises:
-        GateError: it is unknown, cannot pass the gateway, or has no key.
-    """
-    usable = discovery.usable.get(provider_id)
-    if usable is not None:
-        return usable
-    row = discovery.catalogue.provider(provider_id)
-    if row.why_not is not None:
-        raise UsageError(
-            "unsupported-provider",
-            f"{provider_id} does not work through the gateway: {row.why_not}",
-            hint="ogate providers list",
-        )
-    if row.base_url is None or row.missing_variables:
-        raise UsageError(
-            "unsupported-provider",
-            f"{provider_id} needs its address: {', '.join(row.missing_variables)} is not set",
-            hint=f"ogate providers edit {provider_id} --base-url URL",
-        )
-    raise missing_credential(row, discovery.index)
-
-
-def require_model(provider_id: str, model_id: str, discovery: Discovery) -> None:
-    """Checks a model name against all that is known: the catalogue, the user's files, Opencode.
-
-    Raises:
-        UsageError: `unknown-model`, with the nearest names.
-    """
-    provider = discovery.usable.get(provider_id)
-    known = dict.fromkeys(discovery.user_config.models.get(provider_id, ()))
-    if provider_id in discovery.catalogue.providers():
-        known.update(dict.fromkeys(discovery.catalogue.models(provider_id)))
-    if provider is not None and provider.models is not None:
-        known.update(dict.fromkeys(provider.models))
-    if model_id in known or model_id in known_models(discovery.folders, provider_id):
-        return
-    raise unknown_model(provider_id, model_id, known)
-
-
 def unanswered_sign_ins(discovery: Discovery) -> tuple[str, ...]:
     """Providers with both a subscription and a key, about which nobody has been asked yet."""
     return tuple(
@@ -179,7 +105,7 @@ def make_plan(
         GateError: something that is asked for cannot be reached through the gateway.
     """
     direct = _direct(discovery)
-    named = _named_models(arguments, discovery, environ, folder)
+    named = named_models(arguments, discovery, environ, folder)
     wanted = {provider_id for provider_id, _ in named}
     wanted.update(choice.provider_id for choice in (remembered, chosen) if choice is not None)
     routed = _routed(discovery, direct, wanted)
@@ -296,29 +222,6 @@ def _outranked(
     return tuple(f"{sentence}: something {above}" for sentence in overruled)
 
 
-def _split(model: str, discovery: Discovery) -> tuple[str, str]:
-    """`provider/model`, where the model's own name may have slashes too."""
-    provider_id, slash, model_id = model.partition("/")
-    known = provider_id in discovery.usable or provider_id in discovery.catalogue.providers()
-    if slash and known:
-        return provider_id, model_id
-    hits = discovery.catalogue.search(model, limit=3)
-    nearest = ", ".join(f"{hit.provider_id}/{hit.model_id}" for hit in hits)
-    raise UsageError(
-        "unknown-model",
-        f"a model is named provider/model, not {model!r}",
-        details=(f"did you mean {nearest}?",) if nearest else (),
-        hint="ogate models list",
-    )
-
-
-def _only_model(provider: UsableProvider, discovery: Discovery) -> str | None:
-    models = provider.models
-    if models is None and provider.row.id in discovery.catalogue.providers():
-        models = discovery.catalogue.models(provider.row.id)
-    return next(iter(models)) if models is not None and len(models) == 1 else None
-
-
 def _direct(discovery: Discovery) -> tuple[str, ...]:
     """Subscriptions left as they are: by the user's answer, or since there is no key instead."""
     return tuple(
@@ -326,27 +229,6 @@ def _direct(discovery: Discovery) -> tuple[str, ...]:
         for provider_id, answer in discovery.sign_ins.items()
         if answer == "direct" or (answer is None and provider_id not in discovery.usable)
     )
-
-
-def _named_models(
-    arguments: AgentArguments, discovery: Discovery, environ: Mapping[str, str], folder: Path
-) -> list[tuple[str, str | None]]:
-    """The models that what stands behind `--` will use, as far as it says."""
-    if arguments.model is not None:
-        return [_split(arguments.model, discovery)]
-    if arguments.agent is not None:
-        model = agent_model(discovery.user_config, arguments.agent)
-        if model is not None:
-            return [_split(model, discovery)]
-    if arguments.session is not None or arguments.continue_last:
-        found = session_model(
-            database_file(environ, discovery.folders),
-            arguments.session,
-            folder=folder if arguments.continue_last else None,
-        )
-        if found is not None:
-            return [(found.provider_id, None)]
-    return []
 
 
 def _routed(

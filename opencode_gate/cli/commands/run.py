@@ -7,14 +7,15 @@ until it has ended.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from opencode_gate.cli import registry
 from opencode_gate.cli.options import NoInput, may_ask
-from opencode_gate.cli.render import Block, Fact, Facts, Result, Text, talk
-from opencode_gate.core.errors import ConfigError, GateError, UsageError
+from opencode_gate.cli.render import Result, render_error, talk
+from opencode_gate.cli.run_view import SummaryForm, dry_run_result, show_account
+from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from opencode_gate.agents.opencode.arguments import AgentArguments
@@ -23,11 +24,8 @@ if TYPE_CHECKING:
     from opencode_gate.config.settings import Settings
     from opencode_gate.session.choices import Choice
     from opencode_gate.session.discovery import Discovery
-    from opencode_gate.session.launch import Outcome
     from opencode_gate.session.naming import RunRequest
     from opencode_gate.session.plan import RunPlan
-
-SummaryForm = Literal["table", "json", "off"]
 
 _OWN_STATUSES = (2, 126, 127)
 """Usage, Opencode unusable, Opencode missing: these say more than "could not be run"."""
@@ -130,7 +128,7 @@ def _run(
         request, arguments, where, settings, agent, can_ask=can_ask and not dry_run
     )
     if dry_run:
-        return _dry_run(plan)
+        return dry_run_result(plan)
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
     form = settings.run.summary if summary is None else summary
@@ -324,101 +322,8 @@ def _session(
     vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
     outcome = launch(plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets))
     try:
-        _account(plan, discovery, where, outcome, form, summary_file)
+        show_account(plan, discovery, where, outcome, form, summary_file)
     except GateError as error:
         # The session is over; its status stays Opencode's.
-        from opencode_gate.cli.render import render_error
-
         render_error(error)
     return outcome.exit_status
-
-
-def _account(
-    plan: "RunPlan",
-    discovery: "Discovery",
-    where: "Paths",
-    outcome: "Outcome",
-    form: SummaryForm,
-    summary_file: Path | None,
-) -> None:
-    from opencode_gate.cli.render import print_blocks, print_document, stderr_console
-    from opencode_gate.cli.summary_view import summary_blocks, summary_document
-    from opencode_gate.session.reconcile import account_for
-
-    if outcome.failure is not None:
-        talk(f"error: {outcome.failure}  [gateway-failed]")
-    for provider_id, problem in outcome.problems.items():
-        talk(f"ogate · {provider_id} had no key: {problem}")
-    if outcome.settled is None or not outcome.settled.is_whole:
-        talk("ogate · not everything could be recorded; ogate doctor says why")
-    account = account_for(plan, discovery, where, os.environ)
-    document = summary_document(account)
-    if summary_file is not None:
-        _write_summary(summary_file, document)
-    if form == "json":
-        print_document(document, sys.stderr)
-    elif form == "table":
-        print_blocks(stderr_console(), summary_blocks(account), indent=1)
-
-
-def _write_summary(file: Path, document: "dict[str, object]") -> None:
-    import json
-
-    try:
-        file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            "folder-unwritable",
-            f"cannot write {file}: {error.strerror}",
-            hint="ogate sessions show last --json prints the same",
-        ) from error
-
-
-def _dry_run(plan: "RunPlan") -> Result:
-    """What would be started: command, configuration, environment; no key is read for it."""
-    from opencode_gate.agents.opencode.configuration import session_config
-
-    config = session_config(
-        plan.rows,
-        port=0,
-        models=plan.models,
-        model=plan.model,
-        small_model=plan.small_model,
-        direct=plan.direct,
-        without_key=plan.without_key,
-    )
-    command = [str(plan.agent.path), *plan.agent_arguments]
-    where_keys_lie = {row.id: plan.sources[row.id].label for row in plan.rows}
-    blocks: list[Block] = [
-        Facts(
-            [
-                Fact("command", " ".join(command)),
-                Fact("folder", plan.session.directory),
-                Fact("opencode", plan.agent.version or "unknown version"),
-                Fact("model", plan.model or "the one last used here"),
-                *(Fact(row.id, where_keys_lie[row.id]) for row in plan.rows),
-                *(Fact("direct", provider_id) for provider_id in plan.direct),
-                *(Fact("hidden", name) for name in plan.hidden),
-            ]
-        ),
-        Text(_indented(config)),
-    ]
-    return Result(
-        data={
-            "command": command,
-            "directory": plan.session.directory,
-            "agent_version": plan.agent.version,
-            "credentials": where_keys_lie,
-            "direct": list(plan.direct),
-            "hidden": list(plan.hidden),
-            "opencode_json": config,
-        },
-        blocks=blocks,
-        talk=[f"ogate · {warning}" for warning in plan.warnings],
-    )
-
-
-def _indented(document: "dict[str, object]") -> str:
-    import json
-
-    return json.dumps(document, indent=2)

@@ -19,7 +19,8 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.credentials.resolve import CredentialSource
 from opencode_gate.session.choices import Choice
 from opencode_gate.session.discovery import UsableProvider
-from opencode_gate.session.plan import RunRequest, make_plan
+from opencode_gate.session.naming import RunRequest
+from opencode_gate.session.plan import make_plan
 
 
 @pytest.fixture

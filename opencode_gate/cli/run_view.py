@@ -1,0 +1,122 @@
+"""What `ogate run` shows: the account after a session, or what would be started.
+
+The invariant: the account goes to stderr and a file the user names; stdout stays Opencode's.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from opencode_gate.cli.render import (
+    Block,
+    Fact,
+    Facts,
+    Result,
+    Text,
+    print_blocks,
+    print_document,
+    stderr_console,
+    talk,
+)
+from opencode_gate.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opencode_gate.config.paths import Paths
+    from opencode_gate.session.discovery import Discovery
+    from opencode_gate.session.launch import Outcome
+    from opencode_gate.session.plan import RunPlan
+
+SummaryForm: TypeAlias = Literal["table", "json", "off"]
+
+
+def show_account(
+    plan: "RunPlan",
+    discovery: "Discovery",
+    where: "Paths",
+    outcome: "Outcome",
+    form: SummaryForm,
+    summary_file: Path | None,
+) -> None:
+    """Says what went wrong, if anything, and then what was used and what it cost.
+
+    Raises:
+        GateError: the ledger cannot be read, or the summary file cannot be written.
+    """
+    from opencode_gate.cli.summary_view import summary_blocks, summary_document
+    from opencode_gate.session.reconcile import account_for
+
+    if outcome.failure is not None:
+        talk(f"error: {outcome.failure}  [gateway-failed]")
+    for provider_id, problem in outcome.problems.items():
+        talk(f"ogate · {provider_id} had no key: {problem}")
+    if outcome.settled is None or not outcome.settled.is_whole:
+        talk("ogate · not everything could be recorded; ogate doctor says why")
+    account = account_for(plan, discovery, where, os.environ)
+    document = summary_document(account)
+    if summary_file is not None:
+        _write_summary(summary_file, document)
+    if form == "json":
+        print_document(document, sys.stderr)
+    elif form == "table":
+        print_blocks(stderr_console(), summary_blocks(account), indent=1)
+
+
+def _write_summary(file: Path, document: "dict[str, object]") -> None:
+    try:
+        file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable",
+            f"cannot write {file}: {error.strerror}",
+            hint="ogate sessions show last --json prints the same",
+        ) from error
+
+
+def dry_run_result(plan: "RunPlan") -> Result:
+    """What would be started: command, configuration, environment; no key is read for it."""
+    from opencode_gate.agents.opencode.configuration import session_config
+
+    config = session_config(
+        plan.rows,
+        port=0,
+        models=plan.models,
+        model=plan.model,
+        small_model=plan.small_model,
+        direct=plan.direct,
+        without_key=plan.without_key,
+    )
+    command = [str(plan.agent.path), *plan.agent_arguments]
+    where_keys_lie = {row.id: plan.sources[row.id].label for row in plan.rows}
+    blocks: list[Block] = [
+        Facts(
+            [
+                Fact("command", " ".join(command)),
+                Fact("folder", plan.session.directory),
+                Fact("opencode", plan.agent.version or "unknown version"),
+                Fact("model", plan.model or "the one last used here"),
+                *(Fact(row.id, where_keys_lie[row.id]) for row in plan.rows),
+                *(Fact("direct", provider_id) for provider_id in plan.direct),
+                *(Fact("hidden", name) for name in plan.hidden),
+            ]
+        ),
+        Text(_indented(config)),
+    ]
+    return Result(
+        data={
+            "command": command,
+            "directory": plan.session.directory,
+            "agent_version": plan.agent.version,
+            "credentials": where_keys_lie,
+            "direct": list(plan.direct),
+            "hidden": list(plan.hidden),
+            "opencode_json": config,
+        },
+        blocks=blocks,
+        talk=[f"ogate · {warning}" for warning in plan.warnings],
+    )
+
+
+def _indented(document: "dict[str, object]") -> str:
+    return json.dumps(document, indent=2)
