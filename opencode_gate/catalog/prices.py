@@ -131,6 +131,12 @@ class PriceBook:
             return PriceAnswer(price=listed, source=self._catalogue_source())
         return None
 
+    def knows(self, provider_id: str, model_id: str | None) -> bool:
+        """Whether an answer of that model could be priced."""
+        if provider_id == PRACTICE_ID:
+            return True
+        return model_id is not None and self.explain(provider_id, model_id) is not None
+
     def listed(self, row: ModelRow) -> PriceAnswer | None:
         """The list price of a model: the user's or the catalogue's, without genai-prices."""
         override = self._override(row.provider_id, (row.id,))

@@ -48,6 +48,7 @@ from opencode_gate.gateway.upstream import (
 )
 from opencode_gate.governance.admission import admit
 from opencode_gate.governance.loops import LoopBreaker
+from opencode_gate.governance.prices import PriceRule
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
 from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
@@ -94,6 +95,7 @@ class Pipeline:
         builtin_upstreams: Mapping[str, Upstream],
         recorder: Recorder,
         clock: Clock,
+        price_rule: PriceRule | None = None,
     ) -> None:
         self._session_id = session_id
         self._token = token
@@ -104,6 +106,7 @@ class Pipeline:
         self._builtin_upstreams = builtin_upstreams
         self._recorder = recorder
         self._clock = clock
+        self._price_rule = price_rule
         self._loops = LoopBreaker()
         self._never_ask: set[str] = set()
 
@@ -189,6 +192,8 @@ class Pipeline:
         )
 
     def _govern(self, asked: Asked, conversation_id: str | None) -> None:
+        if self._price_rule is not None and asked.facts is not None:
+            self._price_rule.check(asked.destination.target.row.id, asked.facts.request_model)
         if conversation_id is not None and asked.facts is not None:
             self._loops.check(conversation_id, asked.body, self._clock.monotonic_s())
 

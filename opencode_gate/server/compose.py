@@ -18,6 +18,7 @@ from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
 from opencode_gate.gateway.proxies import proxy_rules
 from opencode_gate.gateway.tls import provider_context
+from opencode_gate.governance.prices import PriceRule
 from opencode_gate.ledger.folding import Folder, settle_orphans
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
@@ -93,6 +94,9 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         },
         recorder=recorder,
         clock=SystemClock(),
+        price_rule=PriceRule(prices.knows)
+        if settings.pricing.on_unknown_price == "block"
+        else None,
     )
     return Gateway(App(pipeline), recorder, journal, folder, upstream)
 
