@@ -2,8 +2,8 @@
 
 `python -m bench.origin` prints its port and answers OpenAI chat requests until its stdin ends.
 It reads just enough HTTP to find the end of a request. A plain answer is one write. A stream
-is 50 chunks: the first with the head, each other one in a later turn of the event loop, as
-tokens come.
+is 50 chunks: the first with the head; after a pause, in which whoever relays it has the machine
+to itself as between real tokens, each other one in a turn of the event loop of its own.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import threading
 from typing import cast
 
 CHUNKS = 50
+_PAUSE_S = 0.002
 _HEAD = b"HTTP/1.1 200 OK\r\nDate: Mon, 28 Sep 2026 12:00:00 GMT\r\nServer: origin\r\n"
 
 
@@ -110,8 +111,11 @@ class _Origin(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(_STREAM[number])
-        if number + 1 < len(_STREAM):
-            asyncio.get_running_loop().call_soon(self._write_part, number + 1)
+        loop = asyncio.get_running_loop()
+        if number == 0:
+            loop.call_later(_PAUSE_S, self._write_part, 1)
+        elif number + 1 < len(_STREAM):
+            loop.call_soon(self._write_part, number + 1)
 
 
 async def _serve() -> None:
