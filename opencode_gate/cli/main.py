@@ -6,6 +6,7 @@ it: what is before belongs to `ogate`, what is behind reaches Opencode as it is.
 The invariant: every way to end goes through `main`, which knows exactly one exit status for it.
 """
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (without the program's name) and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        _forgive_encodings()
         status = _run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -111,6 +113,13 @@ def _report(error: Exception, *, with_traceback: bool) -> int:
     if not with_traceback:
         sys.stderr.write("  hint: run the same line with --debug and report what it prints\n")
     return _exit_code().BUG
+
+
+def _forgive_encodings() -> None:
+    """A terminal that cannot show a character, or a name that is no text, costs that character."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _forget_stdout() -> None:

@@ -110,7 +110,7 @@ def test_codes_are_kebab_case_and_explained_in_a_sentence() -> None:
     for code, meaning in CODES.items():
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", code)
         assert meaning[0].isupper()
-        assert meaning.endswith(".")
+        assert meaning.endswith((".", "?"))
 
 
 @pytest.mark.parametrize("script", ["build_completions", "build_docs"])
