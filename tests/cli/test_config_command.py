@@ -27,6 +27,7 @@ def test_path_names_the_places(capsys) -> None:
 
 def test_show_says_where_each_setting_is_from(capsys, monkeypatch) -> None:
     put_file('[run]\nkeep_env = true\n[prices."a/b"]\ninput = 0.10\noutput = 1\n')
+    monkeypatch.delenv("OGATE_CATALOG_REFRESH", raising=False)
     monkeypatch.setenv("OGATE_RUN_SUMMARY", "off")
     assert main(["config", "show", "--json"]) == 0
     shown = {row["key"]: (row["value"], row["source"]) for row in document(capsys)["settings"]}
