@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real programs the tests drive: Opencode and a mock provider from npm, and with
-# Debian's packages a keyring service, D-Bus, tmux, nginx and git where they are missing.
+# Debian's packages a keyring service, D-Bus, tmux, nginx, git,
+# zsh and fish where they are missing.
 set -euo pipefail
 
 tools=${1:?usage: install_test_tools.sh FOLDER}
@@ -17,6 +18,8 @@ command -v dbus-run-session >/dev/null || missing+=(dbus)
 command -v tmux >/dev/null || missing+=(tmux)
 command -v nginx >/dev/null || missing+=(nginx-light)
 command -v git >/dev/null || missing+=(git)
+command -v zsh >/dev/null || missing+=(zsh)
+command -v fish >/dev/null || missing+=(fish)
 if [ ${#missing[@]} -gt 0 ]; then
   sudo=
   [ "$(id -u)" = 0 ] || sudo=sudo
