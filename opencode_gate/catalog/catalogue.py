@@ -151,7 +151,13 @@ class Catalogue:
         }
         said = self._settings.providers.get(provider_id, _NOTHING_SAID)
         for model_id, described in said.models.items():
-            rows[model_id] = described_model(provider_id, model_id, described)
+            rows[model_id] = described_model(
+                provider_id,
+                model_id,
+                described,
+                known=rows[model_id].raw if model_id in rows else None,
+                price=self._settings.prices.get(f"{provider_id}/{model_id}"),
+            )
         return rows
 
 

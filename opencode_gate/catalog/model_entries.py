@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from opencode_gate.catalog.rows import ModelPrice, ModelRow, PriceTier
-from opencode_gate.config.settings import ModelSettings
+from opencode_gate.config.settings import ModelSettings, PriceSettings
 
 _PRICES = (
     "input",
@@ -44,22 +44,53 @@ def model_row(provider_id: str, model_id: str, raw: Mapping[str, Any]) -> ModelR
     )
 
 
-def described_model(provider_id: str, model_id: str, said: ModelSettings) -> ModelRow:
+def described_model(
+    provider_id: str,
+    model_id: str,
+    said: ModelSettings,
+    *,
+    known: Mapping[str, Any] | None = None,
+    price: PriceSettings | None = None,
+) -> ModelRow:
     """A row for a model the user named, with `raw` in the shape of models.dev.
 
     What was not said about calling tools is taken as yes: without it an agent is of no use.
+
+    Args:
+        known: the catalogue's entry of the same name, which keeps what was not said.
+        price: the price the user gave it.
     """
     raw: dict[str, Any] = {
         "id": model_id,
-        "name": said.name if said.name is not None else model_id,
-        "tool_call": said.tool_call is not False,
-        "reasoning": said.reasoning is True,
+        "name": model_id,
+        "tool_call": True,
+        "reasoning": False,
         "modalities": {"input": ["text"], "output": ["text"]},
+        **(known or {}),
     }
-    limit = {"context": said.context, "output": said.output}
-    if any(value is not None for value in limit.values()):
-        raw["limit"] = {key: value for key, value in limit.items() if value is not None}
-    return model_row(provider_id, model_id, raw)
+    words = {"name": said.name, "tool_call": said.tool_call, "reasoning": said.reasoning}
+    raw |= {key: value for key, value in words.items() if value is not None}
+    limits = {"context": said.context, "output": said.output}
+    limits = {key: value for key, value in limits.items() if value is not None}
+    if limits:
+        raw["limit"] = {**raw.get("limit", {}), **limits}
+    row = model_row(provider_id, model_id, raw)
+    return row if price is None else replace(row, price=price_said(price))
+
+
+def price_said(said: PriceSettings) -> ModelPrice:
+    """The price in the user's words; an hour of cache costs what five minutes do, if not said."""
+    write = said.cache_write if said.cache_write is not None else said.input
+    return ModelPrice(
+        input=said.input,
+        output=said.output,
+        cache_read=said.cache_read,
+        cache_write=said.cache_write,
+        cache_write_1h=said.cache_write_1h if said.cache_write_1h is not None else write,
+        reasoning=said.reasoning,
+        input_audio=said.input_audio,
+        output_audio=said.output_audio,
+    )
 
 
 def price_of(cost: Mapping[str, Any] | None) -> ModelPrice | None:

@@ -15,9 +15,10 @@ from typing import Protocol, TypeVar
 from opencode_gate.catalog.arithmetic import Amount, cost_of
 from opencode_gate.catalog.catalogue import Catalogue
 from opencode_gate.catalog.genai_book import GenaiBook
+from opencode_gate.catalog.model_entries import price_said
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.rows import ModelPrice, ModelRow
-from opencode_gate.config.settings import PriceSettings, Settings
+from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import CostQuality, Operation, UsageQuality
@@ -25,6 +26,7 @@ from opencode_gate.core.usage import TokenUsage
 
 REPORTED_SOURCE = "provider"
 OVERRIDE_SOURCE = "config.toml"
+AGENT_SOURCE = "Opencode's configuration"
 PRACTICE_SOURCE = "scripted, free"
 
 
@@ -128,7 +130,7 @@ class PriceBook:
                 return PriceAnswer(price=known, source=self._genai_source())
         listed = self._listed_price(provider_id, model_id)
         if listed is not None:
-            return PriceAnswer(price=listed, source=self._catalogue_source())
+            return PriceAnswer(price=listed, source=self._listed_source(provider_id, model_id))
         return None
 
     def knows(self, provider_id: str, model_id: str | None) -> bool:
@@ -144,7 +146,8 @@ class PriceBook:
             return PriceAnswer(price=override, source=OVERRIDE_SOURCE)
         if row.price is None:
             return None
-        return PriceAnswer(price=row.price, source=self._catalogue_source())
+        source = self._listed_source(row.provider_id, row.id)
+        return PriceAnswer(price=row.price, source=source)
 
     def _priced(self, record: Priceable) -> _Priced | None:
         models = _models_of(record)
@@ -170,14 +173,14 @@ class PriceBook:
             listed = self._listed_price(provider_id, model_id)
             amount = cost_of(record.usage, listed) if listed is not None else None
             if amount is not None:
-                yield _Priced(amount=amount, source=self._catalogue_source())
+                yield _Priced(amount=amount, source=self._listed_source(provider_id, model_id))
 
     def _override(self, provider_id: str, models: tuple[str, ...]) -> ModelPrice | None:
         prices = self._settings.prices
         for model_id in (*models, "*"):
             said = prices.get(f"{provider_id}/{model_id}")
             if said is not None:
-                return _price_said(said)
+                return price_said(said)
         return None
 
     def _listed_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
@@ -203,7 +206,9 @@ class PriceBook:
     def _genai_source(self) -> str:
         return f"genai-prices {self._genai.version}"
 
-    def _catalogue_source(self) -> str:
+    def _listed_source(self, provider_id: str, model_id: str) -> str:
+        if model_id in self._extra_models.get(provider_id, {}):
+            return AGENT_SOURCE
         return f"catalogue {self._catalogue.date}"
 
 
@@ -211,20 +216,6 @@ def _models_of(record: Priceable) -> tuple[str, ...]:
     """The names to look a price up by: what was served, then what was asked for."""
     names = (record.response_model, record.request_model)
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _price_said(said: PriceSettings) -> ModelPrice:
-    write = said.cache_write if said.cache_write is not None else said.input
-    return ModelPrice(
-        input=said.input,
-        output=said.output,
-        cache_read=said.cache_read,
-        cache_write=said.cache_write,
-        cache_write_1h=said.cache_write_1h if said.cache_write_1h is not None else write,
-        reasoning=said.reasoning,
-        input_audio=said.input_audio,
-        output_audio=said.output_audio,
-    )
 
 
 def _with_cost(

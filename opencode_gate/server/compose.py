@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from opencode_gate.catalog.catalogue import open_catalogue
+from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.prices import PriceBook
+from opencode_gate.catalog.rows import ModelRow
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import SystemClock
@@ -73,7 +75,7 @@ class Gateway:
 
 def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) -> Gateway:
     """The gateway of one session."""
-    prices = PriceBook(open_catalogue(paths, settings), settings)
+    prices = PriceBook(open_catalogue(paths, settings), settings, _stated_prices(hello))
     journal = Journal.create(paths.journals, session=hello.session)
     folder = Folder(paths.journals, paths.ledger_file, prices.price, journal=journal)
     recorder = JournalRecorder(journal, folder)
@@ -99,6 +101,16 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         else None,
     )
     return Gateway(App(pipeline), recorder, journal, folder, upstream)
+
+
+def _stated_prices(hello: Hello) -> dict[str, dict[str, ModelRow]]:
+    return {
+        provider_id: {
+            model_id: model_row(provider_id, model_id, {"cost": cost})
+            for model_id, cost in costs.items()
+        }
+        for provider_id, costs in hello.costs.items()
+    }
 
 
 def settle_dead(paths: Paths, settings: Settings) -> int:

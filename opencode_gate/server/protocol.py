@@ -27,6 +27,8 @@ class Hello:
         socket: the listening socket, as `socket_handoff` packs it.
         rows: the routed providers, and only those.
         key_names: by provider, the name of the key in use, where it has one.
+        costs: by provider and model, the prices that the agent's own configuration states, in
+            the shape of models.dev.
         run_folder: removed by the gateway if the launcher dies first.
     """
 
@@ -36,6 +38,7 @@ class Hello:
     run_folder: str
     rows: tuple[ProviderRow, ...]
     key_names: dict[str, str] = field(default_factory=dict)
+    costs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

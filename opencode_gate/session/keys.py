@@ -7,6 +7,7 @@ the reason.
 import contextlib
 from collections.abc import Mapping
 
+from opencode_gate.catalog.header_values import sent_headers
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import ConfigError, CredentialError
@@ -43,13 +44,15 @@ def read_keys(
     """The keys of all routed providers, and why those that are missing are."""
     keys: dict[str, str] = {}
     problems: dict[str, str] = {}
+    headers: dict[str, dict[str, str]] = {}
     for row in plan.rows:
         source = plan.sources[row.id]
         try:
             secret = fetch(
                 source, row, stores=vault.stores, environ=environ, agent_secrets=agent_secrets
             )
-        except CredentialError as error:
+            headers[row.id] = sent_headers(row.headers, environ)
+        except (CredentialError, ConfigError) as error:
             problems[row.id] = error.message
             continue
         if secret:
@@ -58,4 +61,4 @@ def read_keys(
     with contextlib.suppress(ConfigError, CredentialError):
         used = [(row_id, name) for row_id, name in plan.key_names.items() if row_id in keys]
         vault.index.mark_used(used, at_us=SystemClock().now_us())
-    return KeysRead(keys=keys, problems=problems)
+    return KeysRead(keys=keys, problems=problems, headers=headers)

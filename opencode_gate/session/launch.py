@@ -156,6 +156,7 @@ def _served(plan: RunPlan, folder: Path) -> Served:
             run_folder=str(folder),
             rows=plan.rows,
             key_names=dict(plan.key_names),
+            costs={provider_id: dict(costs) for provider_id, costs in plan.costs.items()},
         )
 
     return Served(hello=hello, log_file=folder / "gateway.log")

@@ -16,11 +16,11 @@ from opencode_gate.agents.opencode.database import has_organisation, last_model
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
 from opencode_gate.agents.opencode.in_force import overruled_settings
-from opencode_gate.agents.opencode.jsonc import JsonObject
+from opencode_gate.agents.opencode.jsonc import JsonObject, as_object
 from opencode_gate.agents.opencode.locate import Installation
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.provider_facts import secret_variables
-from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.catalog.rows import ModelRow, ProviderRow
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import UsageError
@@ -47,6 +47,7 @@ class RunPlan:
         sources: where the key of each routed provider lies.
         key_names: the names of those that have one.
         models: per provider, the models Opencode does not know itself.
+        costs: per provider and model, the prices that Opencode's own configuration states.
         model: `provider/model`, only if it was chosen now.
         direct: subscriptions that do not pass the gateway.
         without_key: routed providers that are used without any key.
@@ -63,6 +64,7 @@ class RunPlan:
     sources: Mapping[str, CredentialSource]
     key_names: Mapping[str, str]
     models: Mapping[str, Mapping[str, JsonObject]]
+    costs: Mapping[str, Mapping[str, JsonObject]]
     model: str | None
     small_model: str | None
     direct: tuple[str, ...]
@@ -152,11 +154,18 @@ def make_plan(
             if source.key_name is not None
         },
         models={
+            provider_id: {model_id: model_entry(model) for model_id, model in models.items()}
+            for provider_id, provider in routed.items()
+            if (models := _new_models(provider, discovery, settings))
+        },
+        costs={
             provider_id: {
-                model_id: model_entry(model) for model_id, model in provider.models.items()
+                model_id: cost
+                for model_id, model in provider.models.items()
+                if (cost := as_object(model.raw.get("cost")))
             }
             for provider_id, provider in routed.items()
-            if provider.is_new_to_agent and provider.models is not None
+            if provider.row.source == "agent" and provider.models is not None
         },
         model=_name(start, None if start is None else start.model_id),
         small_model=_name(start, None if start is None else start.small_model_id),
@@ -290,6 +299,19 @@ def _hidden(
         names += discovery.user_config.key_variables.get(provider_id, ())
     names += [source.variable for source in sources.values() if source.variable is not None]
     return hidden_variables(environ, secret_variables(tuple(names)))
+
+
+def _new_models(
+    provider: UsableProvider, discovery: Discovery, settings: Settings
+) -> Mapping[str, ModelRow]:
+    """The provider's models that Opencode does not know, or not as the user describes them."""
+    if provider.is_new_to_agent:
+        return provider.models or {}
+    said = settings.providers.get(provider.row.id)
+    if said is None or provider.row.source != "catalogue":
+        return {}
+    known = discovery.catalogue.models(provider.row.id)
+    return {model_id: known[model_id] for model_id in said.models}
 
 
 def _agent_catalogue(discovery: Discovery) -> JsonObject:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from opencode_gate.catalog.model_entries import described_model, model_row, price_of
 from opencode_gate.catalog.rows import ModelPrice
-from opencode_gate.config.settings import ModelSettings
+from opencode_gate.config.settings import ModelSettings, PriceSettings
 
 
 def test_a_limit_of_zero_is_unknown_and_a_price_of_zero_is_free() -> None:
@@ -70,3 +70,24 @@ def test_a_model_in_the_users_words_is_written_back_in_models_devs() -> None:
     assert row.raw["tool_call"] is False
     assert "cost" not in row.raw
     assert described_model("mine", "m", ModelSettings()).tool_call is True
+
+
+def test_a_known_model_keeps_what_the_user_did_not_say() -> None:
+    known = {
+        "id": "m",
+        "name": "Known",
+        "tool_call": False,
+        "limit": {"context": 10, "output": 4},
+        "cost": {"input": 1, "output": 2},
+    }
+    row = described_model("p", "m", ModelSettings(context=99), known=known)
+    assert (row.context_tokens, row.output_tokens, row.tool_call) == (99, 4, False)
+    assert (row.name, row.raw["cost"]) == ("Known", {"input": 1, "output": 2})
+
+
+def test_a_price_of_the_users_belongs_to_the_model_it_describes() -> None:
+    price = PriceSettings(input=Decimal(1), output=Decimal(2), cache_write=Decimal(3))
+    row = described_model("mine", "m", ModelSettings(), price=price)
+    assert row.price == ModelPrice(
+        input=Decimal(1), output=Decimal(2), cache_write=Decimal(3), cache_write_1h=Decimal(3)
+    )

@@ -264,7 +264,7 @@ def test_a_model_of_the_agents_own_configuration_has_the_price_it_states() -> No
     priced = book(extra_models={"theirs": {"m": row}}).price(
         exchange("theirs", "m", usage=TokenUsage(input_uncached=10, output=10))
     )
-    assert priced.cost_nano_usd == 30_000
+    assert (priced.cost_nano_usd, priced.price_source) == (30_000, "Opencode's configuration")
 
 
 def test_an_explanation_names_the_prices_and_their_book() -> None:
