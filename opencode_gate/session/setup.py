@@ -75,7 +75,7 @@ class Setup:
                     group=ProviderGroup.UNSUPPORTED if row.why_not else ProviderGroup.OTHER,
                     needs_key=True,
                     key_page=key_page(row),
-                    key_variable=row.secret_env[0] if row.secret_env else None,
+                    key_variable=row.key_env[0] if row.key_env else None,
                     missing_variables=row.missing_variables,
                     why_not=row.why_not,
                 )

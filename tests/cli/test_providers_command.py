@@ -132,6 +132,16 @@ def test_a_built_in_provider_is_sent_elsewhere_and_back(capsys) -> None:
     assert (back["base_url"], back["headers"]) == ("https://api.anthropic.com/v1", {})
 
 
+def test_a_variable_of_a_header_that_is_not_set_is_said(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "x")
+    main(["providers", "edit", "anthropic", "--header", "x-token={env:CF_AIG_TOKEN}"])
+    capsys.readouterr()
+    row = listed(capsys, "anthropic")["anthropic"]
+    assert (row["state"], row["unset_variables"]) == ("needs-variable", ["CF_AIG_TOKEN"])
+    monkeypatch.setenv("CF_AIG_TOKEN", "t")
+    assert listed(capsys, "anthropic")["anthropic"]["state"] == "ready"
+
+
 def test_a_secret_is_not_written_into_a_header(capsys) -> None:
     line = ["providers", "edit", "anthropic", "--header", "x-api-key=sk-ant-verysecret"]
     assert main(line) == 2

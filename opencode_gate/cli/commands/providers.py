@@ -239,9 +239,17 @@ def _is_listed(row: "ProviderRow", found: "Discovery", text: str | None, show_al
 def _state(row: "ProviderRow", found: "Discovery") -> State:
     if row.why_not is not None:
         return "unsupported"
-    if row.missing_variables:
+    if row.missing_variables or _unset_variables(row):
         return "needs-variable"
     return "ready" if row.id in found.usable else "no-key"
+
+
+def _unset_variables(row: "ProviderRow") -> tuple[str, ...]:
+    """The variables that its extra headers refer to and nobody has exported."""
+    from opencode_gate.catalog.header_values import variables_in
+
+    named = (name for value in row.headers.values() for name in variables_in(value))
+    return tuple(name for name in named if not os.environ.get(name))
 
 
 def _sentence(row: "ProviderRow", found: "Discovery") -> str:
@@ -250,6 +258,9 @@ def _sentence(row: "ProviderRow", found: "Discovery") -> str:
             return f"ready: {found.usable[row.id].source.label}"
         case "unsupported":
             return f"does not work yet: {row.why_not}"
+        case "needs-variable" if not row.missing_variables:
+            name = _unset_variables(row)[0]
+            return f"needs {name} for a header: export {name}=… in this shell"
         case "needs-variable":
             names = ", ".join(row.missing_variables)
             return f"needs {names}: ogate providers edit {row.id} --variable {names}=…"
@@ -275,6 +286,7 @@ def _document(row: "ProviderRow", found: "Discovery") -> dict[str, object]:
         "stream_usage": row.stream_usage,
         "subscription": row.subscription,
         "missing_variables": list(row.missing_variables),
+        "unset_variables": list(_unset_variables(row)),
         "why_not": row.why_not,
         "doc_url": row.doc_url,
         "model_count": _model_count(row, found),
