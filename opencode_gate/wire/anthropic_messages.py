@@ -51,7 +51,7 @@ class _Message(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    type: Any = None
+    type: str = ""
     delta: _Delta | None = None
     message: _Message | None = None
     content_block: _Block | None = None

@@ -16,9 +16,10 @@ from opencode_gate.wire.counts import Usage, amount_usd, later_usage, member, me
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """What differs from the original at one event: bytes put before it, the event left out."""
+    """What differs from the original at one event: whole events put around it, or it left out."""
 
     before: bytes = b""
+    after: bytes = b""
     drops: bool = False
 
 
@@ -90,9 +91,9 @@ class Tally:
         raw = self._raw_usages
         return merged_json(raw[0], raw[-1]) if raw else None
 
-    def repair(self, seen: str | None, supplied: str) -> None:
-        """Notes that the finish reason `supplied` was put after `seen`."""
-        self.repaired = f"finish reason {seen or 'missing'} -> {supplied}"
+    def repair(self, seen: str | None, supplied: str, *, what: str = "finish reason") -> None:
+        """Notes that `supplied` was put behind what was `seen`."""
+        self.repaired = f"{what} {seen or 'missing'} -> {supplied}"
 
 
 def _reported_cost_usd(usage: Usage) -> Decimal | None:

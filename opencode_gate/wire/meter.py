@@ -207,15 +207,16 @@ class ExchangeMeter:
             if edit is None:
                 continue
             if start < passed or not self._may_edit:
-                self._is_unmended = self._is_unmended or bool(edit.before)
+                self._is_unmended = self._is_unmended or not edit.drops
                 continue
-            pieces += (block[copied:start], edit.before)
-            copied = end if edit.drops else start
-        if copied:
-            pieces.append(block[copied:])
-            block = b"".join(pieces)
-        elif pieces:
-            block = b"".join((*pieces, block))
+            pieces.append(block[copied:start])
+            if not edit.drops:
+                pieces += (edit.before, block[start:end], edit.after)
+            copied = end
+        if pieces:
+            block = b"".join((*pieces, block[copied:]))
+        elif passed:
+            block = block[passed:]
         return block + buffer.drop() if self._is_blind else block
 
     def _overdue(self) -> bytes:
@@ -240,9 +241,9 @@ class ExchangeMeter:
         if data.startswith(DONE) or unfinished.endswith(UNDECIDED_ENDS):
             is_complete = reader.is_complete
             if edit is not None and self._may_edit:
-                tail = edit.before + tail
+                tail = edit.before + tail + edit.after
             elif edit is not None:
-                self._is_unmended = self._is_unmended or bool(edit.before)
+                self._is_unmended = self._is_unmended or not edit.drops
         return tail, is_complete
 
     def _read(self, data: bytes) -> Edit | None:

@@ -15,13 +15,14 @@ from opencode_gate.wire.formats import ABSENT, DONE, Edit, Tally, UsageReading, 
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _KNOWN_REASONS = frozenset({"max_output_tokens", "content_filter"})
+_CLIENT_NEEDS = ("input_tokens", "output_tokens")
 _TOOL_ITEMS = frozenset(
     {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"}
 )
 
 
 class _Incomplete(msgspec.Struct):
-    reason: Any = None
+    reason: str | None = None
 
 
 class _ContentPart(msgspec.Struct, gc=False):
@@ -30,7 +31,7 @@ class _ContentPart(msgspec.Struct, gc=False):
 
 
 class _Item(msgspec.Struct):
-    type: Any = None
+    type: str | None = None
     name: Any = None
     arguments: Any = None
     input: Any = None
@@ -47,7 +48,7 @@ class _Response(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    type: Any = None
+    type: str = ""
     delta: Any = None
     response: _Response | None = None
     item: _Item | None = None
@@ -72,7 +73,7 @@ class OpenAIResponses:
         self.tally = Tally()
 
     def event(self, data: bytes) -> Edit | None:
-        """Reads one event; an unknown reason for being incomplete is replaced in place."""
+        """Reads one event; behind an end the client cannot read comes one it can."""
         if data.startswith(DONE):
             return None
         event = _events.decode(data)
@@ -87,7 +88,7 @@ class OpenAIResponses:
             return None
         self._read(event.response)
         if event.type in _TERMINAL:
-            return self._end(event, data)
+            return self._end(event, event.response)
         return None
 
     def body(self, data: bytes) -> None:
@@ -156,21 +157,43 @@ class OpenAIResponses:
             return str(details.reason)
         return None if response.status is None else str(response.status)
 
-    def _end(self, event: _Event, data: bytes) -> Edit | None:
-        assert event.response is not None
+    def _end(self, event: _Event, response: _Response) -> Edit | None:
         tally = self.tally
         tally.is_ended = True
-        tally.finish_reason = self._finish(event.response) or event.type.removeprefix("response.")
+        tally.finish_reason = self._finish(response) or event.type.removeprefix("response.")
         if event.type == "response.failed":
-            self._fail(event.response.error, None)
+            self._fail(response.error, None)
             return None
-        details = event.response.incomplete_details
-        reason = details.reason if details is not None else None
-        if reason is None or reason in _KNOWN_REASONS or tally.has_tool_call:
+        return self._mended_end(event.type, response)
+
+    def _mended_end(self, event_type: str, response: _Response) -> Edit | None:
+        """A terminal event Opencode can read behind one it cannot; `None` if it can.
+
+        It needs both totals of the usage, and takes a reason it does not know for no end at all.
+        """
+        tally = self.tally
+        totals = {name: token_count(tally.usage.get(name)) for name in _CLIENT_NEEDS}
+        has_usage = None not in totals.values()
+        details = response.incomplete_details
+        is_known = details is None or details.reason in _KNOWN_REASONS or tally.has_tool_call
+        if has_usage and is_known:
             return None
-        # Opencode takes a reason it does not know for no end at all.
-        tally.repair(tally.finish_reason, "max_output_tokens")
-        terminal = msgspec.json.decode(data)
-        terminal["response"]["incomplete_details"]["reason"] = "max_output_tokens"
-        lines = (b"event: ", event.type.encode(), b"\ndata: ", msgspec.json.encode(terminal))
-        return Edit(before=b"".join((*lines, b"\n\n")), drops=True)
+        if is_known:
+            tally.repair(None, "0", what="usage")
+        else:
+            tally.repair(tally.finish_reason, "max_output_tokens")
+        end = {
+            "type": event_type,
+            "response": {
+                "object": "response",
+                "model": tally.response_model,
+                "status": event_type.removeprefix("response."),
+                "incomplete_details": None if details is None else {"reason": "max_output_tokens"},
+                "output": [],
+                "usage": msgspec.Raw((tally.raw_usage() or "null").encode())
+                if has_usage
+                else {name: 0 if count is None else count for name, count in totals.items()},
+            },
+        }
+        lines = (b"event: ", event_type.encode(), b"\ndata: ", msgspec.json.encode(end), b"\n\n")
+        return Edit(after=b"".join(lines))

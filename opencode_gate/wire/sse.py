@@ -131,7 +131,8 @@ def events(block: bytes) -> list[Event]:
             if (field == start or block[field - 1] == _LF) and block.find(b"\n", field, stop) < 0:
                 value = field + 5
                 data = block[value + (block[value] == _SPACE) : stop]
-                found_events.append(Event(start, end, data))
+                if data:
+                    found_events.append(Event(start, end, data))
             else:
                 _append_lines(found_events, block, start, end)
         start = end
@@ -155,10 +156,10 @@ def _append_lines(found_events: list[Event], block: bytes, start: int, end: int)
 
 
 def data_of(event: bytes) -> bytes | None:
-    """The data of one event of any form, also of an unfinished one; `None` if it has none."""
+    """The data of one event of any form, also of an unfinished one; `None` if there is none."""
     values: list[bytes] = []
     for line in _LINE_END.split(event.removeprefix(b"\xef\xbb\xbf")):
         field, _, value = line.partition(b":")
         if field == b"data":
             values.append(value.removeprefix(b" "))
-    return b"\n".join(values) if values else None
+    return b"\n".join(values) or None
