@@ -23,6 +23,8 @@ from tests.support.real_opencode import opencode_program
 PATIENCE_S = 60.0
 RUN_TIMEOUT_S = 100.0
 _PATH = os.environ.get("PATH", os.defpath)
+_MARK = "OGATES_TEST_PERSON"
+"""Tells the processes a person has started from all others."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class Person:
             "PATH": f"{programs}:{_PATH}",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "TMPDIR": str(self.temporary),
+            _MARK: str(self.root),
             "OGATE_CATALOG_REFRESH": "false",
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -144,6 +147,18 @@ class Person:
             process.communicate()
 
 
+def processes_of(person: Person) -> list[str]:
+    """The command lines of every process that person's commands have left running."""
+    mark = f"{_MARK}={person.root}".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append(f"{folder.name} {command}")
+    return found
+
+
 def generations() -> list[ExchangeRecord]:
     """The generation calls of the last session that were not refused, oldest first."""
     return [
@@ -161,17 +176,20 @@ def until(condition: Callable[[], object], what: str = "it") -> None:
         time.sleep(0.05)
 
 
+def launcher_in(shell_pid: int) -> int:
+    """The `ogate run` that a shell is running."""
+    for child in children_of(shell_pid):
+        if b"opencode_gate.cli.main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return child
+    raise AssertionError(f"shell {shell_pid} runs no ogate")
+
+
 def opencode_of(launcher_pid: int) -> int:
-    """The Opencode process of a running launcher, which its own wrapper may have started."""
+    """The Opencode process of a running launcher."""
     for child in children_of(launcher_pid):
         if b"opencode_gate.server" not in Path(f"/proc/{child}/cmdline").read_bytes():
-            inner = children_of(child)
-            return inner[0] if len(inner) == 1 and _is_opencode(inner[0]) else child
+            return child
     raise AssertionError(f"process {launcher_pid} has no agent")
-
-
-def _is_opencode(pid: int) -> bool:
-    return b"opencode" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def query(database: Path, sql: str) -> list[tuple[object, ...]]:

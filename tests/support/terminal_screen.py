@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _SHELL = ("env", "PS1=$ ", "bash", "--norc", "--noprofile")
 
 
@@ -54,6 +54,21 @@ class TerminalScreen:
     def text(self, *, colours: bool = False) -> str:
         """What is on the screen now."""
         return self._tmux("capture-pane", "-p", *(["-e"] if colours else []))
+
+    def modes(self) -> dict[str, bool]:
+        """Which of the modes that a full-screen program sets are in force."""
+        names = ("alternate_on", "mouse_any_flag", "keypad_cursor_flag")
+        shown = self._tmux("display-message", "-p", " ".join(f"#{{{name}}}" for name in names))
+        modes = {name: value == "1" for name, value in zip(names, shown.split(), strict=True)}
+        return {**modes, "cursor_hidden": self._tmux("display", "-p", "#{cursor_flag}") == "0\n"}
+
+    def shell_pid(self) -> int:
+        """The shell in the window."""
+        return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
+    def hang_up(self) -> None:
+        """Closes the window as a person does who clicks it away."""
+        self._tmux("kill-pane")
 
     def wait_for(self, seen: str | Callable[[str], bool]) -> str:
         """The screen once it contains the text (or fulfils the condition).

@@ -1,0 +1,187 @@
+"""Opencode's own screen through `ogate run`, in a real terminal."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.config.paths import paths
+from opencode_gate.core.semconv import ConversationKind, ExchangeStatus
+from tests.support.launcher import ledger
+from tests.support.mock_providers import aimock
+from tests.support.real_session import (
+    Person,
+    generations,
+    launcher_in,
+    opencode_of,
+    processes_of,
+    until,
+)
+from tests.support.recording_relay import RecordingRelay
+from tests.support.terminal_screen import TerminalScreen
+
+pytestmark = pytest.mark.e2e
+
+FIXTURES = [
+    {
+        "match": {"toolName": "read", "model": "alpha-one"},
+        "response": {
+            "content": "The answer of alpha.",
+            "usage": {"prompt_tokens": 1009, "completion_tokens": 7},
+        },
+    },
+    {
+        "match": {"toolName": "read", "model": "beta-two"},
+        "response": {
+            "content": "The answer of beta.",
+            "usage": {"prompt_tokens": 2003, "completion_tokens": 11},
+        },
+    },
+    {
+        "match": {},
+        "response": {
+            "content": "A title",
+            "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+        },
+    },
+]
+AT_REST = {
+    "alternate_on": False,
+    "mouse_any_flag": False,
+    "keypad_cursor_flag": False,
+    "cursor_hidden": False,
+}
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordingRelay]:
+    with aimock(tmp_path_factory.mktemp("aimock"), FIXTURES) as relay:
+        yield relay
+
+
+@pytest.fixture
+def person(tmp_path: Path, provider: RecordingRelay) -> Person:
+    provider.seen.clear()
+    provider.flows.set()
+    person = Person(tmp_path)
+    person.add_server("alpha", "openai-chat", f"{provider.url}/v1", "alpha-one")
+    person.add_server("beta", "anthropic", f"{provider.url}/v1", "beta-two")
+    return person
+
+
+@pytest.fixture
+def screen(person: Person, tmp_path: Path) -> Iterator[TerminalScreen]:
+    """Opencode's screen, drawn and waiting for a prompt."""
+    environ = person.shell_environ()
+    with TerminalScreen(tmp_path, columns=110, rows=36, environ=environ) as terminal:
+        terminal.run(["cd", str(person.project)])
+        terminal.type('ogate run --provider alpha; echo "status $?"')
+        terminal.press("Enter")
+        terminal.wait_for("Ask anything")
+        yield terminal
+
+
+def ask(screen: TerminalScreen, text: str) -> None:
+    screen.type(text)
+    screen.wait_for(text)
+    screen.press("Enter")
+
+
+def command(screen: TerminalScreen, name: str) -> None:
+    """Types a slash command and takes it from the list that opens."""
+    screen.type(f"/{name}")
+    screen.wait_for(lambda text: re.search(rf"/{name} +\w", text) is not None)
+    screen.press("Enter")
+
+
+def is_usable(screen: TerminalScreen) -> bool:
+    """A shell that shows what is typed, runs it, and gets Ctrl-C as a signal."""
+    screen.run(["printf", "%s-%s\\n", "still", "usable"])
+    screen.wait_for(lambda text: "\nstill-usable" in text)
+    screen.run(["sleep", "1000"])
+    screen.press("C-c")
+    screen.wait_for("^C")
+    return screen.modes() == AT_REST
+
+
+def test_a_session_of_two_providers_from_the_first_prompt_to_the_summary(
+    screen: TerminalScreen, provider: RecordingRelay
+):
+    """Answered, switched to another provider's model, suspended, taken up again, ended."""
+    ask(screen, "first question")
+    screen.wait_for("The answer of alpha.")
+    command(screen, "models")
+    screen.wait_for("● alpha-one")
+    screen.type("beta-two")
+    screen.wait_for(lambda text: "beta-two" in text and "● alpha-one" not in text)
+    screen.press("Enter")
+    screen.wait_for(lambda text: "Select model" not in text and "beta-two" in text)
+    ask(screen, "second question")
+    screen.wait_for("The answer of beta.")
+
+    screen.press("C-z")
+    screen.wait_for("Stopped")
+    assert is_usable(screen)
+    screen.run(["fg"])
+    screen.wait_for(lambda text: "The answer of beta." in text and "Stopped" not in text)
+
+    command(screen, "exit")
+    text = screen.wait_for("resume   ogate run -- -s ses_")
+    assert "ogate · session" in text
+    assert re.search(r"alpha/alpha-one +2 ", text), text
+    assert re.search(r"beta/beta-two +1 ", text), text
+    screen.type('echo "status $?"')
+    screen.press("Enter")
+    screen.wait_for("\nstatus 0\n")
+    assert is_usable(screen)
+
+    rows = generations()
+    assert [(row.provider_name, row.kind, row.usage.input_tokens, row.usage.output) for row in rows
+            if row.kind is ConversationKind.MAIN] == [
+        ("alpha", ConversationKind.MAIN, 1009, 7),
+        ("beta", ConversationKind.MAIN, 2003, 11),
+    ]  # fmt: skip
+    assert len(provider.seen) == len(rows) == 3
+    assert len({row.conversation_id for row in rows}) == 1
+
+
+def test_ctrl_c_on_an_empty_prompt_ends_it(screen: TerminalScreen):
+    screen.press("C-c")
+    screen.wait_for("status 0")
+    assert "no model call went through the gateway" in screen.text()
+    assert is_usable(screen)
+    assert ledger().session.exit_status == 0
+
+
+def test_opencode_killed_leaves_a_usable_terminal_and_an_account(screen: TerminalScreen):
+    ask(screen, "first question")
+    screen.wait_for("The answer of alpha.")
+    assert screen.modes() != AT_REST, "the screen is Opencode's"
+    os.kill(opencode_of(launcher_in(screen.shell_pid())), signal.SIGKILL)
+    text = screen.wait_for("status 137")
+    assert "ogate · session" in text
+    assert is_usable(screen)
+    assert ledger().session.exit_status == 137
+
+
+def test_a_terminal_that_is_closed_in_mid_answer_ends_everything_and_loses_nothing(
+    screen: TerminalScreen, person: Person, provider: RecordingRelay
+):
+    provider.flows.clear()
+    ask(screen, "first question")
+    provider.wait_for(lambda relay: len(relay.seen) == 2)
+    screen.hang_up()
+    until(lambda: not processes_of(person), "the end of every process")
+    provider.flows.set()
+
+    left = ledger()
+    assert left.session.ended_at_us is not None
+    assert {row.provider_name for row in left.exchanges} == {"alpha"}
+    assert len(left.exchanges) == 2, "a title and an answer, each of them once"
+    ended = {ExchangeStatus.CLIENT_DISCONNECTED, ExchangeStatus.INTERRUPTED}
+    assert {row.status for row in left.exchanges} <= ended
+    assert list(paths().journals.glob("*.jsonl")) == []
+    assert list(paths().runtime.iterdir()) == []
