@@ -5,10 +5,10 @@ in a browser cannot reach the gateway through a host name that resolves to 127.0
 """
 
 from opencode_gate.gateway.asgi import Receive, Scope, Send
-from opencode_gate.gateway.headers import header
 from opencode_gate.gateway.pipeline import Pipeline
 
 _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
+_LOOPBACK_WITH_PORT = tuple(name + b":" for name in _LOOPBACK)
 
 
 class App:
@@ -23,11 +23,10 @@ class App:
         """Serves one connection's request."""
         if scope["type"] != "http":
             return
-        headers = scope["headers"]
-        host = header(headers, b"host")
-        if host is None or not _is_loopback(host) or header(headers, b"origin") is not None:
+        headers = dict(scope["headers"])  # the server has made the names lower-case
+        if not _is_loopback(headers.get(b"host", b"")) or b"origin" in headers:
             await _bare(send, 403, b"this gateway serves programs on this machine only\n")
-        elif header(headers, b"upgrade") is not None:
+        elif b"upgrade" in headers:
             # 426 makes clients that try a WebSocket first fall back at once.
             await _bare(send, 426, b"this gateway speaks HTTP/1.1 only\n")
         else:
@@ -35,7 +34,7 @@ class App:
 
 
 def _is_loopback(host: bytes) -> bool:
-    return any(host == name or host.startswith(name + b":") for name in _LOOPBACK)
+    return host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT)
 
 
 async def _bare(send: Send, status: int, text: bytes) -> None:

@@ -24,13 +24,15 @@ from opencode_gate.gateway.upstream import UpstreamFailure, UpstreamRequest
 _OWN_FIELDS: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-authorization")
 )
+_OWN_BEGINNINGS: Final = tuple(b"\n" + name + b":" for name in _OWN_FIELDS)
+_LINE: Final = b": ".join
 _BODILESS: Final = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 
 
 class _Origin:
     """A scheme, host and port: its idle connections and the parts of a head that never change."""
 
-    __slots__ = ("destination", "fields", "idle", "target_prefix")
+    __slots__ = ("destination", "fields", "idle", "lines", "target_prefix")
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
@@ -48,6 +50,7 @@ class _Origin:
             if proxy.authorization is not None:
                 value = proxy.authorization.reveal().encode("ascii")
                 self.fields += b"\r\nProxy-Authorization: " + value
+        self.lines = self.fields.count(b"\n")
 
 
 class HttpUpstream:
@@ -194,19 +197,25 @@ def _head(request: UpstreamRequest, origin: _Origin) -> bytes:
     Raises:
         UpstreamFailure: `protocol`, where a value would break out of its line.
     """
-    parts = [request.method.encode("ascii"), b" ", origin.target_prefix, request.target]
-    parts.append(origin.fields)
-    lines = 2 + origin.fields.count(b"\n")
-    for name, value in request.headers:
-        if name.lower() not in _OWN_FIELDS:
-            parts += (b"\r\n", name, b": ", value)
-            lines += 1
+    fields = request.headers
+    given = b"\r\n".join(map(_LINE, fields))
+    lowered = b"\n" + given.lower()
+    # They are hardly ever there, and one search each costs less than a loop over the fields.
+    if any(map(lowered.__contains__, _OWN_BEGINNINGS)):
+        fields = [field for field in fields if field[0].lower() not in _OWN_FIELDS]
+        given = b"\r\n".join(map(_LINE, fields))
     body = request.body
-    if body or request.method not in _BODILESS:
-        parts.append(b"\r\nContent-Length: %d" % len(body))
-        lines += 1
-    parts.append(b"\r\n\r\n")
-    head = b"".join(parts)
+    has_length = bool(body) or request.method not in _BODILESS
+    head = b"%b %b%b%b%b%b%b\r\n\r\n" % (
+        request.method.encode("ascii"),
+        origin.target_prefix,
+        request.target,
+        origin.fields,
+        b"\r\n" if fields else b"",
+        given,
+        b"\r\nContent-Length: %d" % len(body) if has_length else b"",
+    )
+    lines = origin.lines + len(fields) + has_length + 2
     if head.count(b"\n") != lines or head.count(b"\r") != lines or b" " in request.target:
         raise UpstreamFailure(
             "protocol", "a line break in a header or a space in the path", bytes_sent=False
