@@ -74,7 +74,8 @@ def load(name: str) -> Any:
     if isinstance(found, typer.Typer):
         found.rich_markup_mode = None
         group = typer.main.get_group(found)
-        group.name, group.help, group.no_args_is_help = name, group.help or entry.help, True
+        group.name, group.help = name, group.help or entry.help
+        group.no_args_is_help = not group.invoke_without_command
         return group
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(name=name, cls=TailCommand if name == "run" else None)(found)

@@ -15,7 +15,8 @@ class Entry:
 
     Attributes:
         module: the dotted module.
-        attribute: `app`, a `typer.Typer` group of verbs, or `command`, one function.
+        attribute: `app`, a `typer.Typer` group of verbs (which may do something itself), or
+            `command`, one function.
         help: one line, shown by `ogate --help` without importing the module.
         changes_values: running it may change what the shell completes.
     """
@@ -49,7 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "keys": _group("keys", "Provider keys in the OS keyring", changes_values=True),
     "providers": _group("providers", "Built-in providers and your own", changes_values=True),
     "models": _group("models", "Models you can use now, with prices", changes_values=True),
-    "usage": _command("usage", "What was used and what it cost"),
+    "usage": _group("usage", "What was used and what it cost"),
     "sessions": _group("sessions", "Runs of Opencode, one summary each"),
     "doctor": _command("doctor", "What is wrong here, and what mends it"),
     "config": _group("config", "Settings in config.toml", changes_values=True),

@@ -4,6 +4,7 @@ The invariant: boundaries are those of the person's own calendar; a week begins 
 given to `--until` still counts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -67,6 +68,32 @@ def window_between(since: str | None, until: str | None, *, now_us: int, time_zo
             f"{word} {moment}" for word, moment in (("since", since), ("until", until)) if moment
         )
     return Window(label=label, time_zone=time_zone, since_us=since_us, until_us=until_us)
+
+
+def chosen_window(
+    named: Mapping[str, bool],
+    since: str | None,
+    until: str | None,
+    *,
+    fallback: str,
+    now_us: int,
+    time_zone: str,
+) -> Window:
+    """The one span asked for by `--today` and its like (`named`), or by `--since` and `--until`.
+
+    Raises:
+        UsageError: more than one is.
+    """
+    names = [name for name, is_chosen in named.items() if is_chosen]
+    if len(names) > 1 or (names and (since or until)):
+        raise UsageError(
+            "usage",
+            "more than one span of time",
+            hint="give one of --today, --week, --month, or --since and --until",
+        )
+    if since or until:
+        return window_between(since, until, now_us=now_us, time_zone=time_zone)
+    return named_window(names[0] if names else fallback, now_us=now_us, time_zone=time_zone)
 
 
 def _moment_us(

@@ -97,8 +97,8 @@ def test_a_gate_error_is_rendered_with_its_parts_and_status(put_command, capsys)
             details=("looked",),
         )
 
-    put_command("usage", command)
-    assert main(["usage"]) == 4
+    put_command("doctor", command)
+    assert main(["doctor"]) == 4
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
@@ -110,8 +110,8 @@ def test_ctrl_c_is_130_and_silent(put_command, capsys) -> None:
     def command() -> None:
         raise KeyboardInterrupt
 
-    put_command("usage", command)
-    assert main(["usage"]) == 130
+    put_command("doctor", command)
+    assert main(["doctor"]) == 130
     assert capsys.readouterr() == ("", "")
 
 
@@ -119,12 +119,12 @@ def test_a_bug_is_one_line_and_70_and_a_traceback_only_with_debug(put_command, c
     def command() -> None:
         raise RuntimeError("first\nsecond")
 
-    put_command("usage", command)
-    assert main(["usage"]) == 70
+    put_command("doctor", command)
+    assert main(["doctor"]) == 70
     err = capsys.readouterr().err
     assert "RuntimeError: first  [bug]" in err
     assert "Traceback" not in err
-    assert main(["usage", "--debug"]) == 70
+    assert main(["doctor", "--debug"]) == 70
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -138,10 +138,10 @@ def test_a_returned_result_is_rendered_once_as_json_or_for_people(put_command, c
 
     command.__annotations__["as_json"] = bool
     command.__defaults__ = (typer.Option(False, "--json"),)
-    put_command("usage", command)
-    assert main(["usage", "--json"]) == 1
+    put_command("doctor", command)
+    assert main(["doctor", "--json"]) == 1
     out, err = capsys.readouterr()
     assert out == '{\n  "version": 1,\n  "n": 1\n}\n'
     assert err == "said\n"
-    assert main(["usage"]) == 1
+    assert main(["doctor"]) == 1
     assert capsys.readouterr().out == "for people\n"

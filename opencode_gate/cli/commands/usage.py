@@ -1,4 +1,4 @@
-"""`ogate usage`: what was used in a span of days and what it cost.
+"""`ogate usage`: what was used in a span of days and what it cost; and its verbs.
 
 The invariant: it only reads, and a span in which nothing was counted is said to be that, never
 shown as `$ 0`.
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from opencode_gate.cli import figures
-from opencode_gate.cli.options import AsJson
+from opencode_gate.cli.options import AsJson, Month, Since, Today, Until, Week
 from opencode_gate.cli.render import Block, Column, Result, Table, Text
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
     from opencode_gate.cli.windows import Window
     from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
+
+app = typer.Typer()
 
 Source: TypeAlias = Literal["ogate", "opencode"]
 
@@ -40,17 +42,14 @@ class _Found:
     totals: "Totals"
 
 
-def command(
-    today: Annotated[bool, typer.Option("--today", help="Since midnight.")] = False,
-    week: Annotated[bool, typer.Option("--week", help="Since Monday.")] = False,
-    month: Annotated[bool, typer.Option("--month", help="Since the 1st (the default).")] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DAY", help="From this day on: 2026-11-03, yesterday, 7d."),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="DAY", help="Up to this day, which still counts.")
-    ] = None,
+@app.callback(invoke_without_command=True)
+def usage(
+    context: typer.Context,
+    today: Today = False,
+    week: Week = False,
+    month: Month = False,
+    since: Since = None,
+    until: Until = None,
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,14 +66,18 @@ def command(
         typer.Option(help="`opencode` reads Opencode's own history, also from before ogate."),
     ] = "ogate",
     as_json: AsJson = False,
-) -> Result:
+) -> Result | None:
     """What was used and what it cost, from the ledger."""
+    if context.invoked_subcommand is not None:
+        _refuse_options_of_the_group(context, context.invoked_subcommand)
+        return None
+    from opencode_gate.cli.windows import chosen_window
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.core.local_time import local_zone_name
 
     now_us = SystemClock().now_us()
-    window = _window(
-        [name for name, chosen in (("today", today), ("week", week), ("month", month)) if chosen],
+    window = chosen_window(
+        {"today": today, "week": week, "month": month},
         since,
         until,
         fallback="today" if short else "month",
@@ -87,26 +90,19 @@ def command(
     return Result(data=_document(found), blocks=() if as_json else _blocks(found))
 
 
-def _window(
-    names: Sequence[str],
-    since: str | None,
-    until: str | None,
-    *,
-    fallback: str,
-    now_us: int,
-    time_zone: str,
-) -> "Window":
-    from opencode_gate.cli.windows import named_window, window_between
+def _refuse_options_of_the_group(context: typer.Context, verb: str) -> None:
+    """Options before the verb would be dropped in silence.
 
-    if len(names) > 1 or (names and (since or until)):
+    Raises:
+        UsageError: there is one.
+    """
+    sources = (context.get_parameter_source(name) for name in context.params)
+    if any(source is not None and source.name == "COMMANDLINE" for source in sources):
         raise UsageError(
             "usage",
-            "more than one span of time",
-            hint="give one of --today, --week, --month, or --since and --until",
+            f"options of `ogate usage {verb}` come after its name",
+            hint=f"ogate usage {verb} --help",
         )
-    if since or until:
-        return window_between(since, until, now_us=now_us, time_zone=time_zone)
-    return named_window(names[0] if names else fallback, now_us=now_us, time_zone=time_zone)
 
 
 def _groups(by: Sequence[str] | None) -> tuple[str, ...]:
