@@ -1,13 +1,23 @@
-"""The names of ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/main.html), and a body read."""
+"""The names of ASGI 3 (https://asgi.readthedocs.io/en/latest/specs/main.html), and its two ends.
 
+A request is read to its end, and a client that leaves is noticed. ASGI tells of the latter only
+to whoever keeps calling `receive`, which takes a task per request; a server that offers the
+extension `CLIENT_LEFT` calls back instead.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
+from opencode_gate.core.tasks import spawn
 from opencode_gate.wire.facts import BadBody
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+CLIENT_LEFT: Final = "ogate.client_left"
+"""In `scope["extensions"]`: takes what to call once if the connection is lost from here on."""
 
 BODY_LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -39,3 +49,23 @@ async def whole_body(receive: Receive) -> bytes:
         if size_bytes > BODY_LIMIT_BYTES:
             raise BadBody("the request is larger than 256 MiB")
     return b"".join(parts)
+
+
+def when_client_leaves(
+    scope: Scope, receive: Receive, deed: Callable[[], object]
+) -> asyncio.Task[None] | None:
+    """Has `deed` called when the client goes away; a task to cancel where one had to be started.
+
+    Only for a request whose body has been read. `deed` may be called after the request's end.
+    """
+    tell = scope.get("extensions", {}).get(CLIENT_LEFT)
+    if tell is None:
+        return spawn(_watch(receive, deed), name="client-watch")
+    tell(deed)
+    return None
+
+
+async def _watch(receive: Receive, deed: Callable[[], object]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    deed()

@@ -50,6 +50,7 @@ class Exchange:
         "_started_s",
         "attempts",
         "ended",
+        "has_client_left",
         "http_status",
         "meter",
     )
@@ -70,6 +71,7 @@ class Exchange:
         self.http_status: int | None = None
         self.meter: ExchangeMeter | None = None
         self.ended = False
+        self.has_client_left = False
 
     @property
     def conversation_id(self) -> str | None:
@@ -88,6 +90,7 @@ class Exchange:
 
     def client_left(self) -> None:
         """The client is gone; the work for it is abandoned, unless it is done."""
+        self.has_client_left = True
         if not self.ended and self._abandon is not None:
             self._abandon()
 

@@ -29,8 +29,14 @@ from opencode_gate.core.semconv import (
     Operation,
     WireFormat,
 )
-from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway.asgi import ClientGone, Receive, Scope, Send, whole_body
+from opencode_gate.gateway.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    when_client_leaves,
+    whole_body,
+)
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import (
     header,
@@ -138,20 +144,24 @@ class Pipeline:
             facts,
         )
         exchange = Exchange(self._record_of(asked, started_us), facts, self._recorder, self._clock)
-        await self._serve_admitted(asked, exchange, unreadable, receive, send)
+        work = asyncio.current_task()
+        assert work is not None
+        exchange.on_client_left(work.cancel)
+        watch = when_client_leaves(scope, receive, exchange.client_left)
+        try:
+            await self._serve_admitted(asked, exchange, unreadable, send)
+        finally:
+            exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_bug")
+            if watch is not None:
+                watch.cancel()
 
     async def _serve_admitted(
         self,
         asked: Asked,
         exchange: Exchange,
         unreadable: GateError | None,
-        receive: Receive,
         send: Send,
     ) -> None:
-        work = asyncio.current_task()
-        assert work is not None
-        exchange.on_client_left(work.cancel)
-        watch = spawn(_watch(receive, exchange), name="client-watch")
         try:
             if unreadable is not None:
                 raise unreadable
@@ -164,13 +174,10 @@ class Pipeline:
             await refuse(send, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
-            if watch.done():
+            if exchange.has_client_left:
                 exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED)
             else:
                 exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_stopped")
-        finally:
-            exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_bug")
-            watch.cancel()
 
     def _record_of(self, asked: Asked, started_us: int) -> ExchangeRecord:
         conversation_id, parent_id = conversation_of(asked.headers)
@@ -318,9 +325,3 @@ class _NotAStream(GateError):
 
     http_status = 400
     error_type = "upstream_error"
-
-
-async def _watch(receive: Receive, exchange: Exchange) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    exchange.client_left()

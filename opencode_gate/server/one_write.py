@@ -9,9 +9,12 @@ in nor beyond the end of its connection.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from opencode_gate.gateway.asgi import CLIENT_LEFT
 
 _HEAD_BEGINS: Final = b"HTTP/1.1 "
 
@@ -54,8 +57,26 @@ class HeadJoiningTransport:
 
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on httptools, over such a transport."""
+    """uvicorn's protocol on httptools, over such a transport; offers `CLIENT_LEFT`."""
+
+    _deed: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins a client's connection."""
         super().connection_made(HeadJoiningTransport(transport, self.loop))  # type: ignore[arg-type]
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        super().on_message_begin()
+        extensions: dict[str, Any] = {CLIENT_LEFT: self._remember}
+        self.scope["extensions"] = extensions
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends a client's connection."""
+        super().connection_lost(exc)
+        if self._deed is not None:
+            self._deed()
+            self._deed = None
+
+    def _remember(self, deed: Callable[[], object]) -> None:
+        self._deed = deed

@@ -19,6 +19,7 @@ from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.secrets import Secret
 from opencode_gate.gateway.app import App
+from opencode_gate.gateway.asgi import CLIENT_LEFT
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
@@ -146,6 +147,7 @@ def _asked(number: int, *, stream: bool) -> tuple[dict[str, Any], bytes]:
         "path": _PATH,
         "raw_path": _PATH.encode(),
         "query_string": b"",
+        "extensions": {CLIENT_LEFT: lambda deed: None},
         "headers": [(name.lower(), value) for name, value in fields],
     }, body
 
