@@ -156,7 +156,7 @@ class AnthropicMessages:
         tally.deliver(block.text)
         tally.deliver(block.thinking)
         if block.type == "tool_use":
-            tally.has_tool_call = tally.has_content = True
+            tally.call(block.name)
             tally.deliver(block.name)
             arguments = bytes(block.input)
             if len(arguments) > len(b"null"):

@@ -14,7 +14,18 @@ Usage: TypeAlias = dict[str, Any]
 _MOST_TOKENS = 2**53
 """Beyond what JSON numbers carry exactly; a count above it is nonsense, not usage."""
 
-_usages: Lenient[Usage] = Lenient(dict[str, Any], float_hook=Decimal)
+_MOST_USD = 1_000_000
+"""The same for the cost of one answer."""
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+_usages: Lenient[Usage] = Lenient(dict[str, Any], float_hook=_decimal)
 _raw_usages: Lenient[dict[str, Any]] = Lenient(dict[str, Any])
 
 
@@ -73,9 +84,9 @@ def amount_usd(value: object) -> Decimal | None:
         return None
     try:
         amount = Decimal(str(value))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount if amount.is_finite() and 0 <= amount <= _MOST_USD else None
 
 
 def remainder(total: int | None, *parts: int | None) -> tuple[int | None, bool]:

@@ -153,7 +153,7 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         asks_for_usage=_asks_for_usage(route.wire_format, stream, parsed),
         has_tool_results=_has_tool_results(turns),
         instructions_head=instructions_of(parsed, turns)[:INSTRUCTIONS_HEAD_CHARS],
-        input_bytes=_prompt_bytes(body),
+        input_bytes=prompt_bytes(body),
     )
 
 
@@ -239,7 +239,8 @@ def _gemini_instructions(body: _Body) -> str:
     return _joined(system.parts) if system is not None else ""
 
 
-def _prompt_bytes(body: bytes) -> int:
+def prompt_bytes(body: bytes) -> int:
+    """The size of a body, or of a part of one, without inline media."""
     if b"base64" not in body and b"inlineData" not in body:
         return len(body)
     return len(body) - sum(match.end() - match.start() for match in _MEDIA_RUN.finditer(body))

@@ -47,6 +47,7 @@ class Tally:
         delivered_chars: characters of text, reasoning and tool arguments.
         has_content: a text, reasoning or tool-call delta was seen.
         has_tool_call: the client is asked to run a tool.
+        tools_called: the names of those tools, each once.
         error_type: a short name for an error inside the answer.
         repaired: what an edit of ours mended.
         is_ended: the format's own terminal marker was seen.
@@ -60,6 +61,7 @@ class Tally:
     delivered_chars: int = 0
     has_content: bool = False
     has_tool_call: bool = False
+    tools_called: list[str] = field(default_factory=list)
     error_type: str | None = None
     repaired: str | None = None
     is_ended: bool = False
@@ -69,6 +71,12 @@ class Tally:
         if isinstance(piece, str) and piece:
             self.delivered_chars += len(piece)
             self.has_content = True
+
+    def call(self, name: object) -> None:
+        """Notes a tool call; a name that is none, or comes again, changes nothing."""
+        self.has_tool_call = self.has_content = True
+        if isinstance(name, str) and name and name not in self.tools_called:
+            self.tools_called.append(name)
 
     def take_usage(self, raw: msgspec.Raw) -> bool:
         """Keeps a usage object, and the cost where it names one; False if it is null.

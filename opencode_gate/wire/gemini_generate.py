@@ -153,7 +153,7 @@ class GeminiGenerate:
             if part.text:
                 tally.deliver(part.text)
             if part.function_call is not None:
-                tally.has_tool_call = tally.has_content = True
+                tally.call(part.function_call.name)
                 tally.deliver(part.function_call.name)
                 tally.delivered_chars += len(bytes(part.function_call.args))
             if part.inline_data is not ABSENT:

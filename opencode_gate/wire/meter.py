@@ -41,6 +41,7 @@ class Metering:
         raw_usage: the provider's usage object, JSON text; several are laid over each other.
         finish_reason: the provider's own, also where another one was supplied.
         delivered_text_chars: characters of text, reasoning and tool arguments passed on.
+        tools_called: the names of the tools the client is asked to run, each once.
         error_type: a short name of an error inside the answer.
         repaired: what was mended for the client, `None` if the bytes are the upstream's own.
         contradicts: the counts contradict each other or what was delivered.
@@ -53,6 +54,7 @@ class Metering:
     finish_reason: str | None = None
     reported_cost_usd: Decimal | None = None
     delivered_text_chars: int = 0
+    tools_called: tuple[str, ...] = ()
     error_type: str | None = None
     repaired: str | None = None
     contradicts: bool = False
@@ -181,6 +183,7 @@ class ExchangeMeter:
             finish_reason=tally.finish_reason,
             reported_cost_usd=tally.reported_cost_usd,
             delivered_text_chars=tally.delivered_chars,
+            tools_called=tuple(tally.tools_called),
             error_type=tally.error_type,
             repaired=None if self._is_unmended else tally.repaired,
             contradicts=contradicts

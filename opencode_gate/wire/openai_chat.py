@@ -199,7 +199,10 @@ class OpenAIChat:
         for call in calls if isinstance(calls, list) else ():
             function = call.get("function") if isinstance(call, dict) else None
             if isinstance(function, dict):
-                tally.deliver(function.get("name"))
+                name = function.get("name")
+                if name:
+                    tally.call(name)
+                    tally.deliver(name)
                 tally.deliver(function.get("arguments"))
 
     def _mended(self) -> str | None:

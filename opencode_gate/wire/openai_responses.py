@@ -81,7 +81,7 @@ class OpenAIResponses:
             self.tally.deliver(event.delta)
             return None
         if event.item is not None and event.item.type in _TOOL_ITEMS:
-            self.tally.has_tool_call = self.tally.has_content = True
+            self.tally.call(_tool_name(event.item))
         if event.type == "error":
             self._fail(event.error, event.code)
         if event.response is None:
@@ -139,7 +139,7 @@ class OpenAIResponses:
     def _deliver(self, item: _Item) -> None:
         tally = self.tally
         if item.type in _TOOL_ITEMS:
-            tally.has_tool_call = tally.has_content = True
+            tally.call(_tool_name(item))
             tally.deliver(item.name)
             tally.deliver(item.arguments)
             tally.deliver(item.input)
@@ -197,3 +197,8 @@ class OpenAIResponses:
         }
         lines = (b"event: ", event_type.encode(), b"\ndata: ", msgspec.json.encode(end), b"\n\n")
         return Edit(after=b"".join(lines))
+
+
+def _tool_name(item: _Item) -> object:
+    """What the tool is called; a built-in one by its kind."""
+    return item.name if item.name is not None else (item.type or "").removesuffix("_call")
