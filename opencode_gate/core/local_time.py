@@ -7,11 +7,14 @@ have 23 or 25 hours, and its first instant is the earliest one that bears its da
 import os
 import time
 import zoneinfo
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 _LOCALTIME = Path("/etc/localtime")
 _TIMEZONE = Path("/etc/timezone")
+
+_STEP_US = 86_400_000_000
+"""No zone changes its clocks twice within a day."""
 
 
 def local_zone_name() -> str:
@@ -39,6 +42,49 @@ def day_start_us(day: date, zone_name: str) -> int:
 def local_day(time_us: int, zone_name: str) -> date:
     """The day of an instant in a zone."""
     return datetime.fromtimestamp(time_us / 1_000_000, zoneinfo.ZoneInfo(zone_name)).date()
+
+
+def offset_spans(first_us: int, end_us: int, zone: tzinfo) -> list[tuple[int, int, int]]:
+    """The time from `first_us` until before `end_us` in spans of one UTC offset each.
+
+    A span is `(first microsecond, first microsecond after it, offset in microseconds)`: local
+    days and hours within it are plain arithmetic. Empty if there is no time in between.
+    """
+    spans: list[tuple[int, int, int]] = []
+    start_us = first_us
+    while start_us < end_us:
+        offset_us = _offset_us(start_us, zone)
+        change_us = _next_change_us(start_us, end_us, zone)
+        spans.append((start_us, change_us, offset_us))
+        start_us = change_us
+    return spans
+
+
+def _offset_us(time_us: int, zone: tzinfo) -> int:
+    offset = datetime.fromtimestamp(time_us // 1_000_000, zone).utcoffset()
+    assert offset is not None, "a zone has an offset at any instant"
+    return offset // timedelta(microseconds=1)
+
+
+def _next_change_us(start_us: int, end_us: int, zone: tzinfo) -> int:
+    """The first instant after `start_us` at which the offset is another, else `end_us`."""
+    offset_us = _offset_us(start_us, zone)
+    same_us = start_us
+    while (other_us := min(same_us + _STEP_US, end_us)) < end_us:
+        if _offset_us(other_us, zone) != offset_us:
+            break
+        same_us = other_us
+    if _offset_us(other_us, zone) == offset_us:
+        return end_us
+    # Clocks change at whole seconds.
+    same_s, other_s = same_us // 1_000_000, -(-other_us // 1_000_000)
+    while other_s - same_s > 1:
+        middle_s = (same_s + other_s) // 2
+        if _offset_us(middle_s * 1_000_000, zone) == offset_us:
+            same_s = middle_s
+        else:
+            other_s = middle_s
+    return min(other_s * 1_000_000, end_us)
 
 
 def _linked_name() -> str:

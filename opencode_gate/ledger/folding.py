@@ -8,7 +8,7 @@ is never touched, and no exchange is lost because it could not be priced.
 
 import logging
 import threading
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Folder(threading.Thread):
         self._journal = journal
         self._changed = threading.Condition()
         self._waiting: list[ExchangeRecord] = []
+        self._tool_sets: dict[str, Mapping[str, int]] = {}
         self._has_begun = False
         self._is_closing = False
         self._has_ended = False
@@ -75,6 +76,11 @@ class Folder(threading.Thread):
             if len(self._waiting) == 1:
                 # Else the thread is at work or gathering; waking it would cost each request.
                 self._changed.notify_all()
+
+    def offered(self, tool_set: str, tool_bytes: Mapping[str, int]) -> None:
+        """Hands over a set of tools, committed before the next exchange. Never blocks on I/O."""
+        with self._changed:
+            self._tool_sets[tool_set] = tool_bytes
 
     def drain(self) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.
@@ -138,11 +144,13 @@ class Folder(threading.Thread):
     def _attempt(self) -> None:
         with self._changed:
             batch = list(self._waiting)
+            tool_sets = dict(self._tool_sets)
         try:
             if self._store is None:
                 self._store = open_store(self._store_path)
             if not self._has_begun:
                 settle_orphans(self._journal_dir, self._store, self._price)
+            _put_tool_sets(self._store, tool_sets)
             _commit(self._store, batch, self._price)
         except LedgerError as error:
             _logger.warning("the ledger cannot be written: %s", error)
@@ -155,6 +163,8 @@ class Folder(threading.Thread):
             self._journal.folded([exchange.id for exchange in batch])
         with self._changed:
             del self._waiting[: len(batch)]
+            for tool_set in tool_sets:
+                del self._tool_sets[tool_set]
             self._has_begun = True
             self._failure = None
             self._changed.notify_all()
@@ -204,8 +214,18 @@ def _settle(contents: JournalContents, store: Store, price: Price) -> int:
         for id, exchange in contents.exchanges.items()
         if id not in contents.folded_ids
     ]
+    _put_tool_sets(store, contents.tool_sets)
     _commit(store, unfolded, price)
     return len(unfolded)
+
+
+def _put_tool_sets(store: Store, tool_sets: Mapping[str, Mapping[str, int]]) -> None:
+    for tool_set, tool_bytes in tool_sets.items():
+        try:
+            store.put_tool_set(tool_set, tool_bytes)
+        except ValueError:
+            # A name that is no Unicode; what the tools were is the least of a ledger's facts.
+            _logger.warning("the tools of %s cannot be stored", tool_set)
 
 
 def _closed(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeRecord:
@@ -256,7 +276,10 @@ def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
                     finish_reason=_storable(exchange.finish_reason),
                     usage=TokenUsage(),
                     usage_quality=UsageQuality.UNKNOWN,
+                    prompt_id=None,
+                    tools_called=(),
                     reported_cost_nano_usd=None,
+                    priced_cost_nano_usd=None,
                     cost_nano_usd=None,
                     cost_quality=CostQuality.UNKNOWN,
                 )

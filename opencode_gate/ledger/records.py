@@ -5,6 +5,7 @@ the agent's own id). `None` is unknown and never stands for zero.
 """
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from opencode_gate.core.semconv import (
     ConversationKind,
@@ -38,7 +39,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationRecord:
-    """A thread inside the agent; `id` is the agent's own (`ses_…`)."""
+    """A thread inside the agent; `id` is the agent's own (`ses_…`), `directory` where it worked."""
 
     id: str
     session_id: str
@@ -46,6 +47,7 @@ class ConversationRecord:
     title: str | None = None
     kind: ConversationKind = ConversationKind.MAIN
     agent_name: str | None = None
+    directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,16 @@ class ExchangeRecord:
         cost_nano_usd: the amount counted; `None` when unknown.
         price_source: which book priced it, with its version (`genai-prices 0.2.3`).
         denial: for `denied`, the error code.
+        gateway_us: the part of the time that was the gateway's own.
+        priced_cost_nano_usd: what the price book says, also where a reported amount counts.
+        superseded_cost_nano_usd: the amount first counted, where it was priced anew since.
+        superseded_price_source: what priced that amount, `none` if nothing did; `None` if the
+            exchange was never priced anew.
+        prompt_id: the agent's id of the message the user typed.
+        mode: the agent's mode of that turn (`plan`, `build`).
+        tool_set: hash of the tools offered; their names and sizes are kept apart, once.
+        tools_called: names of the tools the answer called.
+        parts: what the request was made of, by `wire.prompt_parts`; never text.
     """
 
     id: str
@@ -101,3 +113,26 @@ class ExchangeRecord:
     price_source: str | None = None
     finish_reason: str | None = None
     repaired: str | None = None
+    gateway_us: int | None = None
+    priced_cost_nano_usd: int | None = None
+    superseded_cost_nano_usd: int | None = None
+    superseded_price_source: str | None = None
+    prompt_id: str | None = None
+    mode: str | None = None
+    tool_set: str | None = None
+    tools_called: tuple[str, ...] = ()
+    parts: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What the agent's own records tell of an exchange afterwards; `None` adds nothing."""
+
+    exchange_id: str
+    prompt_id: str | None = None
+    mode: str | None = None
+    kind: ConversationKind | None = None
+
+
+Repricing: TypeAlias = tuple[str, int | None, CostQuality, str | None]
+"""The id of an exchange, its new amount in nano-dollars, that amount's quality and its source."""

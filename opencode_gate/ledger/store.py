@@ -1,15 +1,24 @@
 """What a ledger's database can do, whichever engine it is.
 
 The invariants every store keeps, by the tests in `tests/contract/test_store.py`: folding the
-same exchange again changes nothing; a known end is never replaced by a lesser one (open, then
-interrupted, then any other end); a row is never refused because its session's row is missing.
+same exchange again changes nothing, also after it was annotated or priced anew; a known end is
+never replaced by a lesser one (open, then interrupted, then any other end); a row is never
+refused because its session's row is missing.
 All methods raise `LedgerError` when the database fails.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol
 
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
+from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.records import (
+    Annotation,
+    ConversationRecord,
+    ExchangeRecord,
+    Repricing,
+    SessionRecord,
+)
 from opencode_gate.ledger.totals import UsageQuery, UsageRow
 
 
@@ -30,6 +39,22 @@ class Store(Protocol):
 
     def fold(self, exchanges: Iterable[ExchangeRecord]) -> None:
         """Inserts or updates exchanges by id, all or none."""
+        ...
+
+    def annotate(self, annotations: Iterable[Annotation]) -> None:
+        """Adds what became known of exchanges later; those that are not here are passed over."""
+        ...
+
+    def put_tool_set(self, hash: str, tool_bytes: Mapping[str, int]) -> None:
+        """Records the tools of a set with the sizes of their definitions; a known one stays."""
+        ...
+
+    def reprice(self, repricings: Iterable[Repricing]) -> None:
+        """Writes new amounts, all or none.
+
+        The amount first counted is kept beside the new one, however often this is done. A
+        reported cost goes on counting: only the priced amount beside it changes.
+        """
         ...
 
     def session(self, id_or_prefix: str) -> SessionRecord:
@@ -56,12 +81,43 @@ class Store(Protocol):
         """The exchanges of a session in the order they started."""
         ...
 
+    def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:
+        """The exchanges that meet the conditions, latest start first, without their parts."""
+        ...
+
+    def arrivals(self, query: ExchangeQuery, *, after: int) -> tuple[list[ExchangeRecord], int]:
+        """What was recorded after a mark, in the order it was, and the mark to go on from.
+
+        Without a limit or a page. The mark 0 lies before everything, -1 means now.
+        """
+        ...
+
+    def tool_sets(self, hashes: Iterable[str]) -> dict[str, dict[str, int]]:
+        """The tools of sets and the bytes of their definitions; unknown sets are left out."""
+        ...
+
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Totals per group, ordered by key; without groups one row, even over nothing."""
         ...
 
     def integrity(self) -> list[str]:
         """What is damaged in the database, one sentence each; empty if it is sound."""
+        ...
+
+    def retire(self, before_us: int) -> int:
+        """Forgets the parts of exchanges started before an instant; of how many."""
+        ...
+
+    def vacuum(self) -> None:
+        """Gives unused space back to the disk. Writers wait meanwhile."""
+        ...
+
+    def backup(self, path: Path) -> None:
+        """Copies the ledger as it is now, also while in use, into a new file (0600).
+
+        Raises:
+            LedgerError: the file exists or cannot be written (`ledger-unwritable`).
+        """
         ...
 
     def close(self) -> None:

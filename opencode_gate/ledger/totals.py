@@ -23,8 +23,27 @@ from opencode_gate.ledger.records import ExchangeRecord
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-GROUPINGS = ("model", "provider", "key", "session", "project", "branch", "day", "user", "kind")
-"""What usage can be grouped by. A model is `provider/model`, a day `YYYY-MM-DD`."""
+GROUPINGS = (
+    "model",
+    "provider",
+    "key",
+    "session",
+    "project",
+    "repository",
+    "branch",
+    "commit",
+    "day",
+    "hour",
+    "user",
+    "agent",
+    "conversation",
+    "kind",
+    "mode",
+)
+"""What usage can be grouped by.
+
+A model is `provider/model`; a day is `YYYY-MM-DD` and an hour (of any day) `HH`, both local.
+"""
 
 _WORST_LAST = tuple(CostQuality)
 
@@ -58,7 +77,8 @@ class UsageQuery:
         since_us: the first microsecond (UTC) that counts, `None` for the beginning.
         until_us: the first microsecond that no longer counts, `None` for no end.
         by: names out of `GROUPINGS`; none gives one row over everything.
-        time_zone: IANA name of the zone whose days `by=("day",)` means.
+        session_ids: only these sessions, whole ids; `None` for all.
+        time_zone: IANA name of the zone whose days and hours are meant.
 
     Raises:
         UsageError: an unknown grouping or time zone.
@@ -67,6 +87,7 @@ class UsageQuery:
     since_us: int | None = None
     until_us: int | None = None
     by: tuple[str, ...] = ()
+    session_ids: tuple[str, ...] | None = None
     time_zone: str = "UTC"
 
     def __post_init__(self) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from opencode_gate.core.errors import UsageError
+from opencode_gate.core.errors import LedgerError, UsageError
 from opencode_gate.core.semconv import ConversationKind, CostQuality, ExchangeStatus, Operation
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.records import Annotation, ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import GROUPINGS, UsageQuery, total_of
@@ -131,10 +133,16 @@ def test_sessions_come_newest_first_within_bounds(store: Store):
 def test_conversations_keep_what_was_known(store: Store):
     """An update without a title does not take the title away."""
     known = a_conversation(
-        "01S", parent_id="ses_0", kind=ConversationKind.SUBAGENT, agent_name="explore"
+        "01S",
+        parent_id="ses_0",
+        kind=ConversationKind.SUBAGENT,
+        agent_name="explore",
+        directory="/home/ada/engine",
     )
     store.put_conversations([known, a_conversation("01OTHER")])
-    store.put_conversations([replace(known, title=None, parent_id=None, agent_name=None)])
+    store.put_conversations(
+        [replace(known, title=None, parent_id=None, agent_name=None, directory=None)]
+    )
     assert store.conversations("01S") == [known]
     store.put_conversations([replace(known, title="Better", kind=ConversationKind.OTHER)])
     assert store.conversations("01S") == [
@@ -241,12 +249,24 @@ def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
             "day": datetime.fromtimestamp(exchange.started_at_us / 1e6, zone).date().isoformat(),
             "user": session.user,
             "kind": exchange.kind.value,
+            "repository": session.repository,
+            "commit": session.commit,
+            "agent": session.agent,
+            "mode": exchange.mode,
+            "conversation": exchange.conversation_id,
+            "hour": f"{datetime.fromtimestamp(exchange.started_at_us / 1e6, zone):%H}",
         }[name]
 
     span = (NOON_US - 50 * DAY_US, NOON_US + 50 * DAY_US)
     within = [exchange for exchange in exchanges if span[0] <= exchange.started_at_us < span[1]]
     assert 100 < len(within) < 400
-    groupings = [(), *((one,) for one in GROUPINGS), ("day", "model"), ("user", "branch", "kind")]
+    groupings = [
+        (),
+        *((one,) for one in GROUPINGS),
+        ("day", "model"),
+        ("user", "branch", "kind"),
+        ("hour", "mode"),
+    ]
     for by in groupings:
         groups: dict[tuple[str | None, ...], list[ExchangeRecord]] = defaultdict(list)
         for exchange in within:
@@ -255,6 +275,275 @@ def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
         query = UsageQuery(since_us=span[0], until_us=span[1], by=by, time_zone="America/New_York")
         found = {tuple(row.key.values()): row.totals for row in store.usage(query)}
         assert found == {group: total_of(records) for group, records in groups.items()}, by
+
+
+def test_usage_can_be_asked_of_some_sessions_only(store: Store):
+    """Of those named and of no other, grouped or not; of none there is nothing."""
+    chance = random.Random(3)
+    exchanges = [random_exchange(chance) for _ in range(60)]
+    store.fold(exchanges)
+    of_two = [each for each in exchanges if each.session_id in ("01S1", "01S3")]
+    [row] = store.usage(UsageQuery(session_ids=("01S1", "01S3", "01S9")))
+    assert row.totals == total_of(of_two)
+    rows = store.usage(UsageQuery(session_ids=("01S1", "01S3"), by=("session",)))
+    assert [row.key["session"] for row in rows] == ["01S1", "01S3"]
+    assert rows[0].totals == total_of(each for each in of_two if each.session_id == "01S1")
+    [row] = store.usage(UsageQuery(session_ids=()))
+    assert row.totals == total_of([])
+
+
+def test_an_annotation_adds_and_takes_nothing_away(store: Store):
+    """What is not told stays as it was; an exchange that is not here is passed over."""
+    exchange = an_exchange(kind=ConversationKind.SUBAGENT)
+    store.fold([exchange])
+    store.annotate([Annotation(exchange_id=exchange.id), Annotation(exchange_id="01NOBODY")])
+    assert store.exchanges("01SESSION") == [exchange]
+    store.annotate([Annotation(exchange_id=exchange.id, prompt_id="msg_1", mode="plan")])
+    store.annotate([Annotation(exchange_id=exchange.id, kind=ConversationKind.TITLE)])
+    annotated = replace(exchange, prompt_id="msg_1", mode="plan", kind=ConversationKind.TITLE)
+    assert store.exchanges("01SESSION") == [annotated]
+
+
+def test_an_annotation_outlives_a_second_folding(store: Store):
+    """A journal that is folded again knows less than the agent told since."""
+    exchange = an_exchange()
+    store.fold([exchange])
+    store.annotate(
+        [Annotation(exchange_id=exchange.id, prompt_id="msg_1", kind=ConversationKind.TITLE)]
+    )
+    store.fold([exchange])
+    assert store.exchanges("01SESSION") == [
+        replace(exchange, prompt_id="msg_1", kind=ConversationKind.TITLE)
+    ]
+
+
+def test_an_annotation_outlives_the_true_end_of_an_interrupted_exchange(store: Store):
+    """The end replaces the guess, the prompt it belongs to stays known."""
+    settled = an_exchange(status=ExchangeStatus.INTERRUPTED)
+    store.fold([settled])
+    store.annotate([Annotation(exchange_id=settled.id, prompt_id="msg_1", mode="build")])
+    store.fold([replace(settled, status=ExchangeStatus.COMPLETED)])
+    [found] = store.exchanges("01SESSION")
+    assert (found.status, found.prompt_id, found.mode) == ("completed", "msg_1", "build")
+
+
+def test_repricing_keeps_the_amount_first_counted(store: Store):
+    """However often it is done; the same amount again changes nothing."""
+    exchange = an_exchange(cost_nano_usd=5, price_source="book 1")
+    store.fold([exchange])
+    store.reprice([(exchange.id, 5, CostQuality.PRICED, "book 1")])
+    assert store.exchanges("01SESSION") == [exchange]
+    for cost_nano_usd in (7, 9):
+        store.reprice([(exchange.id, cost_nano_usd, CostQuality.PRICED, "override")])
+    assert store.exchanges("01SESSION") == [
+        replace(
+            exchange,
+            cost_nano_usd=9,
+            priced_cost_nano_usd=9,
+            price_source="override",
+            superseded_cost_nano_usd=5,
+            superseded_price_source="book 1",
+        )
+    ]
+    [row] = store.usage(UsageQuery())
+    assert row.totals.cost_nano_usd == 9
+
+
+def test_repricing_remembers_that_there_was_no_amount_at_first(store: Store):
+    """Unknown is kept as unknown, not as the amount of a later pricing."""
+    exchange = an_exchange(cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN, price_source=None)
+    store.fold([exchange])
+    for cost_nano_usd in (7, 9):
+        store.reprice([(exchange.id, cost_nano_usd, CostQuality.ESTIMATED, "override")])
+    [found] = store.exchanges("01SESSION")
+    assert (found.cost_nano_usd, found.cost_quality) == (9, CostQuality.ESTIMATED)
+    assert (found.superseded_cost_nano_usd, found.superseded_price_source) == (None, "none")
+
+
+def test_repricing_leaves_a_reported_cost_in_force(store: Store):
+    """The price book's word stands beside it."""
+    exchange = an_exchange(
+        cost_nano_usd=5,
+        reported_cost_nano_usd=5,
+        priced_cost_nano_usd=4,
+        cost_quality=CostQuality.REPORTED,
+        price_source="provider",
+    )
+    store.fold([exchange])
+    store.reprice([(exchange.id, 8, CostQuality.PRICED, "override")])
+    assert store.exchanges("01SESSION") == [replace(exchange, priced_cost_nano_usd=8)]
+
+
+def test_repricing_outlives_a_second_folding(store: Store):
+    """A journal that is folded again does not bring the old price back."""
+    exchange = an_exchange(cost_nano_usd=5)
+    store.fold([exchange])
+    store.reprice([(exchange.id, 7, CostQuality.PRICED, "override")])
+    store.fold([exchange])
+    [found] = store.exchanges("01SESSION")
+    assert found.cost_nano_usd == 7
+
+
+def test_a_repricing_is_whole_or_not_at_all(store: Store):
+    """A value no database takes leaves every amount as it was."""
+    exchanges = [an_exchange(cost_nano_usd=5), an_exchange(cost_nano_usd=6)]
+    store.fold(exchanges)
+    with pytest.raises(OverflowError):
+        store.reprice(
+            [
+                (exchanges[0].id, 7, CostQuality.PRICED, "override"),
+                (exchanges[1].id, 2**70, CostQuality.PRICED, "override"),
+            ]
+        )
+    assert store.exchanges("01SESSION") == exchanges
+
+
+def test_a_tool_set_reads_back_and_stays(store: Store):
+    """It is named by its hash: the same hash is the same set."""
+    store.put_tool_set("aa", {"glob": 512, "read": 99})
+    store.put_tool_set("aa", {"glob": 1})
+    store.put_tool_set("bb", {"glob": 7})
+    assert store.tool_sets(["aa", "cc"]) == {"aa": {"glob": 512, "read": 99}}
+
+
+FOUND_BY = [
+    (lambda each: each.provider_name == "openai", {"provider_name": "openai"}),
+    (lambda each: "m-2" in (each.request_model, each.response_model), {"model": "m-2"}),
+    (
+        lambda each: (
+            each.provider_name == "anthropic"
+            and (each.request_model or each.response_model) == "org/m:3"
+        ),
+        {"model": "anthropic/org/m:3"},
+    ),
+    (lambda each: each.credential_name == "work", {"credential_name": "work"}),
+    (lambda each: each.session_id == "01S2", {"session_id": "01S2"}),
+    (lambda each: each.conversation_id == "ses_a", {"conversation_id": "ses_a"}),
+    (
+        lambda each: each.status in ("denied", "open"),
+        {"statuses": (ExchangeStatus.DENIED, ExchangeStatus.OPEN)},
+    ),
+    (
+        lambda each: each.status in ("completed", "open"),
+        {"statuses": (ExchangeStatus.COMPLETED, ExchangeStatus.OPEN)},
+    ),
+    (lambda each: each.error_type == "connect", {"error": "connect"}),
+    (lambda each: each.denial == "no-route", {"error": "no-route"}),
+    (lambda each: each.http_status == 429, {"error": "429"}),
+    (lambda each: (each.cost_nano_usd or 0) >= 5 * 10**9, {"min_cost_nano_usd": 5 * 10**9}),
+    (
+        lambda each: each.cost_nano_usd is not None and each.cost_nano_usd <= 5 * 10**9,
+        {"max_cost_nano_usd": 5 * 10**9},
+    ),
+    (lambda each: each.started_at_us >= NOON_US, {"since_us": NOON_US}),
+    (lambda each: each.started_at_us < NOON_US, {"until_us": NOON_US}),
+    (
+        lambda each: each.provider_name == "openai" and each.status == "open",
+        {"provider_name": "openai", "statuses": (ExchangeStatus.OPEN,)},
+    ),
+    (lambda each: True, {}),
+]
+
+
+@pytest.mark.parametrize(("holds", "conditions"), FOUND_BY, ids=lambda each: str(each)[:60])
+def test_exchanges_are_found_by_each_condition(
+    store: Store, holds: Callable[[ExchangeRecord], bool], conditions: dict[str, Any]
+):
+    """Latest first, all of those it holds for and no other, without their parts."""
+    chance = random.Random(4)
+    exchanges = [random_exchange(chance) for _ in range(300)]
+    store.fold(exchanges)
+    expected = [replace(each, parts=None) for each in exchanges if holds(each)]
+    expected.sort(key=lambda each: (each.started_at_us, each.id), reverse=True)
+    assert expected
+    assert store.find(ExchangeQuery(**conditions)) == expected
+
+
+def test_pages_of_what_is_found_join_without_gap_or_overlap(store: Store):
+    """Also where several exchanges started in the same microsecond."""
+    store.fold([an_exchange(started_at_us=NOON_US + n // 4) for n in range(11)])
+    everything = store.find(ExchangeQuery())
+    pages: list[ExchangeRecord] = []
+    while page := store.find(
+        ExchangeQuery(limit=3, before=(pages[-1].started_at_us, pages[-1].id) if pages else None)
+    ):
+        assert len(page) <= 3
+        pages += page
+    assert pages == everything
+
+
+def test_arrivals_are_what_was_recorded_since_in_the_order_it_was(
+    store: Store, open_again: OpenStore
+):
+    """A long answer that began earlier and ends now is new; nothing comes twice."""
+    reader = open_again()
+    old = an_exchange(started_at_us=NOON_US)
+    store.fold([old])
+    found, mark = reader.arrivals(ExchangeQuery(), after=-1)
+    assert found == []
+    early, late = an_exchange(started_at_us=NOON_US - 9), an_exchange(started_at_us=NOON_US + 9)
+    other = an_exchange(provider_name="other")
+    store.fold([late])
+    store.fold([other, early])
+    found, next_mark = reader.arrivals(ExchangeQuery(provider_name="practice"), after=mark)
+    assert found == [late, early]
+    store.fold([late])
+    assert reader.arrivals(ExchangeQuery(), after=next_mark) == ([], next_mark)
+    assert reader.arrivals(ExchangeQuery(), after=0)[0] == [old, late, other, early]
+
+
+def test_retired_parts_are_gone_and_nothing_else_is(store: Store):
+    """Of what started before the instant; the later keep theirs."""
+    old = an_exchange(started_at_us=NOON_US - 1, parts=b"x" * 24)
+    bare = an_exchange(started_at_us=NOON_US - 1)
+    fresh = an_exchange(started_at_us=NOON_US, parts=b"y" * 12)
+    store.fold([old, bare, fresh])
+    assert store.retire(NOON_US) == 1
+    assert store.retire(NOON_US) == 0
+    assert store.exchanges("01SESSION") == [replace(old, parts=None), bare, fresh]
+
+
+def test_a_backup_is_a_ledger_of_its_own(store: Store, tmp_path: Path):
+    """Whole, for its owner alone, and apart from what is recorded later."""
+    session, exchange = a_session(), an_exchange(parts=b"x" * 12)
+    store.add_session(session)
+    store.fold([exchange])
+    copy = tmp_path / "copy.db"
+    store.backup(copy)
+    store.fold([an_exchange()])
+    assert copy.stat().st_mode & 0o777 == 0o600
+    restored = open_store(copy)
+    assert restored.sessions() == [session]
+    assert restored.exchanges("01SESSION") == [exchange]
+    assert restored.integrity() == []
+    restored.close()
+
+
+def test_a_backup_replaces_no_file(store: Store, tmp_path: Path):
+    """Least of all an older backup."""
+    kept = tmp_path / "kept.db"
+    kept.write_text("older")
+    with pytest.raises(LedgerError) as caught:
+        store.backup(kept)
+    assert caught.value.code == "ledger-unwritable"
+    assert kept.read_text() == "older"
+
+
+def test_vacuum_gives_space_back_and_keeps_every_row(store: Store, tmp_path: Path):
+    """What was retired no longer fills the disk."""
+    exchanges = [an_exchange(parts=b"x" * 6000) for _ in range(200)]
+    store.fold(exchanges)
+    store.vacuum()
+    full = store_bytes(tmp_path)
+    store.retire(NOON_US + 1)
+    store.vacuum()
+    assert store_bytes(tmp_path) < full / 3
+    assert store.exchanges("01SESSION") == [replace(each, parts=None) for each in exchanges]
+
+
+def store_bytes(folder: Path) -> int:
+    """The size of a ledger on disk with all its files."""
+    return sum(file.stat().st_size for file in (folder / "data").iterdir())
 
 
 def test_usage_bounds_are_half_open(store: Store):

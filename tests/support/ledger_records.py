@@ -137,6 +137,15 @@ def random_exchange(chance: random.Random, **changes: Any) -> ExchangeRecord:
         "price_source": maybe("book 1"),
         "finish_reason": maybe("stop"),
         "repaired": maybe("finish"),
+        "gateway_us": count(),
+        "priced_cost_nano_usd": count(),
+        "superseded_cost_nano_usd": count(),
+        "superseded_price_source": maybe("none"),
+        "prompt_id": maybe("msg_1"),
+        "mode": maybe(chance.choice(("plan", "build"))),
+        "tool_set": maybe("0a1b"),
+        "tools_called": chance.choice(((), ("glob",), ("read", "read", "übung__x"))),
+        "parts": maybe(chance.randbytes(12 * chance.randrange(1, 5))),
     }
     fields["cost_quality"] = CostQuality(fields["cost_quality"])
     return ExchangeRecord(**{**fields, **changes})

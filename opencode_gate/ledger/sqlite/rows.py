@@ -3,6 +3,7 @@
 The invariant: a record that was written reads back equal.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,15 @@ SESSION_COLUMNS = (
     "exit_status",
 )
 
-CONVERSATION_COLUMNS = ("session_id", "id", "parent_id", "title", "kind", "agent_name")
+CONVERSATION_COLUMNS = (
+    "session_id",
+    "id",
+    "parent_id",
+    "title",
+    "kind",
+    "agent_name",
+    "directory",
+)
 
 USAGE_COLUMNS = (
     "input_uncached_tokens",
@@ -80,9 +89,18 @@ _AFTER_USAGE = (
     "price_source",
     "finish_reason",
     "repaired",
+    "gateway_us",
+    "priced_cost_nano_usd",
+    "superseded_cost_nano_usd",
+    "superseded_price_source",
+    "prompt_id",
+    "mode",
+    "tool_set",
+    "tools_called",
 )
 
 EXCHANGE_COLUMNS = _BEFORE_USAGE + USAGE_COLUMNS + _AFTER_USAGE
+"""All of an exchange but its parts, which have a table of their own."""
 
 Row = Sequence[Any]
 
@@ -121,6 +139,7 @@ def conversation_row(conversation: ConversationRecord) -> Row:
         conversation.title,
         conversation.kind.value,
         conversation.agent_name,
+        conversation.directory,
     )
 
 
@@ -171,10 +190,23 @@ def exchange_row(exchange: ExchangeRecord) -> Row:
         exchange.price_source,
         exchange.finish_reason,
         exchange.repaired,
+        exchange.gateway_us,
+        exchange.priced_cost_nano_usd,
+        exchange.superseded_cost_nano_usd,
+        exchange.superseded_price_source,
+        exchange.prompt_id,
+        exchange.mode,
+        exchange.tool_set,
+        json.dumps(exchange.tools_called) if exchange.tools_called else None,
     )
 
 
-def exchange_of(row: Row) -> ExchangeRecord:
+def parts_row(exchange: ExchangeRecord) -> Row:
+    """What an exchange was made of, in the order of the columns of `message_parts`."""
+    return (exchange.started_at_us, exchange.id, exchange.parts)
+
+
+def exchange_of(row: Row, parts: bytes | None = None) -> ExchangeRecord:
     """The exchange of a row in the order of `EXCHANGE_COLUMNS`."""
     start, end = len(_BEFORE_USAGE), len(_BEFORE_USAGE) + len(USAGE_COLUMNS)
     fields = dict(zip(_BEFORE_USAGE, row[:start], strict=True))
@@ -188,6 +220,8 @@ def exchange_of(row: Row) -> ExchangeRecord:
         usage_quality=UsageQuality(fields["usage_quality"]),
         cost_quality=CostQuality(fields["cost_quality"]),
         usage=usage_of(row[start:end]),
+        tools_called=tuple(json.loads(fields["tools_called"] or "[]")),
+        parts=parts,
     )
     return ExchangeRecord(**fields)
 

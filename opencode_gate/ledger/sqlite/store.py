@@ -3,18 +3,23 @@
 The invariant: every method is one statement or one transaction.
 """
 
-import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 from opencode_gate.core.errors import UsageError
-from opencode_gate.core.semconv import CostQuality
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
-from opencode_gate.ledger.sqlite import queries
+from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.records import (
+    Annotation,
+    ConversationRecord,
+    ExchangeRecord,
+    Repricing,
+    SessionRecord,
+)
+from opencode_gate.ledger.sqlite import finding, queries, usage
 from opencode_gate.ledger.sqlite.connection import (
     connect,
     connect_read_only,
@@ -26,13 +31,12 @@ from opencode_gate.ledger.sqlite.rows import (
     conversation_row,
     exchange_of,
     exchange_row,
+    parts_row,
     session_of,
     session_row,
 )
-from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
+from opencode_gate.ledger.totals import UsageQuery, UsageRow
 
-_BEGINNING_US, _END_US = 0, 2**63 - 1
-_QUALITIES = tuple(CostQuality)
 _SHOWN_MATCHES = 5
 
 
@@ -75,10 +79,49 @@ class SqliteStore:
 
     def fold(self, exchanges: Iterable[ExchangeRecord]) -> None:
         """Inserts or updates exchanges by id, all or none."""
-        rows = [exchange_row(exchange) for exchange in exchanges]
+        batch = list(exchanges)
+        rows = [exchange_row(exchange) for exchange in batch]
+        parts = [parts_row(exchange) for exchange in batch if exchange.parts is not None]
         if rows:
             with self._write():
                 self._connection.executemany(queries.FOLD_EXCHANGE, rows)
+                self._connection.executemany(queries.PUT_PARTS, parts)
+
+    def annotate(self, annotations: Iterable[Annotation]) -> None:
+        """Adds what became known of exchanges later; those that are not here are passed over."""
+        rows = [
+            {
+                "id": annotation.exchange_id,
+                "prompt_id": annotation.prompt_id,
+                "mode": annotation.mode,
+                "kind": None if annotation.kind is None else annotation.kind.value,
+            }
+            for annotation in annotations
+        ]
+        with self._write():
+            self._connection.executemany(queries.ANNOTATE, rows)
+
+    def put_tool_set(self, hash: str, tool_bytes: Mapping[str, int]) -> None:
+        """Records the tools of a set with the sizes of their definitions; a known one stays."""
+        rows = [(hash, name, size) for name, size in tool_bytes.items()]
+        with self._write():
+            self._connection.executemany(queries.PUT_TOOL, rows)
+
+    def reprice(self, repricings: Iterable[Repricing]) -> None:
+        """Writes new amounts, all or none, and keeps the ones first counted."""
+        rows = [
+            {
+                "id": id,
+                "cost_nano_usd": cost_nano_usd,
+                "cost_quality": cost_quality.value,
+                "price_source": price_source,
+            }
+            for id, cost_nano_usd, cost_quality, price_source in repricings
+        ]
+        with self._write():
+            for row in rows:
+                self._connection.execute(queries.REPRICE_REPORTED, row)
+                self._connection.execute(queries.REPRICE, row)
 
     def session(self, id_or_prefix: str) -> SessionRecord:
         """A session by id, by a prefix only it has, or the latest (`last`)."""
@@ -116,21 +159,31 @@ class SqliteStore:
 
     def exchanges(self, session_id: str) -> list[ExchangeRecord]:
         """The exchanges of a session in the order they started."""
-        return [exchange_of(row) for row in self._rows(queries.EXCHANGES, (session_id,))]
+        return [
+            exchange_of(row[:-1], row[-1]) for row in self._rows(queries.EXCHANGES, (session_id,))
+        ]
+
+    def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:
+        """The exchanges that meet the conditions, latest start first, without their parts."""
+        return [exchange_of(row) for row in self._rows(*finding.latest_first(query))]
+
+    def arrivals(self, query: ExchangeQuery, *, after: int) -> tuple[list[ExchangeRecord], int]:
+        """What was recorded after a mark, in the order it was, and the mark to go on from."""
+        [(mark,)] = self._rows(queries.LAST_ARRIVAL)
+        if after < 0:
+            return [], mark
+        found = self._rows(*finding.as_recorded(query, after=after, mark=mark))
+        return [exchange_of(row) for row in found], mark
+
+    def tool_sets(self, hashes: Iterable[str]) -> dict[str, dict[str, int]]:
+        """The tools of sets and the bytes of their definitions; unknown sets are left out."""
+        found = {hash: dict(self._rows(queries.TOOL_SET, (hash,))) for hash in hashes}
+        return {hash: tool_bytes for hash, tool_bytes in found.items() if tool_bytes}
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Totals per group, ordered by key; without groups one row, even over nothing."""
-        since_us = _BEGINNING_US if query.since_us is None else query.since_us
-        until_us = _END_US if query.until_us is None else query.until_us
-        bounds: dict[str, object] = {"since_us": since_us, "until_us": until_us}
-        if "day" in query.by:
-            days = self._days(since_us, until_us, query.zone)
-            bounds = {"days": json.dumps(days)}
-        size = len(query.by)
-        return [
-            UsageRow(key=dict(zip(query.by, row[:size], strict=True)), totals=_totals(row[size:]))
-            for row in self._rows(queries.usage(query.by), bounds)
-        ]
+        with ledger_errors(self._path):
+            return usage.usage(self._connection, query)
 
     def integrity(self) -> list[str]:
         """What is damaged in the database, one sentence each; empty if it is sound."""
@@ -139,6 +192,27 @@ class SqliteStore:
         except sqlite3.DatabaseError as error:
             return [str(error)]
         return [] if findings == ["ok"] else findings
+
+    def retire(self, before_us: int) -> int:
+        """Forgets the parts of exchanges started before an instant; of how many."""
+        with self._write():
+            return self._connection.execute(queries.RETIRE_PARTS, (before_us,)).rowcount
+
+    def vacuum(self) -> None:
+        """Gives unused space back to the disk. Writers wait meanwhile."""
+        with ledger_errors(self._path):
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def backup(self, path: Path) -> None:
+        """Copies the ledger as it is now, also while in use, into a new file (0600)."""
+        with ledger_errors(path):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            copy = sqlite3.connect(path, isolation_level=None)
+            try:
+                self._connection.backup(copy)
+            finally:
+                copy.close()
 
     def close(self) -> None:
         """Lets go of the database."""
@@ -153,52 +227,6 @@ class SqliteStore:
     def _rows(self, statement: str, values: Any = ()) -> list[tuple[Any, ...]]:
         with ledger_errors(self._path):
             return self._connection.execute(statement, values).fetchall()
-
-    def _days(self, since_us: int, until_us: int, zone: tzinfo) -> list[tuple[str, int, int]]:
-        """The local days with exchanges between two instants, clipped to these."""
-        first_us, last_us = self._rows(queries.SPAN)[0]
-        if first_us is None:
-            return []
-        days = local_days(max(first_us, since_us), min(last_us, until_us), zone)
-        return [(day, max(start, since_us), min(end, until_us)) for day, start, end in days]
-
-
-def local_days(first_us: int, last_us: int, zone: tzinfo) -> list[tuple[str, int, int]]:
-    """Each local day from the one of `first_us` to the one of `last_us`, with its bounds.
-
-    A day is `(YYYY-MM-DD, first microsecond, first microsecond after it)`: 23 or 25 hours long
-    when the clocks change, and 0 where a zone skipped it.
-    """
-    day = datetime.fromtimestamp(first_us / 1e6, zone).date()
-    last = datetime.fromtimestamp(last_us / 1e6, zone).date()
-    days = []
-    start_us = _midnight_us(day, zone)
-    while day <= last:
-        following = day + timedelta(days=1)
-        end_us = _midnight_us(following, zone)
-        days.append((day.isoformat(), start_us, end_us))
-        day, start_us = following, end_us
-    return days
-
-
-def _midnight_us(day: date, zone: tzinfo) -> int:
-    # In a gap or an overlap, `fold=0` gives the day's first instant (PEP 495).
-    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * 1_000_000
-
-
-def _totals(row: tuple[Any, ...]) -> Totals:
-    requests, uncached, read, created, output, reasoning, cost, worst, unknown = row
-    return Totals(
-        requests=requests,
-        input_tokens=uncached,
-        cache_read_input_tokens=read,
-        cache_creation_input_tokens=created,
-        output_tokens=output,
-        reasoning_output_tokens=reasoning,
-        cost_nano_usd=cost,
-        cost_quality=CostQuality.UNKNOWN if worst is None else _QUALITIES[worst],
-        unknown_cost_requests=unknown,
-    )
 
 
 def _no_such_session(asked: str, matches: list[str]) -> UsageError:

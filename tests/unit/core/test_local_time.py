@@ -1,11 +1,13 @@
 """The zone of the machine by name, and its days."""
 
 from datetime import UTC, date, datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from opencode_gate.core import local_time
-from opencode_gate.core.local_time import day_start_us, local_day, local_zone_name
+from opencode_gate.core.local_time import day_start_us, local_day, local_zone_name, offset_spans
 
 
 def _us(text: str) -> int:
@@ -56,3 +58,36 @@ def test_a_day_begins_with_its_first_instant(day, zone, start) -> None:
     assert day_start_us(day, zone) == _us(start)
     assert local_day(day_start_us(day, zone), zone) == day
     assert local_day(day_start_us(day, zone) - 1, zone) < day
+
+
+@pytest.mark.parametrize(
+    "zone_name", ["UTC", "Europe/Berlin", "America/Havana", "Asia/Kathmandu", "Africa/Casablanca"]
+)
+def test_offset_spans_are_seamless_and_agree_with_the_calendar(zone_name) -> None:
+    """Local hours by arithmetic are those of the zone, on both sides of every change."""
+    zone = ZoneInfo(zone_name)
+    first_us, end_us = _us("2025-01-01T00:00:01.5+00:00"), _us("2027-01-01T00:00:00+00:00") + 7
+    spans = offset_spans(first_us, end_us, zone)
+    assert spans[0][0] == first_us
+    assert spans[-1][1] == end_us
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
+    assert all(before[2] != after[2] for before, after in pairwise(spans))
+    for start_us, stop_us, offset_us in spans:
+        for time_us in (start_us, (start_us + stop_us) // 2, stop_us - 1):
+            local = datetime.fromtimestamp(time_us // 1_000_000, zone)
+            assert (time_us + offset_us) // 3_600_000_000 % 24 == local.hour
+            assert (time_us + offset_us) // 86_400_000_000 == (local.date() - date(1970, 1, 1)).days
+
+
+def test_a_span_may_end_within_the_second_its_clock_changes_in() -> None:
+    """The last span is not longer than what was asked for; no time has no spans."""
+    change_us = _us("2026-10-25T01:00:00+00:00")
+    zone = ZoneInfo("Europe/Berlin")
+    assert offset_spans(change_us - 5, change_us + 5, zone) == [
+        (change_us - 5, change_us, 7_200_000_000),
+        (change_us, change_us + 5, 3_600_000_000),
+    ]
+    assert offset_spans(change_us - 5, change_us, zone) == [
+        (change_us - 5, change_us, 7_200_000_000)
+    ]
+    assert offset_spans(change_us, change_us, zone) == []

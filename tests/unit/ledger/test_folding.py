@@ -68,6 +68,49 @@ def test_submitted_exchanges_are_priced_and_committed_when_drained(
     assert list(folder.iterdir()) == []
 
 
+def test_the_tools_an_exchange_names_are_committed_with_it(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """Whoever sees the exchange can look its tools up."""
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id, tool_set="aa")
+    folding.offered("aa", {"glob": 512})
+    folding.submit(exchange)
+    folding.drain()
+    assert store.exchanges(session.id) == [exchange]
+    assert store.tool_sets(["aa"]) == {"aa": {"glob": 512}}
+    folding.close()
+
+
+def test_tools_with_a_name_no_database_takes_do_not_hold_up_the_exchange(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """A lone surrogate out of a client's request."""
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id, tool_set="aa")
+    folding.offered("aa", {"gl\ud800ob": 512})
+    folding.submit(exchange)
+    folding.drain()
+    assert store.exchanges(session.id) == [exchange]
+    folding.close()
+
+
+def test_the_tools_of_a_dead_process_are_settled_with_its_exchanges(
+    folder: Path, store: SqliteStore, session: SessionRecord
+):
+    """They were in its journal."""
+    journal = Journal.create(folder, session=session)
+    journal.offered("aa", {"glob": 512})
+    journal.opened(an_open_exchange(session_id=session.id, tool_set="aa", parts=b"x" * 12))
+    journal.close()
+    assert settle_orphans(folder, store, unpriced) == 1
+    [settled] = store.exchanges(session.id)
+    assert (settled.tool_set, settled.parts) == ("aa", b"x" * 12)
+    assert store.tool_sets(["aa"]) == {"aa": {"glob": 512}}
+
+
 def test_close_commits_what_was_submitted_just_before(
     folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
 ):
