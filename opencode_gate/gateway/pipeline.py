@@ -284,7 +284,12 @@ class Pipeline:
         """Passes the answer on as its kind demands."""
         status = response.status
         content_type = header(response.headers, b"content-type")
-        is_stream = content_type is not None and content_type.startswith(b"text/event-stream")
+        # Some providers call an error an event stream too; it is a body like any other.
+        is_stream = (
+            status < 400
+            and content_type is not None
+            and content_type.startswith(b"text/event-stream")
+        )
         if status == 200 and asked.expects_stream and not is_stream:
             raise _NotAStream(
                 "upstream-protocol",

@@ -25,16 +25,22 @@ async def relay_stream(
             await send({"type": "http.response.body", "body": passed, "more_body": True})
         exchange.relayed()
     end = meter.end()
+    error_type = meter.error_type
     if not end.is_complete:
         # Returning without a last body message makes the server cut the connection, which is
         # what tells the agent that this was not the whole answer.
         if end.tail:
             await send({"type": "http.response.body", "body": end.tail, "more_body": True})
         exchange.finish(
-            ExchangeStatus.UPSTREAM_ERROR, error_type=meter.metering().error_type or "no_terminal"
+            ExchangeStatus.UPSTREAM_ERROR,
+            error_type="no_terminal" if error_type is None else error_type,
         )
         return
-    exchange.finish(ExchangeStatus.COMPLETED)
+    if error_type is None:
+        exchange.finish(ExchangeStatus.COMPLETED)
+    else:
+        # The error stands in the stream, where the client reads it: a cut could lose it.
+        exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type=error_type)
     await send({"type": "http.response.body", "body": end.tail, "more_body": False})
 
 

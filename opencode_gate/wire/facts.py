@@ -22,6 +22,8 @@ from opencode_gate.wire.routes import Route
 INSTRUCTIONS_HEAD_CHARS = 200
 
 _RAW_NULL = msgspec.Raw(b"null")
+_MEDIA_BYTES_MIN = 16 * 1024
+"""In less than that, media cannot put an estimate out by much."""
 _MEDIA_RUN = re.compile(rb"[A-Za-z0-9+/=_-]{2048,}")
 
 
@@ -241,7 +243,7 @@ def _gemini_instructions(body: _Body) -> str:
 
 def prompt_bytes(body: bytes) -> int:
     """The size of a body, or of a part of one, without inline media."""
-    if b"base64" not in body and b"inlineData" not in body:
+    if len(body) < _MEDIA_BYTES_MIN or (b"base64" not in body and b"inlineData" not in body):
         return len(body)
     return len(body) - sum(match.end() - match.start() for match in _MEDIA_RUN.finditer(body))
 

@@ -121,6 +121,11 @@ class ExchangeMeter:
         """True once a text, reasoning or tool-call delta was passed on to the client."""
         return self._reader is not None and self._reader.tally.has_content
 
+    @property
+    def error_type(self) -> str | None:
+        """A short name of an error inside the answer, as far as it was seen."""
+        return None if self._reader is None else self._reader.tally.error_type
+
     def relay(self, chunk: bytes) -> bytes:
         """The bytes to send on now that `chunk` of a stream has come."""
         if self._is_blind:

@@ -243,6 +243,26 @@ async def test_a_clean_end_without_a_terminal_marker_is_no_clean_end(proxied: An
     assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "no_terminal")
 
 
+async def test_an_error_inside_a_stream_reaches_the_client_and_is_recorded(proxied: Any) -> None:
+    """It is passed on whole, with a clean end: a cut could lose the words the client shows."""
+    error = b'data: {"error":{"message":"gone","type":"overloaded_error"}}\n\n'
+    it = await proxied(streaming(*CHAT_EVENTS[:3], error))
+    answer = await it.send("/v1/chat/completions", CHAT_BODY)
+    assert answer.content == b"".join([*CHAT_EVENTS[:3], error])
+    row = it.settled()
+    assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "overloaded_error")
+    assert row.usage_quality is UsageQuality.ESTIMATED
+
+
+async def test_an_error_body_called_an_event_stream_reaches_the_client(proxied: Any) -> None:
+    body = b'{"error":{"message":"no credit","type":"insufficient_quota"}}'
+    it = await proxied(streaming(body, status=b"402 Payment Required"))
+    answer = await it.send("/v1/chat/completions", CHAT_BODY)
+    assert (answer.status_code, answer.content) == (402, body)
+    row = it.settled()
+    assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "http_402")
+
+
 async def test_an_unknown_finish_reason_is_mended_before_the_marker(proxied: Any) -> None:
     odd = CHAT_EVENTS[3].replace(b'"stop"', b'"eos"')
     it = await proxied(streaming(*CHAT_EVENTS[:3], odd, CHAT_USAGE, DONE))
