@@ -13,7 +13,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/run.stamp ## Start Opencode through a gateway; a wizard asks for what is missing
-	@$(BIN)/ogate run
+	@$(BIN)/ogate
 
 demo: $(VENV)/run.stamp ## The same with the scripted practice model: no key, no question, no cost
 	@$(BIN)/ogate run --install --provider practice -- run "hello"

@@ -174,13 +174,15 @@ def test_opencode_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
         (("--provider", "antropic"), "unknown-provider", "anthropic"),
         (("--model", "anthropic/claude-sonet-5"), "unknown-model", "claude-sonnet-5"),
         (("--model", "sonnet"), "unknown-model", "provider/model"),
+        (("--model", "deepseek/deepseek-v4-flash"), "unknown-model", "deprecated"),
         (("--provider", "groq", "--model", "x"), "missing-credential", "ogate keys add groq"),
     ],
 )
 def test_wrong_names_are_answered_with_the_nearest_ones(
     tmp_path: Path, arguments: tuple[str, ...], code: str, shown: str
 ) -> None:
-    done = run(tmp_path, "run", *arguments, "--", "run", "ask", ANTHROPIC_API_KEY="sk-ant-x")
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-x", "DEEPSEEK_API_KEY": "sk-x"}
+    done = run(tmp_path, "run", *arguments, "--", "run", "ask", **keys)
     assert done.returncode in (2, 125)
     assert f"[{code}]" in done.stderr
     assert shown in done.stderr
@@ -251,7 +253,7 @@ def test_a_gateway_killed_in_mid_stream_is_replaced_and_nothing_is_lost(
         first = gateway_of(launcher.pid)
         os.kill(first, signal.SIGKILL)
         endless.release.set()
-        out, err = launcher.communicate(timeout=40)
+        _, err = launcher.communicate(timeout=40)
         assert launcher.returncode == 0, err
     rows = ledger().exchanges
     assert sorted(row.status for row in rows) == [
@@ -356,3 +358,12 @@ def test_a_read_only_home_is_a_clear_error(tmp_path: Path) -> None:
     assert done.returncode == 125
     assert "OGATE_HOME" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_session_is_recorded_where_opencode_works(tmp_path: Path) -> None:
+    """It takes `--dir` from `PWD`, not from the launcher, and follows links."""
+    (tmp_path / "project/inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "project")
+    done = run(tmp_path, *PRACTICE, "run", "dump", "--dir", "inner", PWD=str(tmp_path / "link"))
+    assert json.loads(done.stdout)["cwd"] == str(tmp_path / "project"), "Opencode goes there itself"
+    assert ledger().session.directory == str(tmp_path / "project/inner")

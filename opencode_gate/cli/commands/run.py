@@ -183,6 +183,7 @@ def _planned(
 ) -> "tuple[RunPlan, Discovery]":
     from opencode_gate.agents.opencode.folders import database_file
     from opencode_gate.agents.opencode.locate import require_supported
+    from opencode_gate.catalog.practice import PRACTICE_ID
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.session.choices import remember, remembered
     from opencode_gate.session.discovery import discover
@@ -215,14 +216,17 @@ def _planned(
         clock=SystemClock(),
         warnings=() if warning is None else (warning,),
     )
-    if chosen is not None:
+    if chosen is not None and chosen.provider_id != PRACTICE_ID:
+        # A look at the scripted model says nothing about where the next session starts.
         remember(where.choices_file, folder, chosen)
     return plan, discovery
 
 
 def _folder(arguments: "AgentArguments") -> Path:
-    here = Path.cwd()
-    return here if arguments.directory is None else (here / arguments.directory).absolute()
+    """Where Opencode will work: it believes `PWD`, and writes down where links lead."""
+    said = os.environ.get("PWD")
+    here = Path(said) if said and Path(said).is_dir() else Path.cwd()
+    return Path(os.path.realpath(here / (arguments.directory or "")))
 
 
 def _must_ask(
@@ -244,7 +248,7 @@ def _must_ask(
             raise UsageError(
                 "no-terminal",
                 f"which model of {chosen.provider_id}?",
-                hint=f"add --model; ogate models list --provider {chosen.provider_id} shows them",
+                hint=f"add --model; ogate models list {chosen.provider_id} shows them",
             )
         return True
     if can_ask:
