@@ -36,6 +36,11 @@ class Paths:
         return self.data / "journals"
 
     @property
+    def prompt_key(self) -> Path:
+        """The key of the hashes that tell what requests were made of."""
+        return self.data / "prompt-hashes.key"
+
+    @property
     def credentials_index(self) -> Path:
         """Which keys exist and where; never a key itself."""
         return self.data / "credentials.json"

@@ -30,8 +30,8 @@ class Recorder(Protocol):
         """About once a second while an answer streams."""
         ...
 
-    def finished(self, record: ExchangeRecord) -> None:
-        """Once, at the end."""
+    def finished(self, record: ExchangeRecord, body: bytes) -> None:
+        """Once, at the end. Of the request's body nothing may be kept but what tells no text."""
         ...
 
 
@@ -40,6 +40,7 @@ class Exchange:
 
     __slots__ = (
         "_abandon",
+        "_body",
         "_clock",
         "_facts",
         "_first_chunk_us",
@@ -56,9 +57,15 @@ class Exchange:
     )
 
     def __init__(
-        self, record: ExchangeRecord, facts: RequestFacts | None, recorder: Recorder, clock: Clock
+        self,
+        record: ExchangeRecord,
+        body: bytes,
+        facts: RequestFacts | None,
+        recorder: Recorder,
+        clock: Clock,
     ) -> None:
         self._record = record
+        self._body = body
         self._facts = facts
         self._recorder = recorder
         self._clock = clock
@@ -141,7 +148,7 @@ class Exchange:
             duration_us=self._elapsed_us(),
             **seen,
         )
-        self._recorder.finished(record)
+        self._recorder.finished(record, self._body)
 
     def _metering(self) -> Metering:
         metering = Metering() if self.meter is None else self.meter.metering()
@@ -170,5 +177,6 @@ def _measured(metering: Metering) -> dict[str, Any]:
         "response_model": metering.response_model,
         "finish_reason": metering.finish_reason,
         "repaired": metering.repaired,
+        "tools_called": metering.tools_called,
         "reported_cost_nano_usd": None if reported is None else nano_usd(reported),
     }

@@ -143,7 +143,9 @@ class Pipeline:
             body,
             facts,
         )
-        exchange = Exchange(self._record_of(asked, started_us), facts, self._recorder, self._clock)
+        exchange = Exchange(
+            self._record_of(asked, started_us), body, facts, self._recorder, self._clock
+        )
         work = asyncio.current_task()
         assert work is not None
         exchange.on_client_left(work.cancel)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
@@ -25,6 +26,7 @@ from opencode_gate.ledger.journal import (
     session_id_of,
 )
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
 from opencode_gate.wire.estimates import estimated_tokens
@@ -37,6 +39,11 @@ _GATHER_S = 0.25
 _logger = logging.getLogger(__name__)
 
 
+class _Submitted(NamedTuple):
+    exchange: ExchangeRecord
+    body: bytes | None
+
+
 class Folder(threading.Thread):
     """Prices and commits finished exchanges in batches, off the hot path.
 
@@ -45,16 +52,22 @@ class Folder(threading.Thread):
     """
 
     def __init__(
-        self, journal_dir: Path, store_path: Path, price: Price, *, journal: Journal
+        self,
+        journal_dir: Path,
+        store_path: Path,
+        price: Price,
+        *,
+        journal: Journal,
+        shapes: RequestShapes | None = None,
     ) -> None:
         super().__init__(name="ledger-folding", daemon=True)
         self._journal_dir = journal_dir
         self._store_path = store_path
         self._price = price
         self._journal = journal
+        self._shapes = shapes
         self._changed = threading.Condition()
-        self._waiting: list[ExchangeRecord] = []
-        self._tool_sets: dict[str, Mapping[str, int]] = {}
+        self._waiting: list[_Submitted] = []
         self._has_begun = False
         self._is_closing = False
         self._has_ended = False
@@ -69,18 +82,17 @@ class Folder(threading.Thread):
         """Why the latest batch could not be committed; `None` while all is well."""
         return self._failure
 
-    def submit(self, exchange: ExchangeRecord) -> None:
-        """Hands over a finished exchange that is in the journal already. Never blocks on I/O."""
+    def submit(self, exchange: ExchangeRecord, body: bytes | None = None) -> None:
+        """Hands over a finished exchange that is in the journal already. Never blocks on I/O.
+
+        Args:
+            body: the request's; it is looked at and let go of, and nothing of it is kept.
+        """
         with self._changed:
-            self._waiting.append(exchange)
+            self._waiting.append(_Submitted(exchange, body))
             if len(self._waiting) == 1:
                 # Else the thread is at work or gathering; waking it would cost each request.
                 self._changed.notify_all()
-
-    def offered(self, tool_set: str, tool_bytes: Mapping[str, int]) -> None:
-        """Hands over a set of tools, committed before the next exchange. Never blocks on I/O."""
-        with self._changed:
-            self._tool_sets[tool_set] = tool_bytes
 
     def drain(self) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.
@@ -142,9 +154,8 @@ class Folder(threading.Thread):
             return not self._is_closing
 
     def _attempt(self) -> None:
-        with self._changed:
-            batch = list(self._waiting)
-            tool_sets = dict(self._tool_sets)
+        batch = self._taken()
+        tool_sets = {} if self._shapes is None else self._shapes.tool_sets
         try:
             if self._store is None:
                 self._store = open_store(self._store_path)
@@ -163,11 +174,19 @@ class Folder(threading.Thread):
             self._journal.folded([exchange.id for exchange in batch])
         with self._changed:
             del self._waiting[: len(batch)]
-            for tool_set in tool_sets:
-                del self._tool_sets[tool_set]
+            tool_sets.clear()
             self._has_begun = True
             self._failure = None
             self._changed.notify_all()
+
+    def _taken(self) -> list[ExchangeRecord]:
+        """What waits now; the bodies are let go of, however long the ledger fails."""
+        with self._changed:
+            waiting = list(self._waiting)
+        batch = [_shaped(submitted, self._shapes) for submitted in waiting]
+        with self._changed:
+            self._waiting[: len(batch)] = [_Submitted(exchange, None) for exchange in batch]
+        return batch
 
 
 def settle_orphans(journal_dir: Path, store: Store, price: Price) -> int:
@@ -214,7 +233,6 @@ def _settle(contents: JournalContents, store: Store, price: Price) -> int:
         for id, exchange in contents.exchanges.items()
         if id not in contents.folded_ids
     ]
-    _put_tool_sets(store, contents.tool_sets)
     _commit(store, unfolded, price)
     return len(unfolded)
 
@@ -289,6 +307,18 @@ def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
 
 def _storable(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def _shaped(submitted: _Submitted, shapes: RequestShapes | None) -> ExchangeRecord:
+    exchange, body = submitted
+    if body is None or shapes is None:
+        return exchange
+    try:
+        return shapes.shaped(exchange, body)
+    except Exception:
+        # Whatever a client may send, the exchange happened.
+        _logger.exception("what exchange %s was made of could not be read", exchange.id)
+        return exchange
 
 
 def _priced(exchange: ExchangeRecord, price: Price) -> ExchangeRecord:

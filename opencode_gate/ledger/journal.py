@@ -8,7 +8,6 @@ its process; whoever can take the lock may settle what is in it. Lines are
 - `opened`: an exchange, before anything is sent upstream;
 - `progressed`: what was seen of it so far;
 - `finished`: the exchange as it ended;
-- `tools`: a set of tools that some exchange names, once;
 - `folded`: ids that are committed to the ledger.
 
 The invariants: no method raises because of the disk (a full one must not stop an answer; the
@@ -17,7 +16,7 @@ first failure is kept in `failure`), and a file with unsettled exchanges is neve
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,16 +57,11 @@ class _Finished(msgspec.Struct, tag="finished", tag_field="event"):
     exchange: ExchangeRecord
 
 
-class _Tools(msgspec.Struct, tag="tools", tag_field="event"):
-    tool_set: str
-    tool_bytes: Mapping[str, int]
-
-
 class _Folded(msgspec.Struct, tag="folded", tag_field="event"):
     ids: Sequence[str]
 
 
-_Line = _Started | _Opened | _Progressed | _Finished | _Tools | _Folded
+_Line = _Started | _Opened | _Progressed | _Finished | _Folded
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
@@ -131,10 +125,6 @@ class Journal:
         """An exchange ended. It may not have been `opened` (a denied one)."""
         self._unsettled.add(exchange.id)
         self._append(_Finished(exchange))
-
-    def offered(self, tool_set: str, tool_bytes: Mapping[str, int]) -> None:
-        """A set of tools that exchanges name, with the size of each tool's definition."""
-        self._append(_Tools(tool_set, tool_bytes))
 
     def folded(self, ids: Sequence[str]) -> None:
         """The exchanges are committed to the ledger. Called from the folding thread."""
@@ -218,7 +208,6 @@ class JournalContents:
             and `duration_us` of its last progress.
         input_bytes: the size of the prompt, by id, where it was told.
         delivered_text_chars: of those that are open, by id, as far as progress told.
-        tool_sets: the sets of tools its exchanges name, with the bytes of each definition.
         folded_ids: committed to the ledger already.
         last_seen_us: the latest time in the file.
     """
@@ -227,7 +216,6 @@ class JournalContents:
     exchanges: dict[str, ExchangeRecord] = field(default_factory=dict)
     input_bytes: dict[str, int] = field(default_factory=dict)
     delivered_text_chars: dict[str, int] = field(default_factory=dict)
-    tool_sets: dict[str, dict[str, int]] = field(default_factory=dict)
     folded_ids: set[str] = field(default_factory=set)
     last_seen_us: int = 0
 
@@ -276,8 +264,6 @@ def _apply(line: _Line, contents: JournalContents) -> None:
             contents.last_seen_us = max(contents.last_seen_us, ended_at_us)
         case _Progressed():
             _apply_progress(line, contents)
-        case _Tools(tool_set, tool_bytes):
-            contents.tool_sets[tool_set] = dict(tool_bytes)
         case _Folded(ids):
             contents.folded_ids.update(ids)
 

@@ -24,6 +24,7 @@ from opencode_gate.governance.prices import PriceRule
 from opencode_gate.ledger.folding import Folder, settle_orphans
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.request_shape import RequestShapes, installation_key
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.server.protocol import Hello, Secrets
@@ -47,11 +48,11 @@ class JournalRecorder:
         """About once a second while an answer streams."""
         self._journal.progressed(exchange_id, usage, delivered_text_chars)
 
-    def finished(self, record: ExchangeRecord) -> None:
+    def finished(self, record: ExchangeRecord, body: bytes) -> None:
         """Once, at the end."""
         self.exchanges += 1
         self._journal.finished(record)
-        self._folder.submit(record)
+        self._folder.submit(record, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,13 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     """The gateway of one session."""
     prices = PriceBook(open_catalogue(paths, settings), settings, _stated_prices(hello))
     journal = Journal.create(paths.journals, session=hello.session)
-    folder = Folder(paths.journals, paths.ledger_file, prices.price, journal=journal)
+    folder = Folder(
+        paths.journals,
+        paths.ledger_file,
+        prices.price,
+        journal=journal,
+        shapes=RequestShapes(installation_key(paths.prompt_key)),
+    )
     recorder = JournalRecorder(journal, folder)
     upstream = HttpUpstream(
         proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)

@@ -25,7 +25,7 @@ from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.proxies import ProxyRules
 from opencode_gate.ledger.journal import Journal
-from opencode_gate.ledger.records import SessionRecord
+from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
 from tests.support.watched_transport import WatchedTransport
 
@@ -70,7 +70,10 @@ class _Recorder:
     def __init__(self, journal: Journal) -> None:
         self.opened = journal.opened
         self.progressed = journal.progressed
-        self.finished = journal.finished
+        self._finished = journal.finished
+
+    def finished(self, record: ExchangeRecord, body: bytes) -> None:
+        self._finished(record)
 
 
 class InstructionCount:

@@ -153,7 +153,7 @@ def _shell_lines() -> Iterator[_Removal]:
 def _ledger(where: "Paths") -> set[Path]:
     """The ledger with what SQLite keeps beside it, and what is not folded into it yet."""
     sides = (Path(f"{where.ledger_file}{ending}") for ending in ("-wal", "-shm"))
-    return {where.ledger_file, where.journals, *sides}
+    return {where.ledger_file, where.prompt_key, where.journals, *sides}
 
 
 def _folders(where: "Paths", kept: set[Path]) -> Iterator[_Removal]:

@@ -1,7 +1,10 @@
 """From journals into the ledger, while serving and after a crash."""
 
+import gc
+import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.folding import Folder, settle_orphans
 from opencode_gate.ledger.journal import Journal, read_journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
+from opencode_gate.wire.prompt_parts import PART_BYTES
 from tests.support.ledger_records import (
     NOON_US,
     a_session,
@@ -68,19 +73,81 @@ def test_submitted_exchanges_are_priced_and_committed_when_drained(
     assert list(folder.iterdir()) == []
 
 
-def test_the_tools_an_exchange_names_are_committed_with_it(
+def chat_body(*tools: str, said: str = "hello") -> bytes:
+    return json.dumps(
+        {
+            "model": "m",
+            "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": said}],
+            "tools": [{"type": "function", "function": {"name": name}} for name in tools],
+        }
+    ).encode()
+
+
+def test_what_a_request_was_made_of_is_committed_with_it(
     folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
 ):
-    """Whoever sees the exchange can look its tools up."""
+    """Its parts, and of each set of tools the names and sizes."""
     journal = Journal.create(folder, session=session)
-    folding = Folder(folder, ledger_file, unpriced, journal=journal)
-    exchange = an_exchange(session_id=session.id, tool_set="aa")
-    folding.offered("aa", {"glob": 512})
-    folding.submit(exchange)
+    shapes = RequestShapes(b"k" * 32)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal, shapes=shapes)
+    exchanges = [an_exchange(session_id=session.id) for _ in range(3)]
+    for exchange, tools in zip(exchanges, (["glob"], ["glob"], ["glob", "read"]), strict=True):
+        folding.submit(exchange, chat_body(*tools))
     folding.drain()
-    assert store.exchanges(session.id) == [exchange]
-    assert store.tool_sets(["aa"]) == {"aa": {"glob": 512}}
+    first, again, more = store.exchanges(session.id)
+    assert first.parts is not None
+    assert len(first.parts) == 3 * PART_BYTES
+    assert first.parts == again.parts
+    assert first.parts[PART_BYTES:] == more.parts[PART_BYTES:]  # type: ignore[index]
+    assert first.tool_set == again.tool_set != more.tool_set
+    assert first.tool_set is not None
+    assert more.tool_set is not None
+    found = store.tool_sets([first.tool_set, more.tool_set])
+    assert list(found[first.tool_set]) == ["glob"]
+    assert sorted(found[more.tool_set]) == ["glob", "read"]
     folding.close()
+
+
+def test_a_body_that_cannot_be_read_costs_only_its_parts(
+    folder: Path,
+    ledger_file: Path,
+    store: SqliteStore,
+    session: SessionRecord,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    journal = Journal.create(folder, session=session)
+    shapes = RequestShapes(b"k" * 32)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal, shapes=shapes)
+    exchanges = [an_exchange(session_id=session.id) for _ in range(2)]
+    folding.submit(exchanges[0], b"no JSON")
+    folding.drain()
+    monkeypatch.setattr(shapes, "shaped", lambda *_: 1 / 0)
+    folding.submit(exchanges[1], chat_body())
+    folding.drain()
+    assert store.exchanges(session.id) == exchanges
+    folding.close()
+
+
+def test_bodies_are_let_go_of_while_the_ledger_fails(
+    folder: Path, ledger_file: Path, session: SessionRecord
+):
+    """A database that cannot be written for hours must not fill the memory with prompts."""
+    ledger_file.mkdir()
+    journal = Journal.create(folder, session=session)
+    shapes = RequestShapes(b"k" * 32)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal, shapes=shapes)
+    bodies = [chat_body(said=f"{number}" * 1000) for number in range(3)]
+    for body in bodies:
+        folding.submit(an_exchange(session_id=session.id), body)
+    with pytest.raises(LedgerError):
+        folding.drain()
+    assert not any(
+        referrer for body in bodies for referrer in gc.get_referrers(body) if referrer is not bodies
+    )
+    ledger_file.rmdir()
+    folding.close()
+    with closing(open_store(ledger_file)) as opened:
+        assert all(exchange.parts for exchange in opened.exchanges(session.id))
 
 
 def test_tools_with_a_name_no_database_takes_do_not_hold_up_the_exchange(
@@ -88,27 +155,14 @@ def test_tools_with_a_name_no_database_takes_do_not_hold_up_the_exchange(
 ):
     """A lone surrogate out of a client's request."""
     journal = Journal.create(folder, session=session)
-    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    shapes = RequestShapes(b"k" * 32)
+    shapes.tool_sets["aa"] = {"gl\ud800ob": 512}
+    folding = Folder(folder, ledger_file, unpriced, journal=journal, shapes=shapes)
     exchange = an_exchange(session_id=session.id, tool_set="aa")
-    folding.offered("aa", {"gl\ud800ob": 512})
     folding.submit(exchange)
     folding.drain()
     assert store.exchanges(session.id) == [exchange]
     folding.close()
-
-
-def test_the_tools_of_a_dead_process_are_settled_with_its_exchanges(
-    folder: Path, store: SqliteStore, session: SessionRecord
-):
-    """They were in its journal."""
-    journal = Journal.create(folder, session=session)
-    journal.offered("aa", {"glob": 512})
-    journal.opened(an_open_exchange(session_id=session.id, tool_set="aa", parts=b"x" * 12))
-    journal.close()
-    assert settle_orphans(folder, store, unpriced) == 1
-    [settled] = store.exchanges(session.id)
-    assert (settled.tool_set, settled.parts) == ("aa", b"x" * 12)
-    assert store.tool_sets(["aa"]) == {"aa": {"glob": 512}}
 
 
 def test_close_commits_what_was_submitted_just_before(
