@@ -81,9 +81,10 @@ def _make(file: Path) -> None:
             opened.write(secrets.token_bytes(KEY_BYTES))
         try:
             os.link(draft, file)
-        except FileExistsError:
+        except OSError:
+            # It is there: whole, by another process, or cut short by what else was done to it.
+            # Or this disk has no hard links.
             if _read(file) is None:
-                # Not one of ours, which are never there in part.
                 os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
