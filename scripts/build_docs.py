@@ -15,7 +15,7 @@ from pathlib import Path
 
 from opencode_gate.cli.command_tree import Node, tree
 from opencode_gate.cli.exit_codes import MEANINGS
-from opencode_gate.config import settings
+from opencode_gate.config import price_settings, settings
 from opencode_gate.core import errors
 from opencode_gate.core.errors import CODES, GateError
 
@@ -105,7 +105,8 @@ def settings_page() -> str:
         ("[pricing]", settings.PricingSettings),
         ("[providers.ID]", settings.ProviderSettings),
         ("[providers.ID.models.MODEL]", settings.ModelSettings),
-        ('[prices."PROVIDER/MODEL"]', settings.PriceSettings),
+        ('[prices."PROVIDER/MODEL"]', price_settings.PriceSettings),
+        ('[[prices."PROVIDER/MODEL".tiers]]', price_settings.PriceTierSettings),
     ]
     names = ", ".join(f"`[{name}]`" for name in settings.ENVIRONMENT_SECTIONS)
     return (

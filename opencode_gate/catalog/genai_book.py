@@ -3,7 +3,7 @@
 The idea: its own arithmetic is used on its own data, so the amount is the one it would give.
 Providers are looked up by exact id: its own search takes any id that contains `openai` for
 OpenAI, which would price a server it knows nothing of. The invariant: no answer is `None`,
-never an exception and never zero.
+never an exception and never zero; an entry without any price, of which it has some, is no answer.
 
 It is imported on first use, since that takes 0.2 s and 15 MB; on the gateway's path nobody waits
 for it. A lookup that succeeded or failed is remembered, a failed one scans every model.
@@ -11,8 +11,8 @@ for it. A lookup that succeeded or failed is remembered, a failed one scans ever
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from opencode_gate.core.usage import TokenUsage
 
 if TYPE_CHECKING:
     from genai_prices import Usage
-    from genai_prices.types import ModelInfo, Provider
+    from genai_prices.types import ConditionalPrice, ModelInfo, Provider
     from genai_prices.types import ModelPrice as GenaiPrice
 
 PROVIDER_IDS: dict[str, str] = {
@@ -48,6 +48,28 @@ _PRICE_KEYS = {
     "input_audio": "input_audio_mtok",
     "output_audio": "output_audio_mtok",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The prices of a model at a moment, and what the book says of them.
+
+    Attributes:
+        since: the first day (UTC) of these prices, `None` where it has no date.
+        until: the last day (UTC), `None` where no change is known.
+        hours: the hours of the day (UTC) they hold, where they change within a day.
+        variants: other rates it has, used where the provider says that it served one of them.
+        comment: what its authors remark.
+        address: the page of the provider they are from.
+    """
+
+    price: ModelPrice
+    since: date | None = None
+    until: date | None = None
+    hours: str | None = None
+    variants: tuple[str, ...] = ()
+    comment: str | None = None
+    address: str | None = None
 
 
 class GenaiBook:
@@ -82,6 +104,8 @@ class GenaiBook:
         if found is None or usage.is_empty:
             return None
         provider, model = found
+        if not _has_prices_for(usage, model.get_prices(_moment(at_us))):
+            return None
         context, searches = _context(raw_usage)
 
         def total(counts: "Usage") -> Decimal:
@@ -105,10 +129,23 @@ class GenaiBook:
             except ValueError:
                 return None
 
-    def price(self, provider_id: str, model_id: str, *, at_us: int) -> ModelPrice | None:
-        """The prices themselves, for display; `None` where the book has none."""
+    def terms(self, provider_id: str, model_id: str, *, at_us: int) -> Terms | None:
+        """The prices themselves, to be explained; `None` where the book has none."""
         found = self._find(provider_id, model_id)
-        return _model_price(found[1].get_prices(_moment(at_us))) if found is not None else None
+        if found is None:
+            return None
+        provider, model = found
+        moment = _moment(at_us)
+        price = _model_price(model.get_prices(moment))
+        if price.input is None and price.output is None:
+            return None
+        names = (value for variant in model.price_variants or () for value in variant.when.values())
+        return replace(
+            _days(model.prices if isinstance(model.prices, list) else [], moment, price),
+            variants=tuple(sorted(set(names) - {"default"})),
+            comment=model.price_comments,
+            address=next(iter(provider.pricing_urls or ()), None),
+        )
 
     def _find(self, provider_id: str, model_id: str) -> "tuple[Provider, ModelInfo] | None":
         key = (provider_id, model_id)
@@ -126,6 +163,38 @@ class GenaiBook:
             return None
         model = provider.find_model(model_id, all_providers=snapshot.providers)
         return (provider, model) if model is not None else None
+
+
+def _has_prices_for(usage: TokenUsage, price: "GenaiPrice") -> bool:
+    """Whether what was counted has a price: the book leaves out what it does not know."""
+    names = [name for name, rate in vars(price).items() if rate is not None]
+    has_input = any(name.startswith(("input_", "cache_")) for name in names)
+    has_output = any(name.startswith("output_") for name in names)
+    return (has_input or not usage.input_tokens) and (has_output or not usage.output)
+
+
+def _days(prices: "list[ConditionalPrice]", moment: datetime, price: ModelPrice) -> Terms:
+    """The days and hours of the prices that hold at a moment; the last active ones do."""
+    from genai_prices.types import StartDateConstraint, TimeOfDateConstraint
+
+    since = hours = None
+    for conditional in reversed(prices):
+        constraint = conditional.constraint
+        if constraint is not None and not constraint.active(moment):
+            continue
+        if isinstance(constraint, StartDateConstraint):
+            since = constraint.start_date
+        elif isinstance(constraint, TimeOfDateConstraint):
+            hours = f"{constraint.start_time:%H:%M}-{constraint.end_time:%H:%M} UTC"
+        break
+    later = [
+        one.constraint.start_date
+        for one in prices
+        if isinstance(one.constraint, StartDateConstraint)
+        and one.constraint.start_date > moment.date()
+    ]
+    until = min(later) - timedelta(days=1) if later else None
+    return Terms(price=price, since=since, until=until, hours=hours)
 
 
 def _usage(usage: TokenUsage, web_searches: int | None) -> "Usage":

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from opencode_gate.catalog.rows import ModelPrice, ModelRow, PriceTier
-from opencode_gate.config.settings import ModelSettings, PriceSettings
+from opencode_gate.config.settings import ModelSettings
 
 _PRICES = (
     "input",
@@ -50,7 +50,7 @@ def described_model(
     said: ModelSettings,
     *,
     known: Mapping[str, Any] | None = None,
-    price: PriceSettings | None = None,
+    price: ModelPrice | None = None,
 ) -> ModelRow:
     """A row for a model the user named, with `raw` in the shape of models.dev.
 
@@ -75,22 +75,7 @@ def described_model(
     if limits:
         raw["limit"] = {**raw.get("limit", {}), **limits}
     row = model_row(provider_id, model_id, raw)
-    return row if price is None else replace(row, price=price_said(price))
-
-
-def price_said(said: PriceSettings) -> ModelPrice:
-    """The price in the user's words; an hour of cache costs what five minutes do, if not said."""
-    write = said.cache_write if said.cache_write is not None else said.input
-    return ModelPrice(
-        input=said.input,
-        output=said.output,
-        cache_read=said.cache_read,
-        cache_write=said.cache_write,
-        cache_write_1h=said.cache_write_1h if said.cache_write_1h is not None else write,
-        reasoning=said.reasoning,
-        input_audio=said.input_audio,
-        output_audio=said.output_audio,
-    )
+    return row if price is None else replace(row, price=price)
 
 
 def price_of(cost: Mapping[str, Any] | None) -> ModelPrice | None:

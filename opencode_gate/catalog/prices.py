@@ -3,19 +3,22 @@
 The idea: the sources stand in one order, and the first that has an answer gives it, with its
 name and version kept beside the amount. The invariants: an unknown price is `None`, never
 zero; what was paid for tokens that were estimated is called estimated; an amount that somebody
-has already written into the record is left alone.
+has already written into the record is left alone; where the provider's own word counts, what the
+books say is kept beside it.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from opencode_gate.catalog.arithmetic import Amount, cost_of
 from opencode_gate.catalog.catalogue import Catalogue
 from opencode_gate.catalog.genai_book import GenaiBook
-from opencode_gate.catalog.model_entries import price_said
+from opencode_gate.catalog.overrides import Overrides
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.rows import ModelPrice, ModelRow
 from opencode_gate.config.settings import Settings
@@ -60,14 +63,32 @@ Record = TypeVar("Record", bound=Priceable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceAnswer:
-    """Prices of a model, USD per million tokens, and which book they are from."""
+    """Prices of a model, USD per million tokens, and which book they are from.
+
+    Attributes:
+        source: the book with its version or date.
+        since: the first day (UTC) they hold, `None` where the book does not say.
+        until: the last day (UTC), `None` where no end is known.
+        hours: the hours of the day they hold, where they change within a day.
+        variants: names of other rates the book has: `batch`, `flex`.
+        note: a remark of the book's, or where in `config.toml` the price stands.
+        address: the provider's page they were read from.
+    """
 
     price: ModelPrice
     source: str
+    since: date | None = None
+    until: date | None = None
+    hours: str | None = None
+    variants: tuple[str, ...] = ()
+    note: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Priced:
+class Quote:
+    """What a book says some tokens cost."""
+
     amount: Amount
     source: str
 
@@ -88,7 +109,7 @@ class PriceBook:
                 configuration describes them.
         """
         self._catalogue = catalogue
-        self._settings = settings
+        self._overrides = Overrides(settings.prices)
         self._extra_models = extra_models
         self._genai = GenaiBook()
         self._listed: dict[tuple[str, str], ModelPrice | None] = {}
@@ -101,37 +122,108 @@ class PriceBook:
         """
         if record.cost_nano_usd is not None or record.operation is not Operation.GENERATE:
             return record
+        quote = self.quote(
+            record.provider_name,
+            _models_of(record),
+            record.usage,
+            at_us=record.started_at_us,
+            raw_usage=record.raw_usage,
+        )
+        priced_nano_usd = nano_usd(quote.amount.usd) if quote is not None else None
         if record.reported_cost_nano_usd is not None:
             return _with_cost(
-                record, record.reported_cost_nano_usd, CostQuality.REPORTED, REPORTED_SOURCE
+                record,
+                record.reported_cost_nano_usd,
+                CostQuality.REPORTED,
+                REPORTED_SOURCE,
+                priced_nano_usd=priced_nano_usd,
             )
-        if record.provider_name == PRACTICE_ID:
-            return _with_cost(record, 0, CostQuality.PRICED, PRACTICE_SOURCE)
-        priced = self._priced(record)
-        if priced is None:
-            return _with_cost(record, None, CostQuality.UNKNOWN, None)
-        is_firm = priced.amount.is_free or (
-            priced.amount.is_exact and record.usage_quality is UsageQuality.REPORTED
+        if quote is None:
+            return _with_cost(record, None, CostQuality.UNKNOWN, None, priced_nano_usd=None)
+        return _with_cost(
+            record,
+            priced_nano_usd,
+            quality_of(quote.amount, record.usage_quality),
+            quote.source,
+            priced_nano_usd=priced_nano_usd,
         )
-        quality = CostQuality.PRICED if is_firm else CostQuality.ESTIMATED
-        return _with_cost(record, nano_usd(priced.amount.usd), quality, priced.source)
+
+    def quote(
+        self,
+        provider_id: str,
+        models: Sequence[str],
+        usage: TokenUsage,
+        *,
+        at_us: int,
+        raw_usage: str | None = None,
+    ) -> Quote | None:
+        """What the first book that has an answer says these tokens cost, `None` if none has.
+
+        Args:
+            models: names to look for; each book is asked for the first, then for the next.
+            at_us: when they were used, UTC microseconds.
+            raw_usage: the provider's usage object, where that provider counted them.
+        """
+        if provider_id == PRACTICE_ID:
+            return Quote(amount=Amount(usd=Decimal(0), is_free=True), source=PRACTICE_SOURCE)
+        own = self._overrides.price(provider_id, models, at_us=at_us)
+        if own is not None:
+            amount = cost_of(usage, own.price)
+            return Quote(amount=amount, source=OVERRIDE_SOURCE) if amount is not None else None
+        for model_id in models if self._is_catalogued(provider_id) else ():
+            amount = self._genai.cost_of(
+                provider_id, model_id, usage, at_us=at_us, raw_usage=raw_usage
+            )
+            if amount is not None:
+                return Quote(amount=amount, source=self._genai_source())
+        for model_id in models:
+            listed = self._listed_price(provider_id, model_id)
+            amount = cost_of(usage, listed) if listed is not None else None
+            if amount is not None:
+                return Quote(amount=amount, source=self._listed_source(provider_id, model_id))
+        return None
 
     def explain(
         self, provider_id: str, model_id: str, *, at_us: int | None = None
     ) -> PriceAnswer | None:
         """The prices that would be used for a model now, `None` where there are none."""
-        override = self._override(provider_id, (model_id,))
-        if override is not None:
-            return PriceAnswer(price=override, source=OVERRIDE_SOURCE)
+        return next(self.answers(provider_id, model_id, at_us=at_us), None)
+
+    def answers(
+        self, provider_id: str, model_id: str, *, at_us: int | None = None
+    ) -> Iterator[PriceAnswer]:
+        """What each book says of a model, now if not told; the first answer is the one used."""
+        if provider_id == PRACTICE_ID:
+            yield PriceAnswer(
+                price=ModelPrice(input=Decimal(0), output=Decimal(0)), source=PRACTICE_SOURCE
+            )
+            return
         moment_us = at_us if at_us is not None else time.time_ns() // 1000
+        own = self._overrides.price(provider_id, (model_id,), at_us=moment_us)
+        if own is not None:
+            yield PriceAnswer(
+                price=own.price,
+                source=OVERRIDE_SOURCE,
+                since=own.since,
+                until=own.until,
+                note=f'[prices."{own.name}"]',
+            )
         if self._is_catalogued(provider_id):
-            known = self._genai.price(provider_id, model_id, at_us=moment_us)
-            if known is not None:
-                return PriceAnswer(price=known, source=self._genai_source())
+            terms = self._genai.terms(provider_id, model_id, at_us=moment_us)
+            if terms is not None:
+                yield PriceAnswer(
+                    price=terms.price,
+                    source=self._genai_source(),
+                    since=terms.since,
+                    until=terms.until,
+                    hours=terms.hours,
+                    variants=terms.variants,
+                    note=terms.comment,
+                    address=terms.address,
+                )
         listed = self._listed_price(provider_id, model_id)
         if listed is not None:
-            return PriceAnswer(price=listed, source=self._listed_source(provider_id, model_id))
-        return None
+            yield PriceAnswer(price=listed, source=self._listed_source(provider_id, model_id))
 
     def knows(self, provider_id: str, model_id: str | None) -> bool:
         """Whether an answer of that model could be priced."""
@@ -141,47 +233,13 @@ class PriceBook:
 
     def listed(self, row: ModelRow) -> PriceAnswer | None:
         """The list price of a model: the user's or the catalogue's, without genai-prices."""
-        override = self._override(row.provider_id, (row.id,))
-        if override is not None:
-            return PriceAnswer(price=override, source=OVERRIDE_SOURCE)
+        own = self._overrides.price(row.provider_id, (row.id,), at_us=time.time_ns() // 1000)
+        if own is not None:
+            return PriceAnswer(price=own.price, source=OVERRIDE_SOURCE)
         if row.price is None:
             return None
         source = self._listed_source(row.provider_id, row.id)
         return PriceAnswer(price=row.price, source=source)
-
-    def _priced(self, record: Priceable) -> _Priced | None:
-        models = _models_of(record)
-        override = self._override(record.provider_name, models)
-        if override is not None:
-            amount = cost_of(record.usage, override)
-            return _Priced(amount=amount, source=OVERRIDE_SOURCE) if amount is not None else None
-        return next(self._answers(record, models), None)
-
-    def _answers(self, record: Priceable, models: tuple[str, ...]) -> Iterator[_Priced]:
-        provider_id = record.provider_name
-        for model_id in models if self._is_catalogued(provider_id) else ():
-            amount = self._genai.cost_of(
-                provider_id,
-                model_id,
-                record.usage,
-                at_us=record.started_at_us,
-                raw_usage=record.raw_usage,
-            )
-            if amount is not None:
-                yield _Priced(amount=amount, source=self._genai_source())
-        for model_id in models:
-            listed = self._listed_price(provider_id, model_id)
-            amount = cost_of(record.usage, listed) if listed is not None else None
-            if amount is not None:
-                yield _Priced(amount=amount, source=self._listed_source(provider_id, model_id))
-
-    def _override(self, provider_id: str, models: tuple[str, ...]) -> ModelPrice | None:
-        prices = self._settings.prices
-        for model_id in (*models, "*"):
-            said = prices.get(f"{provider_id}/{model_id}")
-            if said is not None:
-                return price_said(said)
-        return None
 
     def _listed_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
         key = (provider_id, model_id)
@@ -212,6 +270,12 @@ class PriceBook:
         return f"catalogue {self._catalogue.date}"
 
 
+def quality_of(amount: Amount, usage_quality: UsageQuality) -> CostQuality:
+    """How much an amount is worth that was priced from counts of that quality."""
+    is_firm = amount.is_free or (amount.is_exact and usage_quality is UsageQuality.REPORTED)
+    return CostQuality.PRICED if is_firm else CostQuality.ESTIMATED
+
+
 def _models_of(record: Priceable) -> tuple[str, ...]:
     """The names to look a price up by: what was served, then what was asked for."""
     names = (record.response_model, record.request_model)
@@ -219,8 +283,17 @@ def _models_of(record: Priceable) -> tuple[str, ...]:
 
 
 def _with_cost(
-    record: Record, cost_nano_usd: int | None, quality: CostQuality, source: str | None
+    record: Record,
+    cost_nano_usd: int | None,
+    quality: CostQuality,
+    source: str | None,
+    *,
+    priced_nano_usd: int | None,
 ) -> Record:
     return replace(  # type: ignore[type-var]  # every record is a dataclass, a Protocol cannot say so
-        record, cost_nano_usd=cost_nano_usd, cost_quality=quality, price_source=source
+        record,
+        cost_nano_usd=cost_nano_usd,
+        cost_quality=quality,
+        price_source=source,
+        priced_cost_nano_usd=priced_nano_usd,
     )

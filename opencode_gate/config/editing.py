@@ -143,7 +143,10 @@ def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None
             node[key] = tomlkit.table()
         inner = node[key]
         if not isinstance(inner, Mapping):
-            raise ConfigError("bad-config", f"{dotted(path[: depth + 1])} is not a table")
+            kind = "several tables" if isinstance(inner, list) else "not a table"
+            raise ConfigError(
+                "bad-config", f"{dotted(path[: depth + 1])} is {kind}", hint="ogate config edit"
+            )
         node = inner  # type: ignore[assignment]
     if isinstance(value, Mapping) and not isinstance(value, Table):
         table = tomlkit.table()

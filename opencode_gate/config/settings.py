@@ -18,8 +18,10 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from opencode_gate.config.paths import Paths
+from opencode_gate.config.price_settings import PriceSettings, check_prices, price_key_problem
 from opencode_gate.config.toml_shape import (
     KeyPath,
+    Place,
     ShapeProblem,
     dotted,
     field_types,
@@ -79,13 +81,6 @@ def _headers_problem(headers: Mapping[str, str]) -> str | None:
 def variable_name_problem(name: str) -> str | None:
     """What is wrong with the name of an environment variable, or `None`."""
     return None if _VARIABLE_NAME.fullmatch(name) else f"is no name for a variable: {name!r}"
-
-
-def _price_key_problem(model: str) -> str | None:
-    provider_id, slash, model_id = model.partition("/")
-    if provider_id and slash and model_id:
-        return None
-    return f'is written [prices."provider/model"], not {model!r}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,33 +175,6 @@ class ProviderSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PriceSettings:
-    """Your own price of a model, in USD per million tokens; it beats every other source.
-
-    A request that needs a price you did not give has an unknown cost, not a free one.
-
-    Attributes:
-        input: input that was not cached.
-        output: output, reasoning included unless it has a price of its own.
-        cache_read: input read from the provider's cache; the price of input otherwise.
-        cache_write: input written to the cache; the price of input otherwise.
-        cache_write_1h: input written to the one-hour cache; `cache_write` otherwise.
-        reasoning: reasoning tokens, where they cost something else than output.
-        input_audio: audio input, where it costs something else.
-        output_audio: audio output, where it costs something else.
-    """
-
-    input: Decimal | None = None
-    output: Decimal | None = None
-    cache_read: Decimal | None = None
-    cache_write: Decimal | None = None
-    cache_write_1h: Decimal | None = None
-    reasoning: Decimal | None = None
-    input_audio: Decimal | None = None
-    output_audio: Decimal | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole of `config.toml`.
 
@@ -215,7 +183,8 @@ class Settings:
         catalog: where the list of providers and models comes from.
         pricing: what happens where a price is missing.
         providers: your own providers, and changes to built-in ones, by id.
-        prices: your own prices by `provider/model`; `provider/*` is every model of it.
+        prices: your own prices by `provider/model`; `provider/*` is every model of it. Several
+            under one name hold on different days.
     """
 
     run: RunSettings = field(default_factory=RunSettings)
@@ -224,8 +193,9 @@ class Settings:
     providers: Mapping[str, ProviderSettings] = field(
         default_factory=lambda: _EMPTY, metadata={"check_key": provider_id_problem}
     )
-    prices: Mapping[str, PriceSettings] = field(
-        default_factory=lambda: _EMPTY, metadata={"check_key": _price_key_problem}
+    prices: Mapping[str, tuple[PriceSettings, ...]] = field(
+        default_factory=lambda: _EMPTY,
+        metadata={"check_key": price_key_problem, "check": check_prices},
     )
 
 
@@ -302,18 +272,23 @@ def key_path(text: str) -> KeyPath:
     return tuple(path)
 
 
-def line_of(text: str, path: KeyPath) -> int | None:
+def line_of(text: str, path: Place) -> int | None:
     """The line of a TOML text where a key stands, or the nearest table above it.
 
+    The first table of a list is looked for like one that stands alone.
     Good enough for an error message: a key inside a multi-line string may mislead it.
     """
-    table: KeyPath = ()
+    path = tuple(key for key in path if key != 0)
+    table: Place = ()
     best: tuple[int, int] | None = None
+    places: dict[KeyPath, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped.startswith("["):
-            table = _path_of_line(stripped.split("#")[0].strip("[] \t") + " = 0")
-            here = table
+            named = _path_of_line(stripped.split("#")[0].strip("[] \t") + " = 0")
+            if stripped.startswith("[["):
+                _begin_table(places, named)
+            table = here = _placed(places, named)
         elif "=" in stripped and not stripped.startswith("#"):
             here = table + _path_of_line(_key_side(stripped) + " = 0")
         else:
@@ -322,6 +297,23 @@ def line_of(text: str, path: KeyPath) -> int | None:
         if depth and path[:depth] == here and (best is None or depth > best[0]):
             best = (depth, number)
     return best[1] if best is not None else None
+
+
+def _begin_table(places: dict[KeyPath, int], named: KeyPath) -> None:
+    """Counts one more table of that name; lists below it begin anew."""
+    places[named] = places.get(named, -1) + 1
+    for below in [one for one in places if one[: len(named)] == named and one != named]:
+        del places[below]
+
+
+def _placed(places: Mapping[KeyPath, int], named: KeyPath) -> Place:
+    """The path of a table with its place, if not the first, in each list on the way."""
+    path: Place = ()
+    for depth, key in enumerate(named, start=1):
+        path += (key,)
+        if places.get(named[:depth], 0):
+            path += (places[named[:depth]],)
+    return path
 
 
 def _key_side(line: str) -> str:

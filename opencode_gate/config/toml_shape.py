@@ -2,7 +2,8 @@
 
 The idea: the dataclass is the schema. A key it does not have, or a value of another type, is a
 `ShapeProblem` that names the key, and the nearest key where there is one. The invariant: a
-value that comes out has the type its field declares, so nobody checks again.
+value that comes out has the type its field declares, so nobody checks again. A field that is a
+tuple takes one table or several (`[[…]]`).
 """
 
 import dataclasses
@@ -10,13 +11,17 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Literal, TypeVar
 
 KeyPath = tuple[str, ...]
+Place = tuple[str | int, ...]
+"""Keys from the root down; a number is the place of a table in a list of them, from 0 on."""
+
 Check = Callable[[Any], str | None]
-"""Says what is wrong with a value, or `None`.
+"""Says what is wrong with a value, or `None`; raises `ShapeProblem` for what is below it.
 
 Put under `"check"` in a field's metadata, or `"check_key"` for the keys of a mapping.
 """
@@ -30,7 +35,7 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 class ShapeProblem(Exception):
     """A key or value that does not fit, with its place; never leaves this package."""
 
-    def __init__(self, path: KeyPath, text: str, hint: str | None = None) -> None:
+    def __init__(self, path: Place, text: str, hint: str | None = None) -> None:
         super().__init__(text)
         self.path = path
         self.text = text
@@ -44,7 +49,7 @@ def field_types(shape: type) -> dict[str, Any]:
     return {field.name: _without_none(hints[field.name]) for field in dataclasses.fields(shape)}
 
 
-def read_table(shape: type[T], table: object, path: KeyPath = ()) -> T:
+def read_table(shape: type[T], table: object, path: Place = ()) -> T:
     """`table` as an instance of the dataclass `shape`.
 
     Raises:
@@ -98,6 +103,8 @@ def read_text_at(shape: type, path: KeyPath, text: str) -> Any:
 
 
 def _member(declared: Any, key: str, path: KeyPath) -> Any:
+    if typing.get_origin(declared) is tuple:
+        declared = typing.get_args(declared)[0]
     if dataclasses.is_dataclass(declared):
         known = field_types(declared)  # type: ignore[arg-type]  # mypy: a class is hashable
         if key not in known:
@@ -109,12 +116,16 @@ def _member(declared: Any, key: str, path: KeyPath) -> Any:
     raise ShapeProblem(path[:-1], "is a single value, nothing is below it")
 
 
-def dotted(path: KeyPath) -> str:
+def dotted(path: Place) -> str:
     """A key path as TOML writes it, with quotes only where TOML needs them."""
-    return ".".join(
-        key if key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key) else f'"{key}"'
-        for key in path
-    )
+    return "".join(
+        f"[{key}]" if isinstance(key, int) else f".{_quoted(key)}" for key in path
+    ).removeprefix(".")
+
+
+def _quoted(key: str) -> str:
+    is_bare = key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key)
+    return key if is_bare else f'"{key}"'
 
 
 def nearest(word: str, known: "typing.Iterable[str]") -> list[str]:
@@ -132,8 +143,10 @@ def _without_none(declared: Any) -> Any:
     return declared
 
 
-def _read_value(declared: Any, raw: object, path: KeyPath) -> Any:
+def _read_value(declared: Any, raw: object, path: Place) -> Any:
     origin = typing.get_origin(declared)
+    if origin is tuple:
+        return _read_tables(typing.get_args(declared)[0], raw, path)
     if origin is Literal:
         choices = typing.get_args(declared)
         if raw not in choices:
@@ -145,18 +158,35 @@ def _read_value(declared: Any, raw: object, path: KeyPath) -> Any:
         return read_table(typing.cast(type, declared), raw, path)
     if declared is Decimal:
         return _read_amount(raw, path)
+    if declared is date:
+        return _read_day(raw, path)
     if type(raw) is not declared:
         raise ShapeProblem(path, f"is {_WORDS[declared]}, not {_plain(raw)}")
     return raw
 
 
-def _read_mapping(inner: Any, raw: object, path: KeyPath) -> dict[str, Any]:
+def _read_mapping(inner: Any, raw: object, path: Place) -> dict[str, Any]:
     if not isinstance(raw, Mapping):
         raise ShapeProblem(path, f"is a table, written [{dotted(path)}]")
     return {key: _read_value(inner, value, (*path, key)) for key, value in raw.items()}
 
 
-def _read_amount(raw: object, path: KeyPath) -> Decimal:
+def _read_tables(inner: Any, raw: object, path: Place) -> tuple[Any, ...]:
+    if not isinstance(raw, list):
+        return (_read_value(inner, raw, path),)
+    return tuple(_read_value(inner, item, (*path, number)) for number, item in enumerate(raw))
+
+
+def _read_day(raw: object, path: Place) -> date:
+    if isinstance(raw, date) and not isinstance(raw, datetime):
+        return raw
+    try:
+        return date.fromisoformat(raw if isinstance(raw, str) else "")
+    except ValueError as error:
+        raise ShapeProblem(path, f"is a day such as 2026-11-01, not {_plain(raw)}") from error
+
+
+def _read_amount(raw: object, path: Place) -> Decimal:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str | Decimal):
         raise ShapeProblem(path, f"is a number, not {_plain(raw)}")
     try:
@@ -182,14 +212,18 @@ def _value_of_text(declared: Any, text: str, path: KeyPath) -> object:
     return text
 
 
-def _check(field: "dataclasses.Field[Any]", value: Any, path: KeyPath) -> None:
+def _check(field: "dataclasses.Field[Any]", value: Any, path: Place) -> None:
     check: Check | None = field.metadata.get("check")
-    if check is not None and (problem := check(value)) is not None:
+    try:
+        problem = check(value) if check is not None else None
+    except ShapeProblem as below:
+        raise ShapeProblem((*path, *below.path), below.text, below.hint) from below
+    if problem is not None:
         raise ShapeProblem(path, problem)
     check_key: Check | None = field.metadata.get("check_key")
     for key in value if check_key is not None else ():
-        if check_key is not None and (problem := check_key(key)) is not None:
-            raise ShapeProblem((*path, key), problem)
+        if check_key is not None and (wrong := check_key(key)) is not None:
+            raise ShapeProblem((*path, key), wrong)
 
 
 def _nearest_hint(key: str, declared: Mapping[str, Any]) -> str:
@@ -203,6 +237,8 @@ def _plain(raw: object) -> str:
     if isinstance(raw, bool):
         return "true" if raw else "false"
     if isinstance(raw, float) and not math.isfinite(raw):
+        return str(raw)
+    if isinstance(raw, date):
         return str(raw)
     return f"{raw!r}" if isinstance(raw, str | int | float | Decimal) else "a table or a list"
 

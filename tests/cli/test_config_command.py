@@ -111,3 +111,25 @@ def test_an_editor_that_fails_is_said(capsys, monkeypatch, command) -> None:
     assert main(["config", "edit"]) == 2
     assert command in capsys.readouterr().err
     assert list(paths().config.iterdir()) == []
+
+
+def test_prices_of_several_spans_are_shown_with_their_place(capsys) -> None:
+    paths().config_file.parent.mkdir(parents=True, exist_ok=True)
+    paths().config_file.write_text(
+        '[[prices."a/b"]]\nuntil = 2026-10-31\ninput = 1\n'
+        '[[prices."a/b"]]\nsince = 2026-11-01\ninput = 2\n'
+        '[prices."c/d"]\ninput = 3\n',
+        encoding="utf-8",
+    )
+    assert main(["config", "get", 'prices."a/b"']) == 0
+    assert capsys.readouterr().out == (
+        'prices."a/b"[0].until = 2026-10-31\nprices."a/b"[0].input = 1\n'
+        'prices."a/b"[1].since = 2026-11-01\nprices."a/b"[1].input = 2\n'
+    )
+    assert main(["config", "get", 'prices."c/d".input']) == 0
+    assert capsys.readouterr().out == "3\n"
+    assert main(["config", "set", 'prices."c/d".since', "2026-11-02"]) == 0
+    assert main(["config", "set", 'prices."a/b".input', "4"]) == 3
+    heard = capsys.readouterr().err
+    assert 'prices."a/b" is several tables' in heard
+    assert "hint: ogate config edit" in heard

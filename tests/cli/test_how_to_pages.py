@@ -51,4 +51,4 @@ def test_the_lines_about_adding_a_server_work(capsys) -> None:
         assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
     settings = load_settings(paths(), {})
     assert settings.providers["work"].models["qwen3-coder"].context == 262144
-    assert str(settings.prices["work/qwen3-coder"].input) == "0.30"
+    assert str(settings.prices["work/qwen3-coder"][0].input) == "0.30"

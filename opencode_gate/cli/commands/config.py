@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,7 +88,7 @@ def get(key: Key, as_json: AsJson = False) -> Result:
     found = {
         name: value
         for name, value in _leaves(_in_force())
-        if name == wanted or name.startswith(wanted + ".")
+        if name == wanted or name.startswith((wanted + ".", wanted + "["))
     }
     if not found:
         raise _unknown(wanted)
@@ -170,16 +171,23 @@ def _in_force() -> "Settings":
     return load_settings(paths(), os.environ)
 
 
-def _leaves(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+def _leaves(node: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, object]]:
     """Every single value below a settings object, with its dotted name."""
     from opencode_gate.config.toml_shape import dotted
 
     if dataclasses.is_dataclass(node):
-        inner = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+        inner: dict[str | int, object] = {
+            field.name: getattr(node, field.name) for field in dataclasses.fields(node)
+        }
     elif isinstance(node, Mapping):
         inner = dict(node)
+    elif isinstance(node, tuple):
+        if len(node) == 1:
+            yield from _leaves(node[0], path)
+            return
+        inner = dict(enumerate(node))
     else:
-        yield dotted(path), str(node) if isinstance(node, Decimal) else node
+        yield dotted(path), str(node) if isinstance(node, Decimal | date) else node
         return
     for key, value in inner.items():
         yield from _leaves(value, (*path, key))

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from opencode_gate.catalog.model_entries import described_model, model_row, price_of
 from opencode_gate.catalog.rows import ModelPrice
-from opencode_gate.config.settings import ModelSettings, PriceSettings
+from opencode_gate.config.settings import ModelSettings
 
 
 def test_a_limit_of_zero_is_unknown_and_a_price_of_zero_is_free() -> None:
@@ -86,8 +86,5 @@ def test_a_known_model_keeps_what_the_user_did_not_say() -> None:
 
 
 def test_a_price_of_the_users_belongs_to_the_model_it_describes() -> None:
-    price = PriceSettings(input=Decimal(1), output=Decimal(2), cache_write=Decimal(3))
-    row = described_model("mine", "m", ModelSettings(), price=price)
-    assert row.price == ModelPrice(
-        input=Decimal(1), output=Decimal(2), cache_write=Decimal(3), cache_write_1h=Decimal(3)
-    )
+    price = ModelPrice(input=Decimal(1), output=Decimal(2), cache_write=Decimal(3))
+    assert described_model("mine", "m", ModelSettings(), price=price).price is price

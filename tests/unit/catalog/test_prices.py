@@ -1,13 +1,17 @@
 """Which book prices an exchange, and that the amount is the one that book would give."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import genai_prices
 import pytest
 from genai_prices import Usage, calc_price
 from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import StartDateConstraint
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.genai_book import PROVIDER_IDS
@@ -51,7 +55,9 @@ def exchange(provider_id: str, model_id: str | None, **changes) -> ExchangeRecor
     return an_exchange(**{**fields, **changes})
 
 
-def theirs(provider_id: str, model_id: str, usage: TokenUsage = ODD, **context) -> int:
+def theirs(
+    provider_id: str, model_id: str, usage: TokenUsage = ODD, *, at: datetime = AT, **context
+) -> int:
     calculation = calc_price(
         Usage(
             input_tokens=usage.input_tokens,
@@ -64,7 +70,7 @@ def theirs(provider_id: str, model_id: str, usage: TokenUsage = ODD, **context) 
         ),
         model_id,
         provider_id=provider_id,
-        genai_request_timestamp=AT,
+        genai_request_timestamp=at,
         price_context=context or None,
     )
     return nano_usd(calculation.total_price)
@@ -101,6 +107,9 @@ def test_every_priced_model_of_a_shared_provider_costs_the_same_in_both() -> Non
         for model in provider.models:
             if provider.id not in ("anthropic", "openai", "google", "x-ai", "groq", "mistral"):
                 continue
+            rates = model.get_prices(AT)
+            if rates.input_mtok is None or rates.output_mtok is None:
+                continue
             try:
                 expected = theirs(provider.id, model.id)
             except (LookupError, ValueError):
@@ -108,6 +117,61 @@ def test_every_priced_model_of_a_shared_provider_costs_the_same_in_both() -> Non
             assert ours.price(exchange(own, model.id)).cost_nano_usd == expected, model.id
             checked += 1
     assert checked > 200
+
+
+@pytest.mark.parametrize(
+    ("provider_id", "model_id"), [("groq", "whisper-large-v3"), ("google", "gemma-4-31b-it")]
+)
+def test_an_entry_without_a_price_for_what_was_counted_is_no_price_of_zero(
+    provider_id, model_id
+) -> None:
+    """genai-prices adds up what it has; of what it does not have, it says nothing."""
+    assert theirs(provider_id, model_id) == 0
+    assert book().price(exchange(provider_id, model_id)).cost_nano_usd is None
+    assert book().explain(provider_id, model_id) is None
+
+
+PRICED_MODELS = [
+    (provider.id, model.id)
+    for provider in get_snapshot().providers
+    if provider.id in ("anthropic", "openai", "deepseek", "mistral", "groq")
+    for model in provider.models
+    if model.get_prices(AT).input_mtok and model.get_prices(AT).output_mtok
+]
+SHARED_BOOK: list[PriceBook] = []
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> TokenUsage:
+    """What a provider may report: long and short, any share of it cached, some of it thought."""
+    counts = st.integers(min_value=0, max_value=700_000)
+    output = draw(st.integers(min_value=0, max_value=100_000))
+    return TokenUsage(
+        input_uncached=draw(counts),
+        cache_read=draw(st.none() | counts),
+        cache_write_5m=draw(st.none() | counts),
+        cache_write_1h=draw(st.none() | counts),
+        output=output,
+        reasoning=draw(st.none() | st.integers(min_value=0, max_value=output)),
+    )
+
+
+@hypothesis_settings(max_examples=250, deadline=None)
+@given(
+    model=st.sampled_from(PRICED_MODELS),
+    usage=flows(),
+    moment=st.datetimes(datetime(2024, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC)),
+)
+def test_any_flow_on_any_day_costs_what_genai_prices_says(model, usage, moment) -> None:
+    """Long context, both cache writes, days on which prices changed, hours of the day."""
+    if not SHARED_BOOK:
+        SHARED_BOOK.append(book())
+    moment = moment.replace(microsecond=0)
+    priced = SHARED_BOOK[0].price(
+        exchange(*model, usage=usage, started_at_us=int(moment.timestamp()) * 1_000_000)
+    )
+    assert priced.cost_nano_usd == theirs(*model, usage, at=moment)
+    assert priced.priced_cost_nano_usd == priced.cost_nano_usd
 
 
 def test_a_long_context_reprices_the_whole_request() -> None:
@@ -200,10 +264,13 @@ def test_a_server_of_the_users_is_never_priced_by_the_sound_of_its_name(provider
         assert book(text).price(exchange(provider_id, model_id)).cost_nano_usd is None
 
 
-def test_what_the_provider_says_it_cost_wins() -> None:
+def test_what_the_provider_says_it_cost_wins_and_the_books_word_stays_beside_it() -> None:
     priced = book().price(exchange("openai", "gpt-5", reported_cost_nano_usd=77))
     assert (priced.cost_nano_usd, priced.cost_quality) == (77, CostQuality.REPORTED)
     assert priced.price_source == "provider"
+    assert priced.priced_cost_nano_usd == theirs("openai", "gpt-5")
+    unlisted = book().price(exchange("openai", "no-such-model-xyz", reported_cost_nano_usd=77))
+    assert (unlisted.cost_nano_usd, unlisted.priced_cost_nano_usd) == (77, None)
     zero = book().price(exchange("openai", "gpt-5", reported_cost_nano_usd=0))
     assert (zero.cost_nano_usd, zero.cost_quality) == (0, CostQuality.REPORTED)
 
@@ -274,6 +341,86 @@ def test_an_explanation_names_the_prices_and_their_book() -> None:
     assert (answer.price.input, answer.price.tiers[0].price.input) == (4, 8)
     assert answer.price.tiers[0].above_input_tokens == 272_000
     assert book().explain("openai", "no-such-model-xyz") is None
+
+
+def test_an_explanation_says_from_when_to_when_its_prices_hold() -> None:
+    """The days on which genai-prices has another price for a model, told by its own dates."""
+    told = book()
+    checked = 0
+    for provider in get_snapshot().providers:
+        if provider.id != "openai":
+            continue
+        for model in provider.models:
+            starts = [
+                one.constraint.start_date
+                for one in (model.prices if isinstance(model.prices, list) else [])
+                if isinstance(one.constraint, StartDateConstraint)
+            ]
+            if starts != sorted(set(starts)) or not model.get_prices(AT).input_mtok:
+                continue
+            for start in starts:
+                noon = datetime(start.year, start.month, start.day, 12, tzinfo=UTC)
+                on, before = (
+                    told.explain(
+                        "openai", model.id, at_us=int((noon - back).timestamp()) * 1_000_000
+                    )
+                    for back in (timedelta(), timedelta(days=1))
+                )
+                if on is None or before is None:
+                    continue
+                assert on.since == start
+                assert before.until == start - timedelta(days=1)
+                checked += 1
+    assert checked > 3
+
+
+def test_every_book_that_knows_a_model_is_heard_and_the_first_is_used() -> None:
+    text = '[prices."openai/gpt-5"]\ninput = 1\noutput = 2\nsince = 2026-11-01\n'
+    answers = list(book(text).answers("openai", "gpt-5", at_us=int(AT.timestamp()) * 1_000_000))
+    assert [one.source.split()[0] for one in answers] == [
+        "config.toml",
+        "genai-prices",
+        "catalogue",
+    ]
+    assert (answers[0].since, answers[0].until) == (date(2026, 11, 1), None)
+    assert answers[0].note == '[prices."openai/gpt-5"]'
+    assert answers[1].address is not None
+    assert (
+        book(text).explain("openai", "gpt-5", at_us=int(AT.timestamp()) * 1_000_000) == (answers[0])
+    )
+
+
+def test_a_price_of_the_users_holds_on_its_days_and_the_books_on_all_others() -> None:
+    text = """
+        [[prices."openai/gpt-5"]]
+        until = 2026-10-31
+        input = 1
+        output = 2
+        [[prices."openai/gpt-5"]]
+        since = 2026-11-20
+        until = 2026-11-21
+        input = 3
+        output = 4
+        [[prices."openai/gpt-5".tiers]]
+        above_input_tokens = 1000
+        output = 9
+    """
+    usage = TokenUsage(input_uncached=1000, output=1000)
+    long = TokenUsage(input_uncached=1001, output=1000)
+
+    def cost(moment: datetime, counted: TokenUsage = usage) -> int | None:
+        at_us = int(moment.timestamp()) * 1_000_000
+        return (
+            book(text)
+            .price(exchange("openai", "gpt-5", usage=counted, started_at_us=at_us))
+            .cost_nano_usd
+        )
+
+    assert cost(datetime(2026, 10, 31, 23, 59, tzinfo=UTC)) == 3_000_000
+    assert cost(datetime(2026, 11, 1, tzinfo=UTC)) == theirs("openai", "gpt-5", usage)
+    assert cost(datetime(2026, 11, 20, tzinfo=UTC)) == 7_000_000
+    assert cost(datetime(2026, 11, 20, tzinfo=UTC), long) == 1001 * 3000 + 1000 * 9000
+    assert cost(datetime(2026, 11, 22, tzinfo=UTC)) == theirs("openai", "gpt-5", usage)
 
 
 def test_each_name_in_the_table_leads_to_a_provider_of_both() -> None:

@@ -1,12 +1,13 @@
 """What the user decided, read strictly: file < environment < flag, and every mistake named."""
 
+from datetime import date
 from decimal import Decimal
 
 import pytest
 
 from opencode_gate.config.paths import paths
+from opencode_gate.config.price_settings import PriceSettings, PriceTierSettings
 from opencode_gate.config.settings import (
-    PriceSettings,
     Settings,
     key_path,
     line_of,
@@ -65,14 +66,39 @@ def test_a_whole_file_is_read_to_the_last_key() -> None:
     assert mine.headers == {"x-team": "a", "cf": "Bearer {env:CF}"}
     assert mine.models["org/m:free"].context == 1000
     assert settings.run.agent_path == "/opt/opencode"
-    assert settings.prices["mine/org/m:free"] == PriceSettings(
-        input=Decimal("0.1"), output=Decimal(2)
+    assert settings.prices["mine/org/m:free"] == (
+        PriceSettings(input=Decimal("0.1"), output=Decimal(2)),
     )
 
 
 def test_a_price_keeps_the_digits_it_was_written_with() -> None:
     settings = parse_settings('[prices."a/b"]\ninput = 0.1234567890123456789\n', source="f")
-    assert settings.prices["a/b"].input == Decimal("0.1234567890123456789")
+    assert settings.prices["a/b"][0].input == Decimal("0.1234567890123456789")
+
+
+def test_prices_of_several_spans_and_their_tiers_are_read() -> None:
+    settings = parse_settings(
+        """
+        [[prices."a/b"]]
+        until = 2026-10-31
+        input = 1
+        [[prices."a/b"]]
+        since = "2026-11-01"
+        input = 2
+        [[prices."a/b".tiers]]
+        above_input_tokens = 200_000
+        input = 4
+        """,
+        source="f",
+    )
+    assert settings.prices["a/b"] == (
+        PriceSettings(until=date(2026, 10, 31), input=Decimal(1)),
+        PriceSettings(
+            since=date(2026, 11, 1),
+            input=Decimal(2),
+            tiers=(PriceTierSettings(above_input_tokens=200_000, input=Decimal(4)),),
+        ),
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,6 +122,49 @@ def test_a_price_keeps_the_digits_it_was_written_with() -> None:
         ('[prices."a/b"]\ninput = -1', 2, 'prices."a/b".input', "from 0 up"),
         ('[prices."a/b"]\ninput = nan', 2, 'prices."a/b".input', "from 0 up"),
         ("[prices.ab]\ninput = 1", 1, "prices.ab", "provider/model"),
+        ('[prices."a/b"]\nsince = 2026', 2, 'prices."a/b".since', "2026-11-01"),
+        ('[prices."a/b"]\nsince = "soon"', 2, 'prices."a/b".since', "2026-11-01"),
+        ('[prices."a/b"]\nsince = 2026-11-01T12:00:00', 2, 'prices."a/b".since', "2026-11-01"),
+        (
+            '[prices."a/b"]\ninput = 1\nsince = 2026-11-02\nuntil = 2026-11-01',
+            4,
+            'prices."a/b".until',
+            "before it begins",
+        ),
+        (
+            '[[prices."a/b"]]\nuntil = 2026-11-01\n\n[[prices."a/b"]]\nsince = 2026-11-01',
+            4,
+            'prices."a/b"[1]',
+            "2026-11-01",
+        ),
+        (
+            '[[prices."a/b"]]\nuntil = 2026-11-01\n[[prices."a/b"]]\nsince=2026-11-02\ninpt=1',
+            5,
+            'prices."a/b"[1].inpt',
+            "did you mean input?",
+        ),
+        (
+            '[[prices."a/b"]]\nuntil = 2026-11-01\n[[prices."a/b".tiers]]\n'
+            'above_input_tokens = 5\n[[prices."a/b"]]\nsince = 2026-11-02\n'
+            '[[prices."a/b".tiers]]\nabove_input_tokens = 5\n'
+            '[[prices."a/b".tiers]]\nabove_input_tokens = "6"',
+            10,
+            'prices."a/b"[1].tiers[1].above_input_tokens',
+            "whole number",
+        ),
+        (
+            '[prices."a/b"]\ninput = 1\n[[prices."a/b".tiers]]\ninput = 2',
+            3,
+            'prices."a/b".tiers[0]',
+            "above_input_tokens",
+        ),
+        (
+            '[prices."a/b"]\ntiers = [{above_input_tokens = 5}, {above_input_tokens = 5}]',
+            2,
+            'prices."a/b".tiers',
+            "two tiers",
+        ),
+        ('[prices]\n"a/b" = 3', 2, 'prices."a/b"', "table"),
     ],
 )
 def test_a_mistake_is_named_with_line_key_and_what_would_be_right(text, line, key, says) -> None:
