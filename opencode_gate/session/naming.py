@@ -88,13 +88,17 @@ def require_model(provider_id: str, model_id: str, discovery: Discovery) -> None
     """
     provider = discovery.usable.get(provider_id)
     known = dict.fromkeys(discovery.user_config.models.get(provider_id, ()))
+    is_deprecated = False
     if provider_id in discovery.catalogue.providers():
-        known.update(dict.fromkeys(discovery.catalogue.models(provider_id)))
+        listed = discovery.catalogue.models(provider_id)
+        # Opencode leaves these out, and would answer "Unexpected server error".
+        is_deprecated = model_id in listed and listed[model_id].status == "deprecated"
+        known.update((name, None) for name, row in listed.items() if row.status != "deprecated")
     if provider is not None and provider.models is not None:
         known.update(dict.fromkeys(provider.models))
     if model_id in known or model_id in known_models(discovery.folders, provider_id):
         return
-    raise unknown_model(provider_id, model_id, known)
+    raise unknown_model(provider_id, model_id, known, is_deprecated=is_deprecated)
 
 
 def named_models(

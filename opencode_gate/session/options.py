@@ -74,7 +74,6 @@ class ModelOption:
     input_usd_per_million: Decimal | None = None
     output_usd_per_million: Decimal | None = None
     tool_call: bool | None = None
-    is_deprecated: bool = False
     is_last_used: bool = False
 
 
@@ -134,8 +133,9 @@ def order_providers(providers: Iterable[ProviderOption]) -> list[ProviderOption]
 def model_options(rows: Iterable[ModelRow], *, last_used: str | None = None) -> list[ModelOption]:
     """Models as the list shows them: last used on top, then newest.
 
-    Those Opencode cannot work with (no tools) and deprecated ones are at the end; those that
-    answer with something else than text (speech, pictures) are left out.
+    Those Opencode cannot work with (no tools) are at the end. Those that answer with something
+    else than text (speech, pictures) are left out, and so are deprecated ones, which Opencode
+    does not know.
     """
     options = [
         ModelOption(
@@ -147,18 +147,16 @@ def model_options(rows: Iterable[ModelRow], *, last_used: str | None = None) -> 
             input_usd_per_million=None if row.price is None else row.price.input,
             output_usd_per_million=None if row.price is None else row.price.output,
             tool_call=row.tool_call,
-            is_deprecated=row.status == "deprecated",
             is_last_used=row.id == last_used,
         )
         for row in rows
-        if _writes_text(row)
+        if row.status != "deprecated" and _writes_text(row)
     ]
     options.sort(key=lambda option: option.name.lower())
     options.sort(key=lambda option: option.release_date or "", reverse=True)
     options.sort(
         key=lambda option: (
             not option.is_last_used,
-            option.is_deprecated,
             option.tool_call is False,
         )
     )
@@ -180,7 +178,7 @@ def propose_small_model(models: Iterable[ModelOption]) -> str | None:
     The newest of the first family present, in the order gemini-flash, gpt-nano, claude-haiku;
     `None` where the provider has none of them (Opencode then uses the main model).
     """
-    candidates = [model for model in models if not model.is_deprecated]
+    candidates = tuple(models)
     for family in _SMALL_FAMILIES:
         members = [model for model in candidates if model.family == family]
         if members:

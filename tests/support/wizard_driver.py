@@ -96,7 +96,6 @@ def many_models(count: int = MODELS_IN_CATALOGUE) -> list[ModelOption]:
             input_usd_per_million=None if n % 13 == 0 else Decimal(n % 40) / 8,
             output_usd_per_million=None if n % 13 == 0 else Decimal(n % 40),
             tool_call=None if n % 17 == 0 else n % 5 != 0,
-            is_deprecated=n % 97 == 0,
             is_last_used=n == 0,
         )
         for n in range(count)

@@ -170,13 +170,20 @@ def agent_model(user_config: UserConfig, name: str) -> str | None:
 
 
 def known_models(folders: AgentFolders, provider_id: str) -> frozenset[str]:
-    """The models Opencode fetched for a provider since, which our catalogue may lack."""
+    """The models Opencode fetched for a provider since, which our catalogue may lack.
+
+    Without the deprecated ones: Opencode fetches them and leaves them out.
+    """
     try:
         catalogue = json.loads(folders.models_cache.read_bytes())
     except (OSError, ValueError):
         return frozenset()
     provider = as_object(as_object(catalogue).get(provider_id))
-    return frozenset(as_object(provider.get("models")))
+    return frozenset(
+        model_id
+        for model_id, model in as_object(provider.get("models")).items()
+        if as_object(model).get("status") != "deprecated"
+    )
 
 
 class _ProviderReader:

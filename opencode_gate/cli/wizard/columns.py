@@ -64,7 +64,7 @@ def model_line(option: ModelOption, width: int) -> Fragments:
     """The id, the context, both prices, and whether Opencode can use tools with it."""
     id_width, name_width = _model_widths(width)
     cells = fit(option.id, id_width)
-    style = "class:dim" if option.is_deprecated or option.tool_call is False else ""
+    style = "class:dim" if option.tool_call is False else ""
     pieces: Fragments = [(style, cells)]
     if name_width:
         pieces.append(("class:dim", " " + fit(option.name, name_width - 1)))
@@ -93,8 +93,6 @@ def model_detail(option: ModelOption) -> str:
         parts.append("used last here")
     if option.release_date is not None:
         parts.append(f"released {option.release_date}")
-    if option.is_deprecated:
-        parts.append("deprecated by its provider")
     if option.tool_call is False:
         parts.append("no tools: Opencode can talk with it but not work")
     return " · ".join(parts)

@@ -44,7 +44,7 @@ def test_usable_providers_come_first_in_the_designed_order() -> None:
 
 
 def test_last_used_model_is_on_top_then_the_newest() -> None:
-    """Age decides, except for the last used one (top) and deprecated ones (end)."""
+    """Age decides. Deprecated ones are not there: Opencode would not know them."""
     rows = [
         row("old", release_date="2024-01-01"),
         row("gone", release_date="2026-09-01", status="deprecated"),
@@ -53,8 +53,8 @@ def test_last_used_model_is_on_top_then_the_newest() -> None:
         row("mine", release_date="2023-01-01"),
     ]
     options = model_options(rows, last_used="mine")
-    assert [option.id for option in options] == ["mine", "new", "old", "undated", "gone"]
-    assert [option.is_last_used for option in options] == [True, False, False, False, False]
+    assert [option.id for option in options] == ["mine", "new", "old", "undated"]
+    assert [option.is_last_used for option in options] == [True, False, False, False]
 
 
 def test_models_that_cannot_work_come_later_and_those_that_cannot_write_not_at_all() -> None:
@@ -77,10 +77,8 @@ def test_unknown_price_stays_unknown_and_free_stays_zero() -> None:
     assert free.input_usd_per_million == 0
 
 
-def model(model_id: str, family: str | None, date: str, *, deprecated: bool = False) -> ModelOption:
-    return ModelOption(
-        id=model_id, name=model_id, family=family, release_date=date, is_deprecated=deprecated
-    )
+def model(model_id: str, family: str | None, date: str) -> ModelOption:
+    return ModelOption(id=model_id, name=model_id, family=family, release_date=date)
 
 
 def test_small_model_is_the_newest_of_the_first_family_present() -> None:
@@ -96,6 +94,5 @@ def test_small_model_is_the_newest_of_the_first_family_present() -> None:
 
 
 def test_no_small_model_is_invented() -> None:
-    """Other families and deprecated models are never proposed."""
-    gone = model("haiku-3", "claude-haiku", "2024-01-01", deprecated=True)
-    assert propose_small_model([model("main", None, "2026-01-01"), gone]) is None
+    """Other families are never proposed."""
+    assert propose_small_model([model("main", "claude-opus", "2026-01-01")]) is None
