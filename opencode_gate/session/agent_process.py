@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 
 from opencode_gate.core.errors import AgentMissing, AgentUnusable
@@ -18,17 +17,15 @@ from opencode_gate.core.errors import AgentMissing, AgentUnusable
 _PASSED_ON = ("SIGTERM", "SIGHUP")
 
 
-def start_agent(
-    command: Sequence[str], environ: Mapping[str, str], folder: Path
-) -> subprocess.Popen[bytes]:
-    """Starts the agent; standard streams, process group and terminal are the launcher's.
+def start_agent(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts the agent; standard streams, process group, terminal and folder are the launcher's.
 
     Raises:
         AgentMissing: there is no such program.
         AgentUnusable: it cannot be executed.
     """
     try:
-        return subprocess.Popen(list(command), env=dict(environ), cwd=folder)
+        return subprocess.Popen(list(command), env=dict(environ))
     except FileNotFoundError as error:
         raise AgentMissing(
             "agent-missing", f"{command[0]} is gone", hint="npm install -g opencode-ai"
@@ -97,4 +94,4 @@ def run_untouched(command: Sequence[str]) -> int:
         sys.stderr.flush()
         os.execv(command[0], list(command))
     with SignalsWhileRunning().installed():
-        return wait_for(start_agent(command, os.environ, Path.cwd()))
+        return wait_for(start_agent(command, os.environ))

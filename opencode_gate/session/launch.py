@@ -190,9 +190,8 @@ def _start_agent(plan: RunPlan, folder: Path, port: int, token: str) -> subproce
         models_path=models_path,
         is_private_copy=plan.agent.is_private,
     )
-    return start_agent(
-        [str(plan.agent.path), *plan.agent_arguments], environ, Path(plan.session.directory)
-    )
+    # In our own folder, whatever `--dir` says: Opencode goes there itself.
+    return start_agent([str(plan.agent.path), *plan.agent_arguments], environ)
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -50,6 +50,7 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
         **os.environ,
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PWD": str(tmp_path / "project"),
         **more,
     }
 
