@@ -122,6 +122,12 @@ def make_plan(
             raise UsageError(
                 "usage", "--key needs a provider", hint="add --provider or --model provider/model"
             )
+        if chosen.provider_id in direct:
+            raise UsageError(
+                "usage",
+                f"{chosen.provider_id} is used by its subscription, which no key is sent to",
+                hint=f"ogate providers edit {chosen.provider_id} --subscription key",
+            )
         source = locate(
             routed[chosen.provider_id].row, discovery.index, environ, key_name=request.key_name
         )
@@ -243,18 +249,23 @@ def _direct(discovery: Discovery) -> tuple[str, ...]:
 def _routed(
     discovery: Discovery, direct: tuple[str, ...], wanted: set[str]
 ) -> dict[str, UsableProvider]:
-    """What goes through the gateway: everything usable that the user's Opencode has enabled."""
+    """What goes through the gateway: everything usable that the user's Opencode has enabled.
+
+    Never a subscription that is left direct, not even one that is asked for by name.
+    """
     only = discovery.user_config.enabled_providers
     never = discovery.user_config.disabled_providers
     return {
         provider_id: provider
         for provider_id, provider in discovery.usable.items()
-        if provider_id in wanted
-        or (
-            provider_id not in direct
-            and provider_id not in never
-            and (only is None or provider_id in only)
-            and provider_id != PRACTICE_ID
+        if provider_id not in direct
+        and (
+            provider_id in wanted
+            or (
+                provider_id not in never
+                and (only is None or provider_id in only)
+                and provider_id != PRACTICE_ID
+            )
         )
     }
 

@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             body = {}
         self._note(body)
-        events = _events(self.path, body)
+        events = streamed_answer(self.path, body)
         if events is None:
             self._send(404, "application/json", b'{"error":{"message":"no such path"}}')
         else:
@@ -98,7 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Silence."""
 
 
-def _events(path: str, body: dict[str, Any]) -> bytes | None:
+def streamed_answer(path: str, body: dict[str, Any]) -> bytes | None:
+    """The events that answer a request, `None` for a path that generates nothing."""
     path = path.partition("?")[0]
     if path.endswith("/chat/completions"):
         return _chat(body)

@@ -5,6 +5,7 @@ The test's own environment has been emptied by then (see the root `conftest`); `
 """
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -59,6 +60,13 @@ class Person:
     def opencode_config(self) -> Path:
         return self.home / ".config/opencode/opencode.json"
 
+    def write(self, file: Path, value: object) -> Path:
+        """A file with `value` as JSON, or as it is if it is text."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = value if isinstance(value, str) else json.dumps(value)
+        file.write_text(text, encoding="utf-8")
+        return file
+
     def shell_environ(self, **more: str) -> dict[str, str]:
         """What this person's shell exports: both programs on PATH, and nothing that phones home."""
         programs = self.root / "programs"
@@ -71,6 +79,7 @@ class Person:
         return {
             **os.environ,
             "PATH": f"{programs}:{_PATH}",
+            "PWD": str(self.project),
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "TMPDIR": str(self.temporary),
             _MARK: str(self.root),

@@ -16,6 +16,7 @@ from opencode_gate.agents.opencode.user_config import UserConfig
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.errors import UsageError
 from opencode_gate.credentials.resolve import CredentialSource
 from opencode_gate.session.choices import Choice
 from opencode_gate.session.discovery import UsableProvider
@@ -35,7 +36,17 @@ def usable(provider_id: str) -> UsableProvider:
     return UsableProvider(row=row, source=CredentialSource(kind="env", label="env"))
 
 
-def planned(folder: Path, *, line="", chosen=None, remembered=None, agent=None, **user_config):
+def planned(
+    folder: Path,
+    *,
+    line="",
+    chosen=None,
+    remembered=None,
+    agent=None,
+    key_name=None,
+    sign_ins=None,
+    **user_config,
+):
     environ = {"HOME": os.environ["HOME"], "WORK_KEY": "secret", "PATH": os.environ["PATH"]}
     discovery = SimpleNamespace(
         catalogue=SimpleNamespace(
@@ -47,10 +58,10 @@ def planned(folder: Path, *, line="", chosen=None, remembered=None, agent=None, 
         auth=AuthFile(),
         user_config=UserConfig(**user_config),
         usable={name: usable(name) for name in ("openai", "groq")},
-        sign_ins={},
+        sign_ins=sign_ins or {},
     )
     return make_plan(
-        RunRequest(),
+        RunRequest(key_name=key_name),
         read_arguments(line.split()),
         chosen,
         remembered=remembered,
@@ -137,3 +148,19 @@ def test_only_what_an_administrator_really_changes_is_said(folder, tmp_path):
     assert "provider groq is disabled" in warning
     assert str(managed[0]) in warning
     assert planned(folder).warnings == ()
+
+
+@pytest.mark.parametrize("line", ["", "run -m openai/gpt-5 hi"])
+def test_a_subscription_left_direct_is_never_routed_even_when_it_is_asked_for(folder, line):
+    """Its own key would otherwise be used, hidden and billed in its place."""
+    chosen = None if line else Choice(provider_id="openai", model_id="gpt-5")
+    plan = planned(folder, line=line, chosen=chosen, sign_ins={"openai": "direct"})
+    assert plan.direct == ("openai",)
+    assert [row.id for row in plan.rows] == ["groq"]
+    assert not plan.disable_default_plugins
+
+
+def test_a_key_for_a_subscription_left_direct_is_refused(folder):
+    chosen = Choice(provider_id="openai", model_id="gpt-5")
+    with pytest.raises(UsageError, match="subscription"):
+        planned(folder, chosen=chosen, key_name="work", sign_ins={"openai": "direct"})
