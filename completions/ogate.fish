@@ -11,7 +11,7 @@ function __ogate_children
         case 'providers'
             printf '%s\t%s\n' 'list' 'Providers you can use now; with --all or a TEXT, those you cannot, and why' 'show' 'One provider: address, format, key, and what stands in the way' 'add' 'Adds a server of your own that speaks one of the four formats' 'edit' 'Changes where a provider is reached or how; `remove` takes the changes back' 'remove' 'Removes a provider of your own, or your changes to a built-in one; keys stay'
         case 'models'
-            printf '%s\t%s\n' 'list' 'Models of the providers that are ready, with list prices in USD per million tokens' 'show' 'One model: limits, abilities, and the price a session is charged' 'refresh' 'Fetches the newest catalogue from models.dev now'
+            printf '%s\t%s\n' 'list' 'Models of the providers that are ready, with list prices in USD per million tokens' 'show' 'One model: limits, abilities, and the price a session is charged, line by line' 'refresh' 'Fetches the newest catalogue from models.dev now'
         case 'sessions'
             printf '%s\t%s\n' 'list' 'The latest sessions, with what they cost' 'show' 'The summary of a session again' 'export' 'Every model call as a line of JSON (JSON Lines), without prompts or answers'
         case 'config'

@@ -75,7 +75,7 @@ _ogate_place() {
         options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'models')
-        children=('list:Models of the providers that are ready, with list prices in USD per million tokens' 'show:One model: limits, abilities, and the price a session is charged' 'refresh:Fetches the newest catalogue from models.dev now')
+        children=('list:Models of the providers that are ready, with list prices in USD per million tokens' 'show:One model: limits, abilities, and the price a session is charged, line by line' 'refresh:Fetches the newest catalogue from models.dev now')
         options=('--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'models list')

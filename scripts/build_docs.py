@@ -136,7 +136,7 @@ def _settings_section(title: str, found: type) -> str:
 
 def _default(field: "dataclasses.Field[object]") -> str:
     value = field.default
-    if value is dataclasses.MISSING or value is None:
+    if value is dataclasses.MISSING or value in (None, ()):
         return ""
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f'`"{value}"`'
 

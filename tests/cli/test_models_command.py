@@ -7,6 +7,7 @@ import pytest
 from opencode_gate.catalog import refresh as refreshing
 from opencode_gate.catalog.refresh import Refreshed
 from opencode_gate.cli.main import main
+from opencode_gate.config.paths import paths
 from opencode_gate.core.errors import UpstreamError
 
 
@@ -70,6 +71,76 @@ def test_a_price_of_ones_own_beats_the_books(capsys) -> None:
     assert model["price_source"] == "config.toml"
     assert model["price_usd_per_million"]["input"] == "1.5"
     assert model["price_usd_per_million"]["output"] is None
+
+
+def test_a_price_is_explained_line_by_line_with_its_tiers_its_book_and_its_days(capsys) -> None:
+    paths().config_file.parent.mkdir(parents=True, exist_ok=True)
+    paths().config_file.write_text(
+        '[[prices."openai/gpt-5.6"]]\nuntil = 2026-01-31\ninput = 7\n'
+        '[[prices."openai/gpt-5.6"]]\nsince = 2026-02-01\nuntil = 2099-12-31\n'
+        "input = 1.5\noutput = 2\ncache_write = 1.75\n"
+        '[[prices."openai/gpt-5.6".tiers]]\nabove_input_tokens = 100_000\ninput = 3\n',
+        encoding="utf-8",
+    )
+    model = shown(capsys, "openai/gpt-5.6")
+    lines = {line["kind"]: line for line in model["price_lines"]}
+    assert (lines["input"]["usd_per_million"], lines["input"]["tiers"]) == (
+        "1.5",
+        [{"above_input_tokens": 100_000, "usd_per_million": "3"}],
+    )
+    assert (lines["cache_read"]["usd_per_million"], lines["cache_read"]["charged_as"]) == (
+        None,
+        "input",
+    )
+    assert lines["reasoning"]["charged_as"] == "output"
+    used, *others = model["prices"]
+    assert (used["source"], used["since"], used["until"], used["is_used"]) == (
+        "config.toml",
+        "2026-02-01",
+        "2099-12-31",
+        True,
+    )
+    assert [other["source"].split()[0] for other in others] == ["genai-prices", "catalogue"]
+    assert not any(other["is_used"] for other in others)
+    assert others[0]["address"].startswith("https://")
+    assert main(["models", "show", "openai/gpt-5.6"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "up to 100.0 k input above 100.0 k",
+        "input $ 1.5 $ 3",
+        "cache read as input as input",
+        "cache write, 1 hour $ 1.75 $ 1.75",
+        "price from config.toml, since 2026-02-01 until 2099-12-31",
+        'written as [prices."openai/gpt-5.6"]',
+        "not used genai-prices",
+        "not used catalogue 20",
+    ):
+        assert part in text, part
+
+
+def test_a_free_model_is_free_by_the_catalogue_and_its_date(capsys) -> None:
+    assert main(["models", "show", "opencode/big-pickle"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "price free" in text
+    assert "price from catalogue 20" in text
+
+
+def test_a_provider_that_a_subscription_pays_for_is_said_to_be_covered(
+    capsys, monkeypatch, tmp_path
+) -> None:
+    """The list price is shown, and that it is not charged."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    auth = tmp_path / "opencode" / "auth.json"
+    auth.parent.mkdir()
+    auth.write_text('{"anthropic": {"type": "oauth", "refresh": "r", "access": "a", "expires": 1}}')
+    auth.chmod(0o600)
+    assert shown(capsys, "anthropic/claude-sonnet-4-5")["is_covered_by_plan"] is True
+    assert main(["models", "show", "anthropic/claude-sonnet-4-5"]) == 0
+    assert "covered by plan" in capsys.readouterr().out
+    main(["config", "set", "providers.anthropic.subscription", "key"])
+    capsys.readouterr()
+    assert shown(capsys, "anthropic/claude-sonnet-4-5")["is_covered_by_plan"] is False
+    assert shown(capsys, "openai/gpt-5")["is_covered_by_plan"] is False
 
 
 def test_a_model_without_a_price_is_unknown_and_not_free(capsys) -> None:

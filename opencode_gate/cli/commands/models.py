@@ -6,13 +6,13 @@ price that will be charged to a session.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opencode_gate.cli import figures
+from opencode_gate.cli import figures, price_view
 from opencode_gate.cli.options import AsJson
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
 from opencode_gate.core.errors import UsageError
@@ -20,22 +20,11 @@ from opencode_gate.core.errors import UsageError
 if TYPE_CHECKING:
     from opencode_gate.catalog.catalogue import Catalogue
     from opencode_gate.catalog.prices import PriceAnswer
-    from opencode_gate.catalog.rows import ModelPrice, ModelRow
+    from opencode_gate.catalog.rows import ModelRow
     from opencode_gate.config.settings import Settings
     from opencode_gate.session.discovery import Discovery
 
 app = typer.Typer()
-
-_PRICE_NAMES = (
-    "input",
-    "output",
-    "cache_read",
-    "cache_write",
-    "cache_write_1h",
-    "reasoning",
-    "input_audio",
-    "output_audio",
-)
 
 
 @app.command("list")
@@ -78,16 +67,21 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> Result:
-    """One model: limits, abilities, and the price a session is charged."""
+    """One model: limits, abilities, and the price a session is charged, line by line."""
     from opencode_gate.catalog.prices import PriceBook
 
     settings = _settings()
     found = _discover(settings)
     row = _row(found, model)
-    answer = PriceBook(found.catalogue, settings, {row.provider_id: {row.id: row}}).explain(
-        row.provider_id, row.id
-    )
-    return Result(data=_document(row, answer), blocks=() if as_json else [_facts(row, answer)])
+    own = {row.provider_id: _own_models(found, row.provider_id)}
+    book = PriceBook(found.catalogue, settings, own)
+    answers = tuple(book.answers(row.provider_id, row.id))
+    document = {
+        **_document(row, answers[0] if answers else None),
+        **price_view.explanation_document(answers),
+        "is_covered_by_plan": _is_covered(found, row.provider_id),
+    }
+    return Result(data=document, blocks=() if as_json else _explained(found, row, answers))
 
 
 @app.command()
@@ -223,21 +217,10 @@ def _document(row: "ModelRow", answer: "PriceAnswer | None") -> dict[str, object
         "tool_call": row.tool_call,
         "reasoning": row.reasoning,
         "price_source": answer.source if answer is not None else None,
-        "price_usd_per_million": _price_document(answer.price) if answer is not None else None,
+        "price_usd_per_million": price_view.price_document(answer.price)
+        if answer is not None
+        else None,
     }
-
-
-def _price_document(price: "ModelPrice") -> dict[str, object]:
-    own: dict[str, object] = {
-        name: None if (amount := getattr(price, name)) is None else format(amount, "f")
-        for name in _PRICE_NAMES
-    }
-    if price.tiers:
-        own["tiers"] = [
-            {"above_input_tokens": tier.above_input_tokens, **_price_document(tier.price)}
-            for tier in price.tiers
-        ]
-    return own
 
 
 def _table(listed: "list[tuple[ModelRow, PriceAnswer | None]]") -> Block:
@@ -268,7 +251,9 @@ def _table(listed: "list[tuple[ModelRow, PriceAnswer | None]]") -> Block:
     )
 
 
-def _facts(row: "ModelRow", answer: "PriceAnswer | None") -> Block:
+def _explained(
+    found: "Discovery", row: "ModelRow", answers: "Sequence[PriceAnswer]"
+) -> "list[Block]":
     lines = [
         ("model", f"{row.provider_id}/{row.id}"),
         ("name", row.name),
@@ -278,32 +263,28 @@ def _facts(row: "ModelRow", answer: "PriceAnswer | None") -> Block:
         ("output", f"{figures.count_text(row.output_tokens)} tokens"),
         ("tools", _yes_no(row.tool_call)),
         ("reasoning", _yes_no(row.reasoning)),
-        ("price", _price_line(answer)),
+        ("price", _price_line(answers)),
+        ("sign-in", _COVERED if _is_covered(found, row.provider_id) else None),
     ]
-    if answer is not None:
-        lines += [
-            (f"above {figures.count_text(tier.above_input_tokens)}", _amounts_line(tier.price))
-            for tier in answer.price.tiers
-        ]
-        lines.append(("price from", answer.source))
-    return Facts([Fact(label, text) for label, text in lines if text])
+    facts = Facts([Fact(label, text) for label, text in lines if text])
+    return [facts, *price_view.explanation_blocks(answers)]
 
 
-def _price_line(answer: "PriceAnswer | None") -> str:
-    if answer is None:
+_COVERED = (
+    "covered by plan: what Opencode sends with its sign-in passes the gateway by,"
+    " and this list price is not charged"
+)
+
+
+def _is_covered(found: "Discovery", provider_id: str) -> bool:
+    """Whether a subscription pays for this provider, as far as nobody chose a key instead."""
+    return provider_id in found.sign_ins and found.sign_ins[provider_id] != "key"
+
+
+def _price_line(answers: "Sequence[PriceAnswer]") -> str | None:
+    if not answers:
         return "unknown; `ogate config set` a price of your own under prices"
-    if answer.price.is_free:
-        return "free"
-    return _amounts_line(answer.price)
-
-
-def _amounts_line(price: "ModelPrice") -> str:
-    known = [
-        f"{name.replace('_', ' ')} $ {format(amount, 'f')}"
-        for name in _PRICE_NAMES
-        if (amount := getattr(price, name)) is not None
-    ]
-    return " · ".join(known) + " per million tokens"
+    return "free" if answers[0].price.is_free else None
 
 
 def _amount(answer: "PriceAnswer | None", name: str) -> str:
