@@ -8,15 +8,17 @@ or older than the bundled one is passed over in silence, since the bundled one a
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue
 from opencode_gate.catalog.model_entries import described_model, model_row
+from opencode_gate.catalog.overrides import price_on
 from opencode_gate.catalog.practice import PRACTICE_ID, practice_models, practice_row
 from opencode_gate.catalog.provider_entries import catalogue_row, own_row
-from opencode_gate.catalog.rows import ModelRow, ProviderRow
+from opencode_gate.catalog.rows import ModelPrice, ModelRow, ProviderRow
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.settings import ProviderSettings, Settings
 from opencode_gate.config.toml_shape import nearest
@@ -156,9 +158,15 @@ class Catalogue:
                 model_id,
                 described,
                 known=rows[model_id].raw if model_id in rows else None,
-                price=self._settings.prices.get(f"{provider_id}/{model_id}"),
+                price=self._own_price(provider_id, model_id),
             )
         return rows
+
+    def _own_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
+        """Today's price of the user's own, for a model of their own."""
+        today = datetime.now(UTC).date()
+        own = price_on(today, f"{provider_id}/{model_id}", self._settings.prices)
+        return own.price if own is not None else None
 
 
 def open_catalogue(
