@@ -109,7 +109,7 @@ class Store(Protocol):
         ...
 
     def vacuum(self) -> None:
-        """Gives unused space back to the disk. Writers wait meanwhile."""
+        """Gives unused space back to the disk, and mends wrong sums. Writers wait meanwhile."""
         ...
 
     def backup(self, path: Path) -> None:

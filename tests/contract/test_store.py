@@ -277,6 +277,84 @@ def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
         assert found == {group: total_of(records) for group, records in groups.items()}, by
 
 
+ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu", "America/Havana")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_usage_stays_the_total_of_the_records_whatever_is_done_to_them(store: Store, seed: int):
+    """Rows that come, end, are told more of and priced anew; any span, zone and quick grouping.
+
+    A ledger may keep sums; they may never differ from the rows.
+    """
+    chance = random.Random(seed)
+    around = NOON_US + chance.randrange(DAY_US)
+    rows = [
+        random_exchange(chance, started_at_us=around + chance.randrange(3 * DAY_US))
+        for _ in range(150)
+    ]
+    store.fold(rows)
+    store.fold(
+        replace(random_exchange(chance), id=row.id, started_at_us=row.started_at_us)
+        for row in chance.sample(rows, 60)
+    )
+    store.annotate(
+        Annotation(
+            exchange_id=row.id,
+            mode=chance.choice(("plan", "explore")),
+            kind=chance.choice((None, *ConversationKind)),
+        )
+        for row in chance.sample(rows, 60)
+    )
+    qualities = (CostQuality.PRICED, CostQuality.ESTIMATED)
+    store.reprice(
+        (row.id, chance.choice((None, 0, 7, 10**9)), chance.choice(qualities), "book 2")
+        for row in chance.sample(rows, 60)
+    )
+    known = [each for id in ("01S1", "01S2", "01S3") for each in store.exchanges(id)]
+    assert len(known) == len(rows)
+    counted = [each for each in known if each.status is not ExchangeStatus.DENIED]
+    for _ in range(12):
+        since_us = around + chance.randrange(-DAY_US, 3 * DAY_US)
+        until_us = since_us + chance.choice((1, 10**9, DAY_US, DAY_US, 3 * DAY_US))
+        since_us, until_us = (
+            bound - bound % chance.choice((1, 10**6, 9 * 10**8, DAY_US))
+            for bound in (since_us, until_us)
+        )
+        by = chance.choice(((), ("model",), ("kind", "mode"), ("day",), ("provider", "hour")))
+        zone_name = chance.choice(ZONES)
+        zone = ZoneInfo(zone_name)
+        groups: dict[tuple[str | None, ...], list[ExchangeRecord]] = defaultdict(list)
+        for each in counted:
+            if since_us <= each.started_at_us < until_us:
+                local = datetime.fromtimestamp(each.started_at_us / 1e6, zone)
+                model = each.request_model or each.response_model
+                values = {
+                    "model": f"{each.provider_name}/{model}" if model else None,
+                    "provider": each.provider_name,
+                    "kind": each.kind.value,
+                    "mode": each.mode,
+                    "day": local.date().isoformat(),
+                    "hour": f"{local:%H}",
+                }
+                groups[tuple(values[name] for name in by)].append(each)
+        expected = {key: total_of(some) for key, some in groups.items()}
+        if not by:
+            expected = {(): total_of(groups[()])}
+        query = UsageQuery(since_us=since_us, until_us=until_us, by=by, time_zone=zone_name)
+        found = store.usage(query)
+        assert {tuple(row.key.values()): row.totals for row in found} == expected
+        keys = [[(value is not None, value) for value in row.key.values()] for row in found]
+        assert keys == sorted(keys)
+    assert store.integrity() == []
+
+
+def test_counts_beyond_reason_refuse_no_exchange(store: Store):
+    """A provider that reports nonsense twice must not stop the folding for ever."""
+    nonsense = [an_exchange(usage=TokenUsage(output=2**62)) for _ in range(3)]
+    store.fold(nonsense)
+    assert store.exchanges("01SESSION") == nonsense
+
+
 def test_usage_can_be_asked_of_some_sessions_only(store: Store):
     """Of those named and of no other, grouped or not; of none there is nothing."""
     chance = random.Random(3)

@@ -189,9 +189,12 @@ class SqliteStore:
         """What is damaged in the database, one sentence each; empty if it is sound."""
         try:
             findings = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check")]
+            if findings != ["ok"]:
+                return findings
+            wrong = usage.wrong_sums(self._connection)
         except sqlite3.DatabaseError as error:
             return [str(error)]
-        return [] if findings == ["ok"] else findings
+        return [f"{wrong} kept sums differ from the rows they are sums of"] if wrong else []
 
     def retire(self, before_us: int) -> int:
         """Forgets the parts of exchanges started before an instant; of how many."""
@@ -199,7 +202,10 @@ class SqliteStore:
             return self._connection.execute(queries.RETIRE_PARTS, (before_us,)).rowcount
 
     def vacuum(self) -> None:
-        """Gives unused space back to the disk. Writers wait meanwhile."""
+        """Gives unused space back to the disk, and mends wrong sums. Writers wait meanwhile."""
+        if usage.wrong_sums(self._connection):
+            with self._write():
+                usage.sum_afresh(self._connection)
         with ledger_errors(self._path):
             self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
