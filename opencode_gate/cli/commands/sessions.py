@@ -123,8 +123,8 @@ def _with_totals(
 
     if not sessions:
         return []
-    oldest_us = min(session.started_at_us for session in sessions)
-    found = store.usage(UsageQuery(since_us=oldest_us, by=("session",)))
+    ids = tuple(session.id for session in sessions)
+    found = store.usage(UsageQuery(session_ids=ids, by=("session",)))
     totals = {row.key["session"]: row.totals for row in found}
     return [(session, totals.get(session.id, Totals())) for session in sessions]
 
