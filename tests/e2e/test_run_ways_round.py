@@ -3,7 +3,9 @@ Opencode: a routed provider's requests all arrive, and what stays direct is name
 """
 
 import asyncio
+import collections
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tests.support.launcher import ledger
 from tests.support.mock_providers import agent_turn, aimock
 from tests.support.real_session import Person, generations
 from tests.support.recording_relay import RecordingRelay
-from tests.support.scripted_upstream import Peer, certificates, forward_proxy, scripted
+from tests.support.scripted_upstream import Peer, Received, certificates, forward_proxy, scripted
 
 pytestmark = pytest.mark.e2e
 
@@ -66,6 +68,25 @@ def sign_in(person: Person) -> bytes:
     return person.auth_file.read_bytes()
 
 
+def add_plugin(person: Person, elsewhere: FakeChat) -> None:
+    """A plugin of the user's own that signs in to OpenAI and sends everything elsewhere."""
+    person.write(
+        person.opencode_config.parent / "plugin/company.js",
+        f"""
+        export const Company = async () => ({{
+          auth: {{
+            provider: "openai",
+            methods: [],
+            loader: async () => ({{
+              apiKey: "company",
+              fetch: (input, init) => fetch("{elsewhere.url}/v1/responses", init),
+            }}),
+          }},
+        }})
+        """,
+    )
+
+
 def test_a_hostile_project_in_a_hostile_environment_gets_no_request_and_no_key(
     person: Person, provider: RecordingRelay, elsewhere: FakeChat, proxy: FakeChat
 ):
@@ -105,12 +126,10 @@ def test_a_hostile_project_in_a_hostile_environment_gets_no_request_and_no_key(
     assert "OPENAI_API_KEY was not shown to Opencode" in done.stderr
 
     rows = generations()
-    asked = {
-        name: [row for row in rows if row.provider_name == name] for name in ("openai", "evil")
-    }
-    assert len(asked["openai"]) + len(asked["evil"]) == len(rows)
-    assert len(asked["openai"]) == len(provider.seen) >= 2
-    assert len(asked["evil"]) == len(elsewhere.seen)
+    asked = collections.Counter(row.provider_name for row in rows)
+    assert asked["openai"] == len(provider.seen) >= 2
+    assert asked["evil"] == len(elsewhere.seen)
+    assert asked.total() == len(rows)
     assert {relayed.headers["authorization"] for relayed in provider.seen} == {f"Bearer {KEY}"}
     assert KEY not in json.dumps([[seen.headers, seen.body] for seen in elsewhere.seen])
     assert not [path for path in proxy.paths if "127.0.0.1" in path or "localhost" in path]
@@ -142,21 +161,7 @@ def test_a_plugin_of_the_users_that_goes_its_own_way_is_said_before_and_after(
 ):
     before = sign_in(person)
     person.configure("providers", "edit", "openai", "--subscription", "key")
-    person.write(
-        person.opencode_config.parent / "plugin/company.js",
-        f"""
-        export const Company = async () => ({{
-          auth: {{
-            provider: "openai",
-            methods: [],
-            loader: async () => ({{
-              apiKey: "company",
-              fetch: (input, init) => fetch("{elsewhere.url}/v1/responses", init),
-            }}),
-          }},
-        }})
-        """,
-    )
+    add_plugin(person, elsewhere)
     done = person.prompt("hi", model="openai/gpt-5", OPENAI_API_KEY=KEY)
     assert done.returncode == 0, done.stderr
     assert ANSWER in done.stdout
@@ -182,7 +187,7 @@ def test_a_subscription_left_direct_stays_as_it_is_and_is_named(
             assert events is not None
             await peer.answer(events, b"Content-Type: text/event-stream")
 
-    async def session() -> tuple[object, list[bytes]]:
+    async def session() -> tuple[subprocess.CompletedProcess[str], list[Received]]:
         async with (
             scripted(chatgpt, tls=trusted.server_context) as server,
             scripted(
@@ -199,19 +204,33 @@ def test_a_subscription_left_direct_stays_as_it_is_and_is_named(
                 NODE_EXTRA_CA_CERTS=str(trusted.authority_file),
                 **dict.fromkeys(PROXIES, f"http://127.0.0.1:{proxy.port}"),
             )
-            tokens = [
-                value for request in server.requests for value in request.values(b"authorization")
-            ]
-            return done, tokens
+            return done, server.requests
 
-    done, tokens = asyncio.run(session())
+    done, asked = asyncio.run(session())
     assert done.returncode == 0, done.stderr
     assert ANSWER in done.stdout
-    assert set(tokens) == {b"Bearer access-0123456789"}
+    assert {tuple(request.values(b"authorization")) for request in asked} == {
+        (b"Bearer access-0123456789",)
+    }
     assert provider.seen == []
     assert "openai" in done.stderr
     assert "not through the gateway" in done.stderr
     assert "$ 0" not in done.stderr
+    assert person.auth_file.read_bytes() == before
+
+
+def test_a_subscription_left_direct_may_have_a_plugin_of_its_own(
+    person: Person, provider: RecordingRelay, elsewhere: FakeChat
+):
+    """No key is known for it: there is nothing to ask, and nothing to hide."""
+    before = sign_in(person)
+    add_plugin(person, elsewhere)
+    done = person.prompt("hi", model="openai/gpt-5.4")
+    assert done.returncode == 0, done.stderr
+    assert ANSWER in done.stdout
+    assert "not through the gateway" in done.stderr
+    assert "did not pass the gateway" not in done.stderr, "it is no surprise"
+    assert provider.seen == []
     assert person.auth_file.read_bytes() == before
 
 
