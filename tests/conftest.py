@@ -1,9 +1,14 @@
 """Isolation for every test: its own home, no proxies, no keys, no colour."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every child inherits
+# that; the tests of Ctrl-C need it as a terminal has it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LEAKS = ("_API_KEY", "_PROXY", "_proxy", "_TOKEN")
 _PREFIXES = ("OPENCODE_", "OGATE_", "XDG_")
