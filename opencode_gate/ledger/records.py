@@ -126,12 +126,17 @@ class ExchangeRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """What the agent's own records tell of an exchange afterwards; `None` adds nothing."""
+    """What the agent's own records tell of an exchange afterwards; `None` adds nothing.
+
+    Attributes:
+        conversation_id: for an exchange that named none; one that is known stays.
+    """
 
     exchange_id: str
     prompt_id: str | None = None
     mode: str | None = None
     kind: ConversationKind | None = None
+    conversation_id: str | None = None
 
 
 Repricing: TypeAlias = tuple[str, int | None, CostQuality, str | None]

@@ -45,6 +45,14 @@ class Store(Protocol):
         """Adds what became known of exchanges later; those that are not here are passed over."""
         ...
 
+    def put_reconciliation(self, session_id: str, document: str) -> None:
+        """Keeps the comparison of a session with the agent's own count; the last one counts."""
+        ...
+
+    def reconciliation(self, session_id: str) -> str | None:
+        """The comparison kept of a session, `None` if there is none."""
+        ...
+
     def put_tool_set(self, hash: str, tool_bytes: Mapping[str, int]) -> None:
         """Records the tools of a set with the sizes of their definitions; a known one stays."""
         ...

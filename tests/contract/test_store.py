@@ -382,6 +382,26 @@ def test_an_annotation_adds_and_takes_nothing_away(store: Store):
     assert store.exchanges("01SESSION") == [annotated]
 
 
+def test_an_annotation_names_only_a_conversation_that_was_not_known(store: Store):
+    """What the request said itself stays."""
+    named, nameless = an_exchange(), an_exchange(conversation_id=None)
+    store.fold([named, nameless])
+    store.annotate(
+        [Annotation(exchange_id=each.id, conversation_id="ses_9") for each in (named, nameless)]
+    )
+    found = {each.id: each.conversation_id for each in store.exchanges("01SESSION")}
+    assert found == {named.id: "ses_1", nameless.id: "ses_9"}
+
+
+def test_the_last_comparison_of_a_session_is_kept(store: Store):
+    """And only that session's."""
+    assert store.reconciliation("01SESSION") is None
+    store.put_reconciliation("01SESSION", '{"first":1}')
+    store.put_reconciliation("01SESSION", '{"last":1}')
+    assert store.reconciliation("01SESSION") == '{"last":1}'
+    assert store.reconciliation("01OTHER") is None
+
+
 def test_an_annotation_outlives_a_second_folding(store: Store):
     """A journal that is folded again knows less than the agent told since."""
     exchange = an_exchange()

@@ -44,7 +44,7 @@ ON CONFLICT (session_id, id) DO UPDATE SET
 _FINALITY = "CASE {}.status WHEN 'open' THEN 0 WHEN 'interrupted' THEN 1 ELSE 2 END"
 """An end that was seen is worth more than one that was inferred, and that more than none."""
 
-_ANNOTATED = ("prompt_id", "mode")
+_ANNOTATED = ("conversation_id", "prompt_id", "mode")
 
 FOLD_EXCHANGE = f"""
 INSERT INTO exchanges ({_columns(EXCHANGE_COLUMNS)}) VALUES ({_holes(EXCHANGE_COLUMNS)})
@@ -72,9 +72,17 @@ ANNOTATE = """
 UPDATE exchanges SET
     prompt_id = coalesce(:prompt_id, prompt_id),
     mode = coalesce(:mode, mode),
-    kind = coalesce(:kind, kind)
+    kind = coalesce(:kind, kind),
+    conversation_id = coalesce(conversation_id, :conversation_id)
 WHERE id = :id
 """
+
+PUT_RECONCILIATION = """
+INSERT INTO reconciliations (session_id, document) VALUES (?, ?)
+ON CONFLICT (session_id) DO UPDATE SET document = excluded.document
+"""
+
+RECONCILIATION = "SELECT document FROM reconciliations WHERE session_id = ?"
 
 PUT_TOOL = """
 INSERT INTO tool_sets (hash, tool_name, schema_bytes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING

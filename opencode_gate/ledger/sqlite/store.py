@@ -95,11 +95,22 @@ class SqliteStore:
                 "prompt_id": annotation.prompt_id,
                 "mode": annotation.mode,
                 "kind": None if annotation.kind is None else annotation.kind.value,
+                "conversation_id": annotation.conversation_id,
             }
             for annotation in annotations
         ]
         with self._write():
             self._connection.executemany(queries.ANNOTATE, rows)
+
+    def put_reconciliation(self, session_id: str, document: str) -> None:
+        """Keeps the comparison of a session with the agent's own count; the last one counts."""
+        with self._write():
+            self._connection.execute(queries.PUT_RECONCILIATION, (session_id, document))
+
+    def reconciliation(self, session_id: str) -> str | None:
+        """The comparison kept of a session, `None` if there is none."""
+        rows = self._rows(queries.RECONCILIATION, (session_id,))
+        return rows[0][0] if rows else None
 
     def put_tool_set(self, hash: str, tool_bytes: Mapping[str, int]) -> None:
         """Records the tools of a set with the sizes of their definitions; a known one stays."""
