@@ -7,6 +7,7 @@ left behind by us. The invariant: an absent, locked or changed database costs an
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -87,7 +88,9 @@ def columns_of(connection: sqlite3.Connection, table: str) -> frozenset[str]:
 
 def microseconds(time_ms: object) -> int:
     """A time of Opencode's, which are milliseconds; 0 for what is no number."""
-    return int(time_ms * _MS) if isinstance(time_ms, int | float) else 0
+    if not isinstance(time_ms, int | float) or not math.isfinite(time_ms):
+        return 0
+    return int(time_ms * _MS)
 
 
 def span(since_us: int, until_us: int | None) -> dict[str, object]:
@@ -125,11 +128,11 @@ def model_of(value: Any, id_key: str) -> AgentModel | None:
 
 def row_usage(row: sqlite3.Row) -> TokenUsage:
     """Opencode keeps reasoning beside the output, not as a part of it."""
-    output, reasoning = _count(row["output"]), _count(row["reasoning"])
+    output, reasoning = count_of(row["output"]), count_of(row["reasoning"])
     return TokenUsage(
-        input_uncached=_count(row["input"]),
-        cache_read=_count(row["cache_read"]),
-        cache_write_5m=_count(row["cache_write"]),
+        input_uncached=count_of(row["input"]),
+        cache_read=count_of(row["cache_read"]),
+        cache_write_5m=count_of(row["cache_write"]),
         output=output if reasoning is None or output is None else output + reasoning,
         reasoning=reasoning,
     )
@@ -146,13 +149,15 @@ def total_usage(usages: Sequence[TokenUsage]) -> TokenUsage:
     )
 
 
-def _count(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
+def count_of(value: object) -> int | None:
+    """A number of tokens as Opencode stored it."""
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def cost_usd(value: object) -> Decimal | None:
     """An amount in USD as Opencode stored it, a floating-point number."""
-    return Decimal(repr(value)) if isinstance(value, int | float) else None
+    is_amount = isinstance(value, int | float) and math.isfinite(value)
+    return Decimal(repr(value)) if is_amount else None
 
 
 def sum_usd(amounts: Sequence[Decimal | None]) -> Decimal | None:
