@@ -9,7 +9,8 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         '' = [ordered]@{ 'run' = 'Start Opencode through a gateway of its own'; 'keys' = 'Provider keys in the OS keyring'; 'providers' = 'Built-in providers and your own'; 'models' = 'Models you can use now, with prices'; 'usage' = 'What was used and what it cost'; 'sessions' = 'Runs of Opencode, one summary each'; 'doctor' = 'What is wrong here, and what mends it'; 'config' = 'Settings in config.toml'; 'completion' = 'Completion for your shell'; 'alias' = 'Let plain `opencode` go through ogate'; 'uninstall' = 'Remove keys, files and shell lines' }
         'keys' = [ordered]@{ 'add' = 'Keep a key for a provider'; 'list' = 'The keys there are, and those found elsewhere'; 'test' = 'Ask a provider whether its key works; without PROVIDER, all of them'; 'default' = 'Choose which key is used when no --key is given'; 'rename' = 'Give a key another name'; 'rotate' = 'Put a new key in the place of an old one, under the same name'; 'remove' = 'Delete a key from its store and from the list'; 'import' = 'Keep the keys found in the environment and in Opencode''s auth.json' }
         'providers' = [ordered]@{ 'list' = 'Providers you can use now; with --all or a TEXT, those you cannot, and why'; 'show' = 'One provider: address, format, key, and what stands in the way'; 'add' = 'Adds a server of your own that speaks one of the four formats'; 'edit' = 'Changes where a provider is reached or how; `remove` takes the changes back'; 'remove' = 'Removes a provider of your own, or your changes to a built-in one; keys stay' }
-        'models' = [ordered]@{ 'list' = 'Models of the providers that are ready, with list prices in USD per million tokens'; 'show' = 'One model: limits, abilities, and the price a session is charged, line by line'; 'refresh' = 'Fetches the newest catalogue from models.dev now' }
+        'models' = [ordered]@{ 'list' = 'Models of the providers that are ready, with list prices in USD per million tokens'; 'show' = 'One model: limits, abilities, and its price line by line'; 'refresh' = 'Fetches the newest catalogue from models.dev now' }
+        'usage' = [ordered]@{ 'reprice' = 'Price anew what was counted, each request as of its day' }
         'sessions' = [ordered]@{ 'list' = 'The latest sessions, with what they cost'; 'show' = 'The summary of a session again'; 'export' = 'Every model call as a line of JSON (JSON Lines), without prompts or answers' }
         'config' = [ordered]@{ 'path' = 'Where the settings and everything else of ogate lie'; 'show' = 'Every setting in force, and where it comes from'; 'get' = 'The value of one setting, or of all below it'; 'set' = 'Writes one setting to config.toml; comments stay'; 'edit' = 'Opens config.toml in your editor and takes it over only if it is valid' }
         'completion' = [ordered]@{ 'show' = 'Print the script, to put it somewhere yourself'; 'install' = 'Put the script in place for every new shell' }
@@ -38,6 +39,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'models show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'models refresh' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'usage' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--by' = 'One row each: model, provider, key, session, project, branch, day, user, kind; several with commas.'; '--short' = 'One line, for a prompt or a status bar.'; '--source' = '`opencode` reads Opencode''s own history, also from before ogate.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'usage reprice' = [ordered]@{ '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--dry-run' = 'Show what would change, and write nothing.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions list' = [ordered]@{ '--limit' = 'How many, newest first.'; '--since' = 'Started on this day or later.'; '--until' = 'Started on this day or earlier.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -126,6 +128,8 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'usage|--until' = '-'
         'usage|--by' = '-'
         'usage|--source' = 'ogate opencode'
+        'usage reprice|--since' = '-'
+        'usage reprice|--until' = '-'
         'sessions list|--limit' = '-'
         'sessions list|--since' = '-'
         'sessions list|--until' = '-'

@@ -75,7 +75,7 @@ _ogate_place() {
         options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'models')
-        children=('list:Models of the providers that are ready, with list prices in USD per million tokens' 'show:One model: limits, abilities, and the price a session is charged, line by line' 'refresh:Fetches the newest catalogue from models.dev now')
+        children=('list:Models of the providers that are ready, with list prices in USD per million tokens' 'show:One model: limits, abilities, and its price line by line' 'refresh:Fetches the newest catalogue from models.dev now')
         options=('--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'models list')
@@ -91,8 +91,12 @@ _ogate_place() {
         options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'usage')
-        children=()
+        children=('reprice:Price anew what was counted, each request as of its day')
         options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, branch, day, user, kind; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'usage reprice')
+        children=()
+        options=('--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--dry-run:Show what would change, and write nothing.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions')
         children=('list:The latest sessions, with what they cost' 'show:The summary of a session again' 'export:Every model call as a line of JSON (JSON Lines), without prompts or answers')
@@ -239,6 +243,8 @@ _ogate_spec() {
     'usage|--until') spec='-' ;;
     'usage|--by') spec='-' ;;
     'usage|--source') spec='ogate opencode' ;;
+    'usage reprice|--since') spec='-' ;;
+    'usage reprice|--until') spec='-' ;;
     'sessions list|--limit') spec='-' ;;
     'sessions list|--since') spec='-' ;;
     'sessions list|--until') spec='-' ;;

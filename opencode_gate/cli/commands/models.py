@@ -67,7 +67,7 @@ def show(
     ],
     as_json: AsJson = False,
 ) -> Result:
-    """One model: limits, abilities, and the price a session is charged, line by line."""
+    """One model: limits, abilities, and its price line by line."""
     from opencode_gate.catalog.prices import PriceBook
 
     settings = _settings()

@@ -1,7 +1,7 @@
 """`ogate usage`: what was used in a span of days and what it cost; and its verbs.
 
-The invariant: it only reads, and a span in which nothing was counted is said to be that, never
-shown as `$ 0`.
+The invariant: `usage` itself only reads, and a span in which nothing was counted is said to be
+that, never shown as `$ 0`.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from opencode_gate.cli import figures
+from opencode_gate.cli.commands.usage_reprice import reprice
 from opencode_gate.cli.options import AsJson, Month, Since, Today, Until, Week
 from opencode_gate.cli.render import Block, Column, Result, Table, Text
 from opencode_gate.core.errors import UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
 
 app = typer.Typer()
+app.command("reprice")(reprice)
 
 Source: TypeAlias = Literal["ogate", "opencode"]
 
