@@ -120,8 +120,8 @@ async def test_input_tokens_follow_from_messages_and_tools_alone() -> None:
 async def test_a_conversation_that_goes_on_is_partly_cached() -> None:
     """In whole blocks of 128, never more than the input, and nothing the first time."""
     long_message = {"role": "user", "content": "word " * 500}
-    _, first = await document(body(long_message))
-    _, second = await document(body(long_message, message_of(first), USER))
+    _, first = await document(body(long_message, USER))
+    _, second = await document(body(long_message, USER, message_of(first), USER))
     assert first["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     cached = second["usage"]["prompt_tokens_details"]["cached_tokens"]
     assert cached > 0

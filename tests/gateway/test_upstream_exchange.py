@@ -383,7 +383,7 @@ async def test_cancelling_the_wait_for_a_head_closes_the_connection() -> None:
         was_closed.set()
 
     async with running(script) as (client, provider):
-        sending = spawn(client.send(ask(provider.port), header_timeout_s=5), name="sender")
+        sending = spawn(client.send(ask(provider.port), header_timeout_s=1000), name="sender")
         await was_asked.wait()
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -174,6 +174,15 @@ async def test_a_whole_unread_body_does_not_stop_the_next_exchange(line: Line) -
     assert len(await drain(response)) == size
 
 
+async def test_bytes_on_a_resting_connection_close_it(line: Line) -> None:
+    """Nobody asked for them: sender and client disagree about where an answer ended."""
+    await line.response(SIZED)
+    assert not line.transport.is_aborted
+    line.connection.data_received(SIZED)
+    assert line.transport.is_aborted
+    assert line.released == 1
+
+
 async def test_nothing_secret_is_in_a_failure(line: Line) -> None:
     """Failures are logged and shown: they name the host, not what was sent."""
     sending = spawn(

@@ -36,9 +36,10 @@ def client_for(environ: Mapping[str, str]) -> HttpUpstream:
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_company_authority_is_trusted_when_named(
-    trusted: Certificates, variable: str, host: str
+    tmp_path: Path, variable: str, host: str
 ) -> None:
-    """By the variables Python's and Node's programs look at; connections are kept too."""
+    """By the variables Python's and Node's programs look at, and for its own name only."""
+    trusted = certificates(tmp_path, host)
     client = client_for({variable: str(trusted.authority_file)})
     async with scripted(echo, tls=trusted.server_context) as provider:
         for body in (b"first", b"x" * 3_000_000):
@@ -46,6 +47,8 @@ async def test_a_company_authority_is_trusted_when_named(
             response = await client.send(request, header_timeout_s=20)
             assert await whole(response) == body
         assert len(provider.peers) == 1
+        agreed = provider.peers[0].writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        assert agreed == "http/1.1"
         await client.close()
 
 

@@ -232,6 +232,7 @@ def certificates(folder: Path, *names: str) -> Certificates:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file)
+    context.set_alpn_protocols(["h2", "http/1.1"])
     return Certificates(authority_file, context)
 
 
