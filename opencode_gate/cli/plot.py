@@ -1,12 +1,13 @@
-"""A small plot over days, drawn with block characters.
+"""Small plots, drawn with block characters.
 
-The invariant: a day with anything in it shows at least the lowest block, a day with nothing is
-empty, and the highest day fills the height.
+The invariant of the plot over days: a day with anything in it shows at least the lowest block,
+a day with nothing is empty, and the highest day fills the height.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STEPS = len(_BLOCKS) - 1
@@ -41,6 +42,16 @@ def plot_lines(plot: Plot, *, width: int, height: int = 3) -> list[str]:
         )
         rows.append(f"{label:>{len(plot.peak_label)}} ┤{bars}".rstrip())
     return [*rows, _axis(days, cell=cell, indent=len(plot.peak_label) + 2)]
+
+
+def share_line(shares: Sequence[float], *, width: int) -> str:
+    """Shares of 0 to 1 in a line, the first on the left; averaged where they do not fit."""
+    count = min(width, len(shares))
+    edges = [number * len(shares) // count for number in range(count + 1)] if count else []
+    groups = [shares[start:end] for start, end in pairwise(edges)]
+    return "".join(
+        _BLOCKS[max(1, min(_STEPS, round(sum(group) / len(group) * _STEPS)))] for group in groups
+    )
 
 
 def _level(value: float, peak: float, steps: int) -> int:

@@ -124,13 +124,16 @@ def cost_notes(totals: "Totals") -> list[str]:
         requests = figures.counted(totals.unknown_cost_requests, "request")
         notes.append(f"? has no known price ({requests}), and is not in the sum")
     if totals.cost_quality is CostQuality.ESTIMATED:
-        notes.append("~ is estimated: an answer was cut before its usage arrived")
+        notes.append(
+            "~ is estimated: an answer was cut before its usage arrived,"
+            " or its provider reports no usage"
+        )
     return notes
 
 
 def summary_blocks(summary: "Summary") -> list[Block]:
     """The summary for people; lines with nothing to say are left out."""
-    blocks: list[Block] = [Text(_headline(summary.session), "bold"), Text("")]
+    blocks: list[Block] = [Text(headline(summary.session), "bold"), Text("")]
     blocks += map(_bypass_line, summary.bypass)
     if summary.models:
         blocks += [_models_table(summary), Text("")]
@@ -140,7 +143,8 @@ def summary_blocks(summary: "Summary") -> list[Block]:
     return [*blocks, Facts(facts)] if facts else blocks
 
 
-def _headline(session: "SessionRecord") -> str:
+def headline(session: "SessionRecord") -> str:
+    """Which session it is, for the first line of a screen."""
     where = f"{session.project} ({session.branch})" if session.branch else session.project
     parts = ["ogate", f"session {figures.short_id(session.id)}", where]
     if session.ended_at_us is not None:

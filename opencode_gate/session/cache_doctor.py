@@ -59,6 +59,7 @@ class Fall:
         tools_removed: for `TOOLS`, names that are offered no more.
         tools_resized: for `TOOLS`, names whose definition has another length.
         pause_us: the time since the conversation's last request was sent.
+        lifetime_us: how long what it left in the cache lives unused.
         extra_cost_nano_usd: what was paid more than with the cache, `None` without prices.
     """
 
@@ -67,6 +68,7 @@ class Fall:
     cause: Cause
     lost_tokens: int
     pause_us: int
+    lifetime_us: int
     position: int | None = None
     messages: int | None = None
     tools_added: tuple[str, ...] = ()
@@ -158,11 +160,12 @@ def _history(
             cause=Cause.UNKNOWN,
             lost_tokens=lost,
             pause_us=after.started_at_us - used_at_us,
+            lifetime_us=_lifetime_us(measured),
             extra_cost_nano_usd=extra_cost(after.usage, lost, price_of(after)),
         )
         if any(before.started_at_us <= at_us <= after.started_at_us for at_us in compacted_at):
             fall = replace(fall, cause=Cause.COMPACTION)
-        found.append(_explained(fall, tool_sets, lifetime_us=_lifetime_us(measured)))
+        found.append(_explained(fall, tool_sets))
     history = CacheHistory(
         conversation_id=thread[0].conversation_id,
         kind=thread[0].kind,
@@ -240,7 +243,7 @@ def _left_in_cache(usage: TokenUsage) -> int:
     return written + (usage.cache_read or 0)
 
 
-def _explained(fall: Fall, tool_sets: Mapping[str, Mapping[str, int]], *, lifetime_us: int) -> Fall:
+def _explained(fall: Fall, tool_sets: Mapping[str, Mapping[str, int]]) -> Fall:
     """The fall with the first cause that shows."""
     before, after = fall.before, fall.exchange
     if _target(before) != _target(after):
@@ -261,7 +264,7 @@ def _explained(fall: Fall, tool_sets: Mapping[str, Mapping[str, int]], *, lifeti
             position=changed - MESSAGES,
             messages=len(unpacked(before.parts or b"")) - MESSAGES,
         )
-    return replace(fall, cause=Cause.PAUSE) if fall.pause_us > lifetime_us else fall
+    return replace(fall, cause=Cause.PAUSE) if fall.pause_us > fall.lifetime_us else fall
 
 
 def _target(exchange: ExchangeRecord) -> tuple[str, str | None]:

@@ -67,8 +67,17 @@ def list_sessions(
 
 
 @app.command()
-def show(session: Session = "last", as_json: AsJson = False) -> Result:
+def show(
+    session: Session = "last",
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="What came from the prompt cache, and where it fell out."),
+    ] = False,
+    as_json: AsJson = False,
+) -> Result:
     """The summary of a session again."""
+    if cache:
+        return _cache(session, as_json=as_json)
     from opencode_gate.cli.summary_view import summary_blocks, summary_document
     from opencode_gate.session.summary import summarise
 
@@ -77,6 +86,28 @@ def show(session: Session = "last", as_json: AsJson = False) -> Result:
     if summary.resume is None:
         summary = replace(summary, resume=_resume(summary.conversations))
     return Result(data=summary_document(summary), blocks=() if as_json else summary_blocks(summary))
+
+
+def _cache(session: str, *, as_json: bool) -> Result:
+    """The prompt cache of a session, conversation by conversation."""
+    from opencode_gate.cli.cache_view import cache_blocks, cache_document
+    from opencode_gate.cli.price_book import price_book, price_of
+    from opencode_gate.cli.summary_view import headline
+    from opencode_gate.session.cache_doctor import examine
+
+    with _ledger() as store:
+        record = store.session(session)
+        exchanges = store.exchanges(record.id)
+        tool_sets = store.tool_sets({e.tool_set for e in exchanges if e.tool_set is not None})
+        titles = {c.id: c.title for c in store.conversations(record.id) if c.title}
+    book = price_book()
+    histories = examine(
+        exchanges, price_of=lambda exchange: price_of(book, exchange), tool_sets=tool_sets
+    )
+    return Result(
+        data=cache_document(record, histories, titles),
+        blocks=() if as_json else cache_blocks(headline(record), histories, titles),
+    )
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from datetime import date, timedelta
 
-from opencode_gate.cli.plot import Plot, plot_lines
+import pytest
+
+from opencode_gate.cli.plot import Plot, plot_lines, share_line
 
 
 def _plot(values: list[float], label: str = "$9") -> Plot:
@@ -40,3 +42,19 @@ def test_many_days_get_narrow_and_the_latest_stay() -> None:
 def test_nothing_makes_no_plot() -> None:
     assert plot_lines(_plot([]), width=40) == []
     assert plot_lines(_plot([0, 0]), width=40) == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "line"),
+    [
+        ([], ""),
+        ([0, 1], "▁█"),
+        ([0.5], "▄"),
+        ([0, 0.02, 0.99, 1], "▁▁██"),
+        ([0, 0, 1, 1] * 4, "▁█▁█▁█▁█"),
+        ([1.0] * 1000, "████████"),
+    ],
+)
+def test_shares_fill_a_line_and_no_more(shares: list[float], line: str) -> None:
+    """Averaged where there are more of them than room."""
+    assert share_line(shares, width=8) == line
