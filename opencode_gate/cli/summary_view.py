@@ -18,7 +18,8 @@ from opencode_gate.ledger.totals import worst_quality
 if TYPE_CHECKING:
     from opencode_gate.ledger.records import SessionRecord
     from opencode_gate.ledger.totals import Totals
-    from opencode_gate.session.summary import Bypass, ConversationTotals, Summary
+    from opencode_gate.session.reconciliation import Bypass
+    from opencode_gate.session.summary import ConversationTotals, Summary
 
 TOTALS_COLUMNS = (
     Column("requests", "right"),
@@ -172,7 +173,11 @@ def _bypass_line(bypass: "Bypass") -> Text:
     model = _model_name(bypass.provider_name, bypass.model)
     if bypass.is_expected:
         return Text(f"{answers} of {model} not through the gateway, covered by plan")
-    return Text(f"not counted: {answers} of {model} did not pass the gateway", "bold red")
+    doubt = "" if bypass.is_certain else " (if another Opencode ran in this folder, they are its)"
+    mend = "" if bypass.mend is None else f": {bypass.mend}"
+    return Text(
+        f"not counted: {answers} of {model} did not pass the gateway{doubt}{mend}", "bold red"
+    )
 
 
 def _facts(summary: "Summary") -> Iterable[Fact]:

@@ -1,26 +1,32 @@
 """Completes a session's account from what Opencode wrote down itself.
 
-Opencode's database gives conversations their titles and shows answers that never passed the
-gateway. The invariant: an absent or changed database costs those lines and nothing else.
+Opencode's database gives conversations their titles and exchanges their prompts, and is the
+other side of the comparison that every session ends with. The invariant: an absent or changed
+database costs those lines and nothing else.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from opencode_gate.agents.opencode.database import (
-    AgentAnswers,
-    AgentConversation,
-    answers_between,
-    conversations_since,
-)
 from opencode_gate.agents.opencode.folders import database_file
+from opencode_gate.agents.opencode.run_log import conversations_of_run
+from opencode_gate.agents.opencode.run_record import RunRecord, run_record
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.semconv import ConversationKind
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord
+from opencode_gate.ledger.records import Annotation, ConversationRecord, ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.store import Store
+from opencode_gate.session.check_line import check_line
+from opencode_gate.session.differences import reconcile
 from opencode_gate.session.discovery import Discovery
+from opencode_gate.session.matching import Match, match_exchanges
 from opencode_gate.session.plan import RunPlan
-from opencode_gate.session.summary import Bypass, Summary, summarise
+from opencode_gate.session.reconciliation import Bypass, Reconciliation, encoded
+from opencode_gate.session.summary import Summary, summarise
+
+_OTHER_SESSIONS = 20
+"""How many of the latest sessions are asked whether a conversation is theirs."""
 
 
 def account_for(
@@ -31,70 +37,128 @@ def account_for(
     Raises:
         LedgerError: the ledger cannot be read or written.
     """
-    database = database_file(environ, discovery.folders)
-    since_us = plan.session.started_at_us
     store = open_store(paths.ledger_file)
     try:
         exchanges = store.exchanges(plan.session.id)
-        seen = {record.conversation_id for record in exchanges if record.conversation_id}
-        listed = conversations_since(database, since_us) or ()
-        store.put_conversations(
-            _record(plan.session.id, conversation)
-            for conversation in listed
-            if conversation.id in seen
-        )
-        answers = answers_between(
-            database,
-            since_us,
-            SystemClock().now_us(),
-            conversation_ids=seen,
-            directory=plan.session.directory,
-        )
+        record = _recorded(store, exchanges, plan, discovery, environ)
+        found = None if record is None else _completed(store, exchanges, record, plan, discovery)
         return summarise(
             store,
             plan.session.id,
             hidden=plan.hidden,
-            bypass=tuple(_bypasses(answers or (), exchanges, plan.direct)),
-            resume=_resume(listed, exchanges),
+            bypass=() if found is None else found.bypasses,
+            resume=None if record is None else _resume(record, exchanges),
+            check=None if found is None else check_line(found),
         )
     finally:
         store.close()
 
 
-def _record(session_id: str, conversation: AgentConversation) -> ConversationRecord:
-    is_child = conversation.parent_id is not None
-    return ConversationRecord(
-        id=conversation.id,
-        session_id=session_id,
-        parent_id=conversation.parent_id,
-        title=conversation.title,
-        kind=ConversationKind.SUBAGENT if is_child else ConversationKind.MAIN,
-        agent_name=conversation.agent_name,
+def _completed(
+    store: Store,
+    exchanges: Sequence[ExchangeRecord],
+    record: RunRecord,
+    plan: RunPlan,
+    discovery: Discovery,
+) -> Reconciliation:
+    """Writes into the ledger what the record tells, and compares the two."""
+    matches = match_exchanges(exchanges, record)
+    used = {match.conversation_id for match in matches}
+    store.put_conversations(
+        ConversationRecord(
+            id=one.id,
+            session_id=plan.session.id,
+            parent_id=one.parent_id,
+            title=one.title,
+            kind=ConversationKind.MAIN if one.parent_id is None else ConversationKind.SUBAGENT,
+            agent_name=one.agent_name,
+            directory=one.directory,
+        )
+        for one in record.conversations
+        if one.is_given or one.id in used
+    )
+    store.annotate(map(_annotation, matches))
+    found = reconcile(matches, record, direct=plan.direct)
+    bypasses = tuple(replace(one, mend=_mend(one, plan, discovery)) for one in found.bypasses)
+    found = replace(found, bypasses=bypasses)
+    store.put_reconciliation(plan.session.id, encoded(found))
+    return found
+
+
+def _recorded(
+    store: Store,
+    exchanges: Iterable[ExchangeRecord],
+    plan: RunPlan,
+    discovery: Discovery,
+    environ: Mapping[str, str],
+) -> RunRecord | None:
+    """What Opencode recorded of this process's conversations.
+
+    Where its log does not tell them apart from another Opencode's, those begun in the same
+    folder meanwhile are looked at too, but for those of other sessions of ogate.
+    """
+    session = plan.session
+    seen = {one.conversation_id for one in exchanges if one.conversation_id is not None}
+    logged = conversations_of_run(discovery.folders.data, session.id)
+    return run_record(
+        database_file(environ, discovery.folders),
+        session.started_at_us,
+        SystemClock().now_us(),
+        conversation_ids=seen | (logged or frozenset()),
+        directories=() if logged is not None else _folders(session.directory, environ),
+        foreign_ids=() if logged is not None else _of_other_sessions(store, session.id) - seen,
     )
 
 
-def _bypasses(
-    answers: Iterable[AgentAnswers],
-    exchanges: Iterable[ExchangeRecord],
-    direct: tuple[str, ...],
-) -> Iterable[Bypass]:
-    """Answers of providers that the gateway never saw in this session."""
-    served = {record.provider_name for record in exchanges}
-    for group in answers:
-        if group.provider_id not in served:
-            yield Bypass(
-                provider_name=group.provider_id,
-                model=group.model_id,
-                answers=group.answers,
-                is_expected=group.provider_id in direct,
-            )
+def _folders(directory: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The session's folder as ogate and as Opencode calls it, which goes by its shell's name."""
+    name_in_shell = environ.get("PWD")
+    return (directory,) if name_in_shell is None else (directory, name_in_shell)
 
 
-def _resume(listed: Iterable[AgentConversation], exchanges: Iterable[ExchangeRecord]) -> str | None:
-    """The line that takes up the main conversation used last."""
-    used = {record.conversation_id for record in exchanges}
-    mains = [found for found in listed if found.parent_id is None and found.id in used]
-    if not mains:
+def _of_other_sessions(store: Store, session_id: str) -> set[str]:
+    """Conversations that other sessions of late served."""
+    return {
+        exchange.conversation_id
+        for session in store.sessions(limit=_OTHER_SESSIONS)
+        if session.id != session_id
+        for exchange in store.exchanges(session.id)
+        if exchange.conversation_id is not None
+    }
+
+
+def _annotation(match: Match) -> Annotation:
+    exchange = match.exchange
+    is_named = exchange.conversation_id is not None
+    return Annotation(
+        exchange_id=exchange.id,
+        prompt_id=match.prompt_id,
+        mode=match.mode,
+        kind=None if match.kind is exchange.kind else match.kind,
+        conversation_id=None if is_named else match.conversation_id,
+    )
+
+
+def _mend(bypass: Bypass, plan: RunPlan, discovery: Discovery) -> str | None:
+    """The command that brings a provider's requests through the gateway from now on."""
+    if bypass.is_expected:
         return None
-    latest = max(mains, key=lambda found: found.updated_at_us)
-    return f"ogate run -- -s {latest.id}"
+    provider_id = bypass.provider_name
+    if all(row.id != provider_id for row in plan.rows):
+        return f"ogate keys add {provider_id}"
+    if provider_id in discovery.sign_ins and not plan.disable_default_plugins:
+        return f"ogate providers edit {provider_id} --subscription key"
+    return "ogate doctor"
+
+
+def _resume(record: RunRecord, exchanges: Sequence[ExchangeRecord]) -> str | None:
+    """The line that takes up the main conversation used last."""
+    parents = {one.id: one.parent_id for one in record.conversations}
+    for exchange in reversed(exchanges):
+        if exchange.conversation_id not in parents:
+            continue
+        root_id = exchange.conversation_id
+        while (parent_id := parents.get(root_id)) is not None:
+            root_id = parent_id
+        return f"ogate run -- -s {root_id}"
+    return None

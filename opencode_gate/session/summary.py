@@ -13,6 +13,7 @@ from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operati
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
+from opencode_gate.session.reconciliation import Bypass
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -54,19 +55,6 @@ class Timing:
     time_to_first_chunk_s_p50: float | None = None
     time_to_first_chunk_s_p95: float | None = None
     output_tokens_per_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bypass:
-    """Answers that Opencode recorded in this session and the gateway never saw.
-
-    `is_expected` where the user left a subscription direct: then it is said, not alarmed about.
-    """
-
-    provider_name: str
-    model: str | None
-    answers: int
-    is_expected: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

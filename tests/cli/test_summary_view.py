@@ -11,8 +11,8 @@ from opencode_gate.cli.summary_view import summary_blocks, summary_document
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.ledger.records import ConversationRecord
 from opencode_gate.ledger.totals import Totals
+from opencode_gate.session.reconciliation import Bypass
 from opencode_gate.session.summary import (
-    Bypass,
     ConversationTotals,
     ModelTotals,
     Summary,
@@ -122,13 +122,16 @@ def test_an_empty_bill_is_not_shown_as_zero_and_a_bypass_is_said() -> None:
         session=SESSION,
         totals=Totals(),
         bypass=(
-            Bypass(provider_name="openai", model="gpt-6", answers=3),
+            Bypass(provider_name="openai", model="gpt-6", answers=3, mend="ogate keys add openai"),
+            Bypass(provider_name="acme", model="m", answers=2, is_certain=False),
             Bypass(provider_name="anthropic", model="claude", answers=1, is_expected=True),
         ),
     )
-    screen = _screen(bypassed)
+    screen = " ".join(_screen(bypassed).split())
     assert "$" not in screen
-    assert "not counted: 3 answers of openai/gpt-6 did not pass the gateway" in screen
+    said = "not counted: 3 answers of openai/gpt-6 did not pass the gateway: ogate keys add openai"
+    assert said in screen
+    assert "2 answers of acme/m did not pass the gateway (if another Opencode ran" in screen
     assert "1 answer of anthropic/claude not through the gateway, covered by plan" in screen
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from opencode_gate.agents.opencode.run_log import conversations_of_run
 
 LOG = """\
-timestamp=2026-11-21T18:44:08.306Z level=INFO run=9a48c5eb message="creating instance" directory=/p
-timestamp=2026-11-21T18:44:08.368Z level=INFO run=9a48c5eb message=loading path=/h/run/01OURS/opencode.json
-timestamp=2026-11-21T18:44:08.400Z level=INFO run=77777777 message=loading path=/h/run/01THEIRS/opencode.json
-timestamp=2026-11-21T18:44:09.305Z level=INFO run=9a48c5eb message=created id=ses_ours slug=sunny-moon parentID=undefined
-timestamp=2026-11-21T18:44:09.305Z level=INFO run=77777777 message=created id=ses_theirs slug=a
-timestamp=2026-11-21T18:44:09.400Z level=INFO run=9a48c5eb message=loop session.id=ses_resumed step=0
-timestamp=2026-11-21T18:44:09.500Z level=INFO run=55555555 message=created id=ses_plain slug=b
+timestamp=2026-11-21T18:44:09Z run=9a48c5eb message="creating instance" directory=/p
+timestamp=2026-11-21T18:44:09Z run=9a48c5eb message=loading path=/h/run/01OURS/opencode.json
+timestamp=2026-11-21T18:44:09Z run=77777777 message=loading path=/h/run/01THEIRS/opencode.json
+timestamp=2026-11-21T18:44:09Z run=9a48c5eb message=created id=ses_ours slug=sunny-moon
+timestamp=2026-11-21T18:44:09Z run=77777777 message=created id=ses_theirs slug=a
+timestamp=2026-11-21T18:44:09Z run=9a48c5eb message=loop session.id=ses_resumed step=0
+timestamp=2026-11-21T18:44:09Z run=55555555 message=created id=ses_plain slug=b
 """
 
 

@@ -1,0 +1,87 @@
+"""The comparison with Opencode in one line, for the end of a session.
+
+The invariant: the amounts in the line add up to its two figures as exactly as they are written,
+and a reason is named only if it makes a difference in the column the line is about.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from opencode_gate.core.money import NANO_PER_USD
+from opencode_gate.session.reconciliation import NOTHING, Figures, Reason, Reconciliation
+
+_WORDS: Final = {
+    Reason.TITLES: "titles",
+    Reason.SUB_AGENTS: "sub-agents",
+    Reason.ASIDE: "calls beside the answers",
+    Reason.INTERRUPTED: "interrupted answers",
+    Reason.RETRIES: "retries",
+    Reason.REFUSED: "refused requests",
+    Reason.UNREAD_USAGE: "usage it did not read",
+    Reason.ESTIMATED: "estimated usage",
+    Reason.REPORTED_COST: "costs the provider reported",
+    Reason.PRICES: "other prices",
+    Reason.NO_PRICE: "models without a known price",
+    Reason.NOT_RECORDED: "requests it has no answer for",
+    Reason.COPIES: "forked conversations",
+    Reason.RUNNING_TOTAL: "its running totals",
+    Reason.BYPASS: "answers that did not pass the gateway",
+    Reason.DIRECT: "subscriptions left direct",
+    Reason.ROUNDING: "rounding",
+    Reason.UNKNOWN: "unknown",
+}
+"""The reasons for people, as what the ledger has more or less of."""
+
+
+def check_line(reconciliation: Reconciliation) -> str | None:
+    """Opencode's figure, the ledger's, and what lies between; `None` if there is nothing.
+
+    In amounts where they differ, else in tokens.
+    """
+    agent, ledger = reconciliation.agent, reconciliation.ledger
+    if agent == ledger == NOTHING:
+        return None
+    for unit in (_COST, _TOKENS):
+        found = _between(reconciliation, unit)
+        if found:
+            reasons = ", ".join(
+                f"{_WORDS[reason]} {'+' if amount > 0 else '-'}{unit.text(abs(amount))}"
+                for reason, amount in found
+            )
+            theirs, ours = unit.text(unit.of(agent)), unit.text(unit.of(ledger))
+            return f"Opencode counted {theirs}, ogate {ours}: {reasons}"
+    unit = _COST if agent.cost_nano_usd else _TOKENS
+    return f"Opencode counted the same: {unit.text(unit.of(agent))}"
+
+
+def _dollars(amount_nano_usd: int) -> str:
+    if 0 < amount_nano_usd < NANO_PER_USD // 10_000:
+        return "<$0.0001"
+    amount_usd = amount_nano_usd / NANO_PER_USD
+    return f"${amount_usd:.2f}" if amount_usd >= 1 else f"${amount_usd:.4f}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """One column of figures, and how its sums are written."""
+
+    of: Callable[[Figures], int]
+    text: Callable[[int], str]
+
+
+_COST: Final = _Unit(lambda figures: figures.cost_nano_usd, _dollars)
+_TOKENS: Final = _Unit(
+    lambda figures: figures.input_tokens + figures.output_tokens,
+    lambda count: f"{count:,} tokens",
+)
+
+
+def _between(reconciliation: Reconciliation, unit: _Unit) -> list[tuple[Reason, int]]:
+    """The differences in one column, the largest first; rounding is not worth a word."""
+    found = [
+        (difference.reason, unit.of(difference.figures))
+        for difference in reconciliation.differences
+        if difference.reason is not Reason.ROUNDING and unit.of(difference.figures)
+    ]
+    return sorted(found, key=lambda entry: -abs(entry[1]))
