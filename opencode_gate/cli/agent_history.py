@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from opencode_gate.core.errors import UsageError
-from opencode_gate.core.local_time import local_day
+from opencode_gate.core.local_time import local_day, local_hour
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import (
     ConversationKind,
@@ -66,12 +66,16 @@ def _key(answer: "RecordedAnswer", name: str, time_zone: str) -> str | None:
             return f"{answer.provider_id}/{answer.model_id}"
         case "provider":
             return answer.provider_id
-        case "session":
+        case "session" | "conversation":
             return answer.conversation_id
         case "project":
             return answer.project
         case "day":
             return local_day(answer.at_us, time_zone).isoformat()
+        case "hour":
+            return f"{local_hour(answer.at_us, time_zone):02}"
+        case "mode":
+            return answer.agent_name
         case "kind":
             return _kind(answer)
         case _:

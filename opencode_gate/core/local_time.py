@@ -44,6 +44,11 @@ def local_day(time_us: int, zone_name: str) -> date:
     return datetime.fromtimestamp(time_us / 1_000_000, zoneinfo.ZoneInfo(zone_name)).date()
 
 
+def local_hour(time_us: int, zone_name: str) -> int:
+    """The hour of the day of an instant in a zone."""
+    return datetime.fromtimestamp(time_us / 1_000_000, zoneinfo.ZoneInfo(zone_name)).hour
+
+
 def offset_spans(first_us: int, end_us: int, zone: tzinfo) -> list[tuple[int, int, int]]:
     """The time from `first_us` until before `end_us` in spans of one UTC offset each.
 

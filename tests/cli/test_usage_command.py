@@ -1,20 +1,25 @@
 """`ogate usage`: what it counts, when its days begin, and what it prints where."""
 
+import csv
+import io
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import get_args, get_type_hints
 
 import pytest
 
 from opencode_gate.agents.opencode.database import RecordedAnswer
 from opencode_gate.cli.agent_history import usage_rows
+from opencode_gate.cli.commands.usage import usage
 from opencode_gate.cli.main import main
 from opencode_gate.config.paths import paths
 from opencode_gate.core import clock
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.sqlite import open_store
-from opencode_gate.ledger.totals import UsageQuery
+from opencode_gate.ledger.totals import GROUPINGS, UsageQuery
 from tests.support.ledger_records import a_session, an_exchange
 
 
@@ -127,6 +132,52 @@ def test_several_groups_with_commas_or_repeated(capsys) -> None:
 
 
 @pytest.mark.usefixtures("ledger")
+def test_csv_has_the_names_of_the_document_and_no_row_of_sums(capsys) -> None:
+    """A spreadsheet adds up itself; what is unknown is an empty cell, not a zero."""
+    assert main(["usage", "--today", "--by", "model,hour", "--csv"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = list(csv.DictReader(io.StringIO(out)))
+    totals = _json(capsys, "usage", "--today", "--by", "model,hour")["rows"]
+    assert rows == [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in totals
+    ]
+    assert [(row["request_model"], row["hour"], row["cost_usd"]) for row in rows] == [
+        ("m", "00", "1"),
+        ("other", "11", ""),
+    ]
+
+
+def test_csv_of_nothing_is_its_header(capsys) -> None:
+    assert main(["usage", "--by", "user,commit", "--csv"]) == 0
+    [header] = capsys.readouterr().out.splitlines()
+    assert header.startswith("user,commit,requests,input_tokens,")
+
+
+def test_csv_keeps_a_value_with_a_comma_or_a_quote(capsys) -> None:
+    store = open_store(paths().ledger_file)
+    session = a_session(branch='a,"b"')
+    store.add_session(session)
+    store.fold([an_exchange(session_id=session.id)])
+    store.close()
+    assert main(["usage", "--since", "2020-01-01", "--by", "branch", "--csv"]) == 0
+    [row] = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["branch"] == 'a,"b"'
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("name", GROUPINGS)
+def test_every_grouping_has_a_table_a_document_and_stands_in_the_help(capsys, name: str) -> None:
+    """And the rows of each add up to the whole."""
+    assert main(["usage", "--by", name]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith(name)
+    document = _json(capsys, "usage", "--by", name)
+    assert sum(row["requests"] for row in document["rows"]) == document["totals"]["requests"] == 3
+    [_, option] = get_args(get_type_hints(usage, include_extras=True)["by"])
+    assert re.search(rf" {name}[,;]", option.help)
+
+
+@pytest.mark.usefixtures("ledger")
 def test_short_is_one_line_about_today(capsys) -> None:
     assert main(["usage", "--short"]) == 0
     assert capsys.readouterr().out == "today: $1.00 + ? · 2 requests · 2.0 k in, 100 out\n"
@@ -174,6 +225,8 @@ $4.00 ┤█
         (["--by", "mood"], "cannot be grouped by 'mood'"),
         (["--since", "soon"], "is not a day or a time"),
         (["--source", "elsewhere"], "--source"),
+        (["--csv", "--json"], "--csv goes with neither"),
+        (["--csv", "--short"], "--csv goes with neither"),
     ],
 )
 def test_what_makes_no_sense_is_refused(capsys, line, message) -> None:
@@ -203,12 +256,21 @@ def _answer(**changes: object) -> RecordedAnswer:
 
 def test_opencodes_history_is_added_up_by_the_same_rules() -> None:
     """Its zero is no price: it writes one for subscriptions and for prices it does not know."""
-    query = UsageQuery(by=("model", "day", "kind"), time_zone="Europe/Berlin")
+    query = UsageQuery(
+        by=("model", "day", "kind", "hour", "mode", "conversation"), time_zone="Europe/Berlin"
+    )
     rows = usage_rows(
         [_answer(), _answer(cost_usd=Decimal(0)), _answer(parent_id="ses_0", cost_usd=None)], query
     )
     assert [row.key for row in rows] == [
-        {"model": "anthropic/claude", "day": "2026-11-21", "kind": kind}
+        {
+            "model": "anthropic/claude",
+            "day": "2026-11-21",
+            "kind": kind,
+            "hour": "00",
+            "mode": "build",
+            "conversation": "ses_1",
+        }
         for kind in (ConversationKind.MAIN, ConversationKind.SUBAGENT)
     ]
     main_row, sub_row = (row.totals for row in rows)

@@ -13,7 +13,7 @@ import typer
 from opencode_gate.cli import figures
 from opencode_gate.cli.commands.usage_reprice import reprice
 from opencode_gate.cli.options import AsJson, Month, Since, Today, Until, Week
-from opencode_gate.cli.render import Block, Column, Result, Table, Text
+from opencode_gate.cli.render import Block, Column, Result, Table, Text, print_lines
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def usage(
         list[str] | None,
         typer.Option(
             metavar="GROUP",
-            help="One row each: model, provider, key, session, project, branch, day, user, kind;"
-            " several with commas.",
+            help="One row each: model, provider, key, session, project, repository, branch, commit,"
+            " day, hour, user, agent, conversation, kind, mode; several with commas.",
         ),
     ] = None,
     short: Annotated[
@@ -67,12 +67,17 @@ def usage(
         Source,
         typer.Option(help="`opencode` reads Opencode's own history, also from before ogate."),
     ] = "ogate",
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="The rows as CSV on stdout, for a spreadsheet.")
+    ] = False,
     as_json: AsJson = False,
 ) -> Result | None:
     """What was used and what it cost, from the ledger."""
     if context.invoked_subcommand is not None:
         _refuse_options_of_the_group(context, context.invoked_subcommand)
         return None
+    if as_csv and (short or as_json):
+        raise UsageError("usage", "--csv goes with neither --json nor --short")
     from opencode_gate.cli.windows import chosen_window
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.core.local_time import local_zone_name
@@ -86,7 +91,11 @@ def usage(
         now_us=now_us,
         time_zone=local_zone_name(),
     )
-    found = _read(source, window, _groups(by), wants_days=not short, now_us=now_us)
+    wants_plot = not (short or as_csv or as_json)
+    found = _read(source, window, _groups(by), wants_days=wants_plot, now_us=now_us)
+    if as_csv:
+        print_lines([_csv(found)])
+        return Result(data={})
     if short and not as_json:
         return Result(data={}, blocks=[Text(_short_line(window, found.totals))])
     return Result(data=_document(found), blocks=() if as_json else _blocks(found))
@@ -182,6 +191,25 @@ def _document(found: _Found) -> dict[str, object]:
         "totals": totals_document(found.totals),
         "rows": [{**_key_document(row), **totals_document(row.totals)} for row in found.rows],
     }
+
+
+def _csv(found: _Found) -> str:
+    """The rows with the names of the JSON document; an unknown value is an empty field."""
+    import csv
+    import io
+
+    from opencode_gate.cli.summary_view import totals_document
+    from opencode_gate.ledger.totals import Totals, UsageRow
+
+    def fields(row: "UsageRow") -> dict[str, object]:
+        return {**_key_document(row), **totals_document(row.totals)}
+
+    nothing = UsageRow(key=dict.fromkeys(found.groups), totals=Totals())
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(fields(nothing)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(fields, found.rows))
+    return out.getvalue().removesuffix("\n")
 
 
 def _key_document(row: "UsageRow") -> dict[str, object]:
