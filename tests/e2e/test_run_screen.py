@@ -17,7 +17,7 @@ from tests.support.real_session import (
     generations,
     launcher_in,
     opencode_of,
-    processes_of,
+    process_ids_of,
     until,
 )
 from tests.support.recording_relay import RecordingRelay
@@ -174,7 +174,7 @@ def test_a_terminal_that_is_closed_in_mid_answer_ends_everything_and_loses_nothi
     ask(screen, "first question")
     provider.wait_for(lambda relay: len(relay.seen) == 2)
     screen.hang_up()
-    until(lambda: not processes_of(person), "the end of every process")
+    until(lambda: not process_ids_of(person), "the end of every process")
     provider.flows.set()
 
     left = ledger()

@@ -156,16 +156,23 @@ class Person:
             process.communicate()
 
 
-def processes_of(person: Person) -> list[str]:
-    """The command lines of every process that person's commands have left running."""
+def process_ids_of(person: Person) -> list[int]:
+    """Every process that person's commands have started and that is still there."""
     mark = f"{_MARK}={person.root}".encode()
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found.append(f"{folder.name} {command}")
+                found.append(int(folder.name))
     return found
+
+
+def command_line(pid: int) -> str:
+    """A process's arguments; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
 
 
 def generations() -> list[ExchangeRecord]:
