@@ -71,12 +71,17 @@ def machine() -> dict[str, object]:
     }
 
 
-def publish(name: str, document: dict[str, Any], markdown: str, folder: Path | None) -> None:
-    """Markdown to stdout; with a folder, both forms to files there too."""
-    print(markdown)
+def keep(name: str, document: dict[str, Any], markdown: str, folder: Path | None) -> None:
+    """Writes `NAME.json` and `NAME.md` into `folder`, if there is one."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         whole = {"version": 1, "machine": machine(), **document}
         (folder / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
         (folder / f"{name}.md").write_text(markdown + "\n", encoding="utf-8")
         print(f"written to {folder / name}.json and .md", file=sys.stderr)
+
+
+def publish(name: str, document: dict[str, Any], markdown: str, folder: Path | None) -> None:
+    """Shows a report on stdout and keeps it."""
+    print(markdown)
+    keep(name, document, markdown, folder)

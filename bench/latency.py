@@ -188,7 +188,8 @@ def main() -> None:
         "whole stream": report("whole stream of 50 chunks", streamed, " whole"),
     }
     document = {name: figures for name, (figures, _) in parts.items()}
-    publish("latency", document, "\n\n".join(text for _, text in parts.values()), arguments.out)
+    markdown = "\n\n".join(text for _, text in parts.values())
+    publish("latency", document, markdown, arguments.out)
 
 
 if __name__ == "__main__":

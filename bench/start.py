@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Interval, bootstrap, median_of, millis, publish, table
+from bench.figures import Interval, bootstrap, keep, median_of, millis, table
 from bench.programs import environment, origin
 
 STUB_LIFE_S = 1.5
@@ -255,19 +255,23 @@ def main() -> None:
     if arguments.fill_ledger:
         fill_ledger()
         return
-    measured: dict[str, tuple[dict[str, Any], str]] = {}
-    with tempfile.TemporaryDirectory(prefix="ogate-bench-") as name:
-        homes = {part: Path(name, part) for part in ("launcher", "commands", "opencode")}
-        for home in homes.values():
+    parts: dict[str, Callable[[Path], tuple[dict[str, Any], str]]] = {
+        "launcher": lambda home: launcher(arguments.runs, home),
+        "commands": lambda home: commands(arguments.runs, home),
+    }
+    if arguments.opencode is not None:
+        program = arguments.opencode.absolute()
+        parts["opencode"] = lambda home: real_agent(program, arguments.pairs, home)
+    document: dict[str, Any] = {"unit": "seconds"}
+    texts = []
+    with tempfile.TemporaryDirectory(prefix="ogate-bench-") as folder:
+        for name, measure in parts.items():
+            home = Path(folder, name)
             home.mkdir()
-        measured["launcher"] = launcher(arguments.runs, homes["launcher"])
-        measured["commands"] = commands(arguments.runs, homes["commands"])
-        if arguments.opencode is not None:
-            program = arguments.opencode.absolute()
-            measured["opencode"] = real_agent(program, arguments.pairs, homes["opencode"])
-    document = {part: figures for part, (figures, _) in measured.items()}
-    text = "\n\n".join(text for _, text in measured.values())
-    publish("start", {"unit": "seconds", **document}, text, arguments.out)
+            document[name], text = measure(home)
+            texts.append(text)
+            print(f"{text}\n", flush=True)
+    keep("start", document, "\n\n".join(texts), arguments.out)
 
 
 if __name__ == "__main__":
