@@ -42,7 +42,9 @@ def check_line(reconciliation: Reconciliation) -> str | None:
     agent, ledger = reconciliation.agent, reconciliation.ledger
     if agent == ledger == NOTHING:
         return None
-    for unit in (_COST, _TOKENS):
+    cost = _Unit(_cost, _in_cents if max(_cost(agent), _cost(ledger)) >= NANO_PER_USD else _finely)
+    tokens = _Unit(_tokens, _counted)
+    for unit in (cost, tokens):
         found = _between(reconciliation, unit)
         if found:
             reasons = ", ".join(
@@ -51,15 +53,8 @@ def check_line(reconciliation: Reconciliation) -> str | None:
             )
             theirs, ours = unit.text(unit.of(agent)), unit.text(unit.of(ledger))
             return f"Opencode counted {theirs}, ogate {ours}: {reasons}"
-    unit = _COST if agent.cost_nano_usd else _TOKENS
+    unit = cost if agent.cost_nano_usd else tokens
     return f"Opencode counted the same: {unit.text(unit.of(agent))}"
-
-
-def _dollars(amount_nano_usd: int) -> str:
-    if 0 < amount_nano_usd < NANO_PER_USD // 10_000:
-        return "<$0.0001"
-    amount_usd = amount_nano_usd / NANO_PER_USD
-    return f"${amount_usd:.2f}" if amount_usd >= 1 else f"${amount_usd:.4f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +65,31 @@ class _Unit:
     text: Callable[[int], str]
 
 
-_COST: Final = _Unit(lambda figures: figures.cost_nano_usd, _dollars)
-_TOKENS: Final = _Unit(
-    lambda figures: figures.input_tokens + figures.output_tokens,
-    lambda count: f"{count:,} tokens",
-)
+def _cost(figures: Figures) -> int:
+    return figures.cost_nano_usd
+
+
+def _tokens(figures: Figures) -> int:
+    return figures.input_tokens + figures.output_tokens
+
+
+def _counted(tokens: int) -> str:
+    return f"{tokens:,} tokens"
+
+
+def _in_cents(amount_nano_usd: int) -> str:
+    return _dollars(amount_nano_usd, decimals=2)
+
+
+def _finely(amount_nano_usd: int) -> str:
+    return _dollars(amount_nano_usd, decimals=4)
+
+
+def _dollars(amount_nano_usd: int, *, decimals: int) -> str:
+    amount_usd = amount_nano_usd / NANO_PER_USD
+    if 0 < amount_usd < 10**-decimals:
+        return f"<${10**-decimals:.{decimals}f}"
+    return f"${amount_usd:.{decimals}f}"
 
 
 def _between(reconciliation: Reconciliation, unit: _Unit) -> list[tuple[Reason, int]]:

@@ -62,8 +62,20 @@ def conversation_tree(
     parents.update(
         {record.id: record.parent_id for record in known.values() if record.parent_id is not None}
     )
-    growing = _Growing(session_id, groups, known, parents)
+    growing = _Growing(session_id, groups, known, _without_loops(parents))
     return _by_start(growing.node(root_id) for root_id in growing.roots())
+
+
+def _without_loops(parents: Mapping[str, str]) -> dict[str, str]:
+    """The parents, but for those that would make a conversation its own ancestor."""
+    sound: dict[str, str] = {}
+    for conversation_id, parent_id in parents.items():
+        above: str | None = parent_id
+        while above is not None and above != conversation_id:
+            above = sound.get(above)
+        if above is None:
+            sound[conversation_id] = parent_id
+    return sound
 
 
 class _Growing:
@@ -95,11 +107,7 @@ class _Growing:
 
     def _hang(self, conversation_id: str) -> None:
         """Hangs a conversation under its parent, and that under its own, up to a root."""
-        below = {conversation_id}
         while (parent_id := self._parents.get(conversation_id)) is not None:
-            if parent_id in below:
-                break
-            below.add(parent_id)
             self._children.setdefault(parent_id, {})[conversation_id] = None
             conversation_id = parent_id
         self._roots[conversation_id] = None
