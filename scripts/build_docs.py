@@ -103,6 +103,7 @@ def settings_page() -> str:
         ("[run]", settings.RunSettings),
         ("[catalog]", settings.CatalogSettings),
         ("[pricing]", settings.PricingSettings),
+        ("[ledger]", settings.LedgerSettings),
         ("[providers.ID]", settings.ProviderSettings),
         ("[providers.ID.models.MODEL]", settings.ModelSettings),
         ('[prices."PROVIDER/MODEL"]', price_settings.PriceSettings),

@@ -120,6 +120,22 @@ class PricingSettings:
     on_unknown_price: Literal["warn", "block"] = "warn"
 
 
+def _days_problem(days: int) -> str | None:
+    return None if days >= 0 else f"is a number of days from 0 up, not {days}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """How long the bulky part of what is recorded is kept. Rows are kept for ever.
+
+    Attributes:
+        keep_parts_days: how many days the hashes and lengths are kept that tell where two
+            requests differ (`ogate sessions show --cache`); older ones go when a session starts.
+    """
+
+    keep_parts_days: int = field(default=30, metadata={"check": _days_problem})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """A model of a server you added, as far as you care to describe it.
@@ -182,6 +198,7 @@ class Settings:
         run: how a session is run.
         catalog: where the list of providers and models comes from.
         pricing: what happens where a price is missing.
+        ledger: how long the bulky part of what is recorded is kept.
         providers: your own providers, and changes to built-in ones, by id.
         prices: your own prices by `provider/model`; `provider/*` is every model of it. Several
             under one name hold on different days.
@@ -190,6 +207,7 @@ class Settings:
     run: RunSettings = field(default_factory=RunSettings)
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     pricing: PricingSettings = field(default_factory=PricingSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     providers: Mapping[str, ProviderSettings] = field(
         default_factory=lambda: _EMPTY, metadata={"check_key": provider_id_problem}
     )
@@ -199,7 +217,7 @@ class Settings:
     )
 
 
-ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing")
+ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing", "ledger")
 """The sections a variable can set, as `OGATE_<SECTION>_<KEY>`."""
 
 

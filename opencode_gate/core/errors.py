@@ -40,6 +40,7 @@ CODES: dict[str, str] = {
     "upstream-timeout": "The provider did not answer in time.",
     "upstream-protocol": "The provider's answer is not what the request asked for.",
     "no-such-session": "No session of that id is in the ledger.",
+    "no-such-call": "No model call of that id is in the ledger.",
     "session-running": "A session is running, and what was asked for has to wait for its end.",
     "foreign-files": "A folder that ogate is to remove holds files that are not its own.",
 }

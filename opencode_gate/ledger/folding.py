@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
@@ -35,6 +36,7 @@ Price = Callable[[ExchangeRecord], ExchangeRecord]
 
 _RETRY_AFTER_S = 2.0
 _GATHER_S = 0.25
+_DAY_US = 86_400_000_000
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +49,9 @@ class _Submitted(NamedTuple):
 class Folder(threading.Thread):
     """Prices and commits finished exchanges in batches, off the hot path.
 
-    Its first work is to settle the journals of dead processes. A failing database is tried
-    again every few seconds; meanwhile the journal keeps everything.
+    Its first work is to settle the journals of dead processes and, with `keep_parts_days`, to
+    forget the parts that are older. A failing database is tried again every few seconds;
+    meanwhile the journal keeps everything.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Folder(threading.Thread):
         *,
         journal: Journal,
         shapes: RequestShapes | None = None,
+        keep_parts_days: int | None = None,
     ) -> None:
         super().__init__(name="ledger-folding", daemon=True)
         self._journal_dir = journal_dir
@@ -66,6 +70,7 @@ class Folder(threading.Thread):
         self._price = price
         self._journal = journal
         self._shapes = shapes
+        self._keep_parts_days = keep_parts_days
         self._changed = threading.Condition()
         self._waiting: list[_Submitted] = []
         self._has_begun = False
@@ -161,6 +166,8 @@ class Folder(threading.Thread):
                 self._store = open_store(self._store_path)
             if not self._has_begun:
                 settle_orphans(self._journal_dir, self._store, self._price)
+                if self._keep_parts_days is not None:
+                    self._store.retire(SystemClock().now_us() - self._keep_parts_days * _DAY_US)
             _put_tool_sets(self._store, tool_sets)
             _commit(self._store, batch, self._price)
         except LedgerError as error:

@@ -89,6 +89,14 @@ class Store(Protocol):
         """The exchanges of a session in the order they started."""
         ...
 
+    def exchange(self, id_or_prefix: str) -> ExchangeRecord:
+        """An exchange by id, by a prefix only it has, or the latest (`last`).
+
+        Raises:
+            UsageError: none has it, or several do (`no-such-call`).
+        """
+        ...
+
     def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:
         """The exchanges that meet the conditions, latest start first, without their parts."""
         ...

@@ -84,6 +84,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         prices.price,
         journal=journal,
         shapes=RequestShapes(installation_key(paths.prompt_key)),
+        keep_parts_days=settings.ledger.keep_parts_days,
     )
     recorder = JournalRecorder(journal, folder)
     upstream = HttpUpstream(

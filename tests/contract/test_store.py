@@ -111,6 +111,28 @@ def test_an_ambiguous_or_unknown_session_is_an_error_that_lists_what_matches(
     assert len(caught.value.details) == (6 if is_ambiguous else 0)
 
 
+def test_an_exchange_is_found_by_prefix_short_form_and_last(store: Store):
+    """All the ways a person names a call; with its parts."""
+    first = an_exchange(id="01AAAAAAAAAAAAAAAAAAAAAA01", parts=b"x" * 12)
+    second = an_exchange(id="01AABBBBBBBBBBBBBBBBBBBB02", started_at_us=NOON_US + 1)
+    store.fold([first, second])
+    assert store.exchange("last") == second
+    assert store.exchange("01aaa") == first
+    assert store.exchange("01AA…02") == second
+    assert store.exchange(first.id) == first
+    for asked in ("01AA", "01AC", "%"):
+        with pytest.raises(UsageError) as caught:
+            store.exchange(asked)
+        assert caught.value.code == "no-such-call"
+
+
+def test_the_last_exchange_of_an_empty_ledger_is_an_error(store: Store):
+    """Not a crash."""
+    with pytest.raises(UsageError) as caught:
+        store.exchange("last")
+    assert caught.value.code == "no-such-call"
+
+
 def test_the_last_session_of_an_empty_ledger_is_an_error(store: Store):
     """With the command that makes one."""
     with pytest.raises(UsageError) as caught:

@@ -111,14 +111,17 @@ WHERE id = :id AND cost_quality = 'reported'
 
 _SESSION = f"SELECT {_columns(SESSION_COLUMNS)} FROM sessions"
 
-LAST_SESSION = f"{_SESSION} ORDER BY started_at_us DESC, id DESC LIMIT 1"
-
-MATCHING_SESSIONS = f"""
-{_SESSION} WHERE id >= :head AND substr(id, 1, length(:head)) = :head
+_BY_NAME = """
+WHERE id >= :head AND id < :head || char(1114111)
     AND length(id) >= length(:head) + length(:tail)
     AND substr(id, length(id) - length(:tail) + 1) = :tail
 ORDER BY id LIMIT :limit
 """
+_LATEST = "ORDER BY started_at_us DESC, id DESC LIMIT 1"
+
+LAST_SESSION = f"{_SESSION} {_LATEST}"
+
+MATCHING_SESSIONS = f"{_SESSION} {_BY_NAME}"
 
 SESSIONS = f"""
 {_SESSION}
@@ -131,12 +134,19 @@ CONVERSATIONS = f"""
 SELECT {_columns(CONVERSATION_COLUMNS)} FROM conversations WHERE session_id = ? ORDER BY id
 """
 
-EXCHANGES = f"""
+_EXCHANGE = f"""
 SELECT {_columns([f"exchanges.{name}" for name in EXCHANGE_COLUMNS])}, parts
 FROM exchanges LEFT JOIN message_parts
     ON message_parts.started_at_us = exchanges.started_at_us AND exchange_id = exchanges.id
-WHERE session_id = ? ORDER BY exchanges.started_at_us, exchanges.id
 """
+
+EXCHANGES = f"{_EXCHANGE} WHERE session_id = ? ORDER BY exchanges.started_at_us, exchanges.id"
+
+EXCHANGE = f"{_EXCHANGE} WHERE exchanges.id = ?"
+
+LAST_EXCHANGE = f"SELECT id FROM exchanges {_LATEST}"
+
+MATCHING_EXCHANGES = f"SELECT id FROM exchanges {_BY_NAME}"
 
 TOOL_SET = "SELECT tool_name, schema_bytes FROM tool_sets WHERE hash = ?"
 

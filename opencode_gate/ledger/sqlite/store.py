@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,15 +144,7 @@ class SqliteStore:
                     "no-such-session", "the ledger has no session yet", hint="ogate run"
                 )
             return session_of(rows[0])
-        head, _, tail = id_or_prefix.upper().partition("…")
-        matches = self._rows(
-            queries.MATCHING_SESSIONS, {"head": head, "tail": tail, "limit": _SHOWN_MATCHES + 1}
-        )
-        if len(matches) == 1:
-            return session_of(matches[0])
-        if any(row[0] == head for row in matches):
-            return session_of(next(row for row in matches if row[0] == head))
-        raise _no_such_session(id_or_prefix, [str(row[0]) for row in matches])
+        return session_of(self._match(queries.MATCHING_SESSIONS, id_or_prefix, _NO_SESSION))
 
     def sessions(
         self, *, limit: int | None = None, since_us: int | None = None, until_us: int | None = None
@@ -173,6 +166,18 @@ class SqliteStore:
         return [
             exchange_of(row[:-1], row[-1]) for row in self._rows(queries.EXCHANGES, (session_id,))
         ]
+
+    def exchange(self, id_or_prefix: str) -> ExchangeRecord:
+        """An exchange by id, by a prefix only it has, or the latest (`last`)."""
+        if id_or_prefix == "last":
+            rows = self._rows(queries.LAST_EXCHANGE)
+            if not rows:
+                raise UsageError("no-such-call", "the ledger has no model call yet", hint="ogate")
+            id = rows[0][0]
+        else:
+            id = self._match(queries.MATCHING_EXCHANGES, id_or_prefix, _NO_CALL)[0]
+        [row] = self._rows(queries.EXCHANGE, (id,))
+        return exchange_of(row[:-1], row[-1])
 
     def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:
         """The exchanges that meet the conditions, latest start first, without their parts."""
@@ -236,6 +241,16 @@ class SqliteStore:
         with ledger_errors(self._path):
             self._connection.close()
 
+    def _match(self, statement: str, asked: str, missing: "_Missing") -> tuple[Any, ...]:
+        """The one row whose id is meant."""
+        head, _, tail = asked.upper().partition("…")
+        values = {"head": head, "tail": tail, "limit": _SHOWN_MATCHES + 1}
+        matches = self._rows(statement, values)
+        exact = [row for row in matches if row[0] == head] if not tail else []
+        if len(matches) == 1 or exact:
+            return (exact or matches)[0]
+        raise missing.error(asked, [str(row[0]) for row in matches])
+
     @contextmanager
     def _write(self) -> Iterator[None]:
         with ledger_errors(self._path), transaction(self._connection):
@@ -246,17 +261,26 @@ class SqliteStore:
             return self._connection.execute(statement, values).fetchall()
 
 
-def _no_such_session(asked: str, matches: list[str]) -> UsageError:
-    if not matches:
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """How an id that means nothing, or several things, is refused."""
+
+    code: str
+    one: str
+    many: str
+    listing: str
+
+    def error(self, asked: str, matches: list[str]) -> UsageError:
+        if not matches:
+            return UsageError(self.code, f"no {self.one} has the id {asked!r}", hint=self.listing)
+        shown = [*matches[:_SHOWN_MATCHES], *(["…"] if len(matches) > _SHOWN_MATCHES else [])]
         return UsageError(
-            "no-such-session",
-            f"no session has the id {asked!r}",
-            hint="ogate sessions list",
+            self.code,
+            f"several {self.many} have an id like {asked!r}",
+            hint="give more characters of the id, or `last`",
+            details=shown,
         )
-    shown = [*matches[:_SHOWN_MATCHES], *(["…"] if len(matches) > _SHOWN_MATCHES else [])]
-    return UsageError(
-        "no-such-session",
-        f"several sessions have an id like {asked!r}",
-        hint="give more characters of the id, or `last`",
-        details=shown,
-    )
+
+
+_NO_SESSION = _Missing("no-such-session", "session", "sessions", "ogate sessions list")
+_NO_CALL = _Missing("no-such-call", "model call", "model calls", "ogate logs list")

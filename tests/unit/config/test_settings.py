@@ -225,3 +225,14 @@ def test_the_line_of_a_key_is_found_under_the_right_table() -> None:
     assert line_of(text, ("b", "x")) == 5
     assert line_of(text, ("c.d", "x", "y")) == 7
     assert line_of(text, ("nowhere",)) is None
+
+
+@pytest.mark.parametrize(("text", "days"), [("0", 0), ("7", 7)])
+def test_how_long_parts_are_kept_can_be_set(text, days) -> None:
+    """In the file and by a variable; less than nothing is refused."""
+    put_file(f"[ledger]\nkeep_parts_days = {text}\n")
+    assert load_settings(paths(), {}).ledger.keep_parts_days == days
+    changed = load_settings(paths(), {"OGATE_LEDGER_KEEP_PARTS_DAYS": "9"})
+    assert changed.ledger.keep_parts_days == 9
+    with pytest.raises(ConfigError, match="from 0 up"):
+        load_settings(paths(), {"OGATE_LEDGER_KEEP_PARTS_DAYS": "-1"})

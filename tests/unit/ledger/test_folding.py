@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
@@ -26,6 +27,8 @@ from tests.support.ledger_records import (
     an_open_exchange,
     priced_at,
 )
+
+DAY_US = 86_400_000_000
 
 
 def unpriced(exchange: ExchangeRecord) -> ExchangeRecord:
@@ -163,6 +166,24 @@ def test_tools_with_a_name_no_database_takes_do_not_hold_up_the_exchange(
     folding.drain()
     assert store.exchanges(session.id) == [exchange]
     folding.close()
+
+
+def test_parts_older_than_the_user_keeps_go_when_a_session_starts(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """And only those; without a limit nothing goes."""
+    now_us = SystemClock().now_us()
+    ages_days = (0, 29, 31)
+    store.fold(
+        an_exchange(session_id=session.id, parts=b"x" * 12, started_at_us=now_us - days * DAY_US)
+        for days in ages_days
+    )
+    for keep_days, left in ((None, 3), (30, 2), (0, 0)):
+        journal = Journal.create(folder, session=session)
+        folding = Folder(folder, ledger_file, unpriced, journal=journal, keep_parts_days=keep_days)
+        folding.drain()
+        folding.close()
+        assert sum(each.parts is not None for each in store.exchanges(session.id)) == left
 
 
 def test_close_commits_what_was_submitted_just_before(
