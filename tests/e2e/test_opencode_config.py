@@ -9,8 +9,6 @@ import pytest
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
 from opencode_gate.agents.opencode.configuration import TOKEN_HEADER, session_config
 from opencode_gate.agents.opencode.database import (
-    answers_between,
-    conversations_since,
     history,
     last_model,
     last_session,
@@ -18,6 +16,7 @@ from opencode_gate.agents.opencode.database import (
 )
 from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.agents.opencode.locate import SUPPORTED_MAJOR, find_opencode
+from opencode_gate.agents.opencode.run_record import run_record
 from opencode_gate.agents.opencode.user_config import read_user_config
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import paths
@@ -179,14 +178,16 @@ def test_a_plugin_of_the_users_that_goes_past_the_gateway_is_found_out(user, gat
     assert done.returncode == 0, done.stderr
     assert generations(gateway) == []
     assert generations(elsewhere) == ["/v1/responses"]
-    (answers,) = answers_between(
+    found = run_record(
         user.database,
         started_us,
         time.time_ns() // 1000,
         conversation_ids=[],
-        directory=str(user.project),
+        directories=[str(user.project)],
     )
-    assert (answers.provider_id, answers.model_id, answers.answers) == ("openai", "gpt-5", 1)
+    assert found is not None
+    (answer,) = [turn for turn in found.turns if turn.is_answer]
+    assert (answer.provider_id, answer.model_id) == ("openai", "gpt-5")
 
 
 def test_a_key_in_the_environment_or_stored_is_not_the_one_that_is_sent(user, gateway):
@@ -359,26 +360,22 @@ def test_what_opencode_writes_down_is_read_back(user, gateway):
     assert last_session(user.database, folder) == conversation_id
     assert str(last_model(user.database, folder)) == "other/m2"
     assert str(session_model(user.database, None, folder=folder)) == "other/m2"
-    (conversation,) = conversations_since(user.database, started_us, directory=str(folder))
+    found = run_record(user.database, started_us, ended_us, conversation_ids=[conversation_id])
+    assert found is not None
+    (conversation,) = found.conversations
     assert (conversation.id, conversation.agent_name) == (conversation_id, "plan")
-    answers = answers_between(
-        user.database, started_us, ended_us, conversation_ids=[conversation_id], directory=None
-    )
-    assert {(each.provider_id, each.model_id, each.answers) for each in answers} == {
-        ("mine", "m1", 1),
-        ("other", "m2", 1),
+    answers = [turn for turn in found.turns if turn.is_answer]
+    assert {(each.provider_id, each.model_id) for each in answers} == {
+        ("mine", "m1"),
+        ("other", "m2"),
     }
     for each in answers:
-        assert each.usage.input_tokens == 101
-        assert each.usage.output == 13
-        assert each.usage.cache_read == 7
+        usage = each.figures.usage
+        assert (usage.input_tokens, usage.output, usage.cache_read) == (101, 13, 7)
     assert len(history(user.database, started_us, ended_us)) == 2
-    assert (
-        answers_between(
-            user.database, 0, started_us, conversation_ids=[conversation_id], directory=str(folder)
-        )
-        == ()
-    )
+    before = run_record(user.database, 0, started_us, conversation_ids=[conversation_id])
+    assert before is not None
+    assert before.turns == ()
 
 
 class _Head:

@@ -6,7 +6,6 @@ of an unknown shape; none of them raises.
 
 import json
 import sqlite3
-from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Final
 from opencode_gate.agents.opencode.database_reading import (
     AgentModel,
     column_model,
-    columns_of,
     cost_usd,
     first_row,
     message_model,
@@ -25,29 +23,8 @@ from opencode_gate.agents.opencode.database_reading import (
     row_usage,
     rows_of,
     span,
-    sum_usd,
-    total_usage,
 )
 from opencode_gate.core.usage import TokenUsage
-
-_FAMILY: Final = """
-WITH RECURSIVE
-  given(id) AS (SELECT value FROM json_each(:ids)),
-  family(id) AS (
-    SELECT session.id FROM session WHERE session.id IN (SELECT id FROM given)
-    UNION
-    SELECT session.id FROM session JOIN family ON session.parent_id = family.id
-  )
-"""
-"""The given conversations and everything their sub-agents did."""
-
-_CONVERSATIONS: Final = """
-SELECT id, parent_id, title, directory, {agent}, {model}, time_created, time_updated
-FROM session
-WHERE time_updated >= :since AND time_created < :until
-  AND (:directory IS NULL OR directory = :directory)
-ORDER BY time_created, id
-"""
 
 # A message that reached no provider has neither tokens nor an end.
 _ANSWER: Final = """
@@ -66,16 +43,6 @@ _FIELDS: Final = """
   json_extract(message.data, '$.tokens.reasoning') AS reasoning,
   json_extract(message.data, '$.tokens.cache.read') AS cache_read,
   json_extract(message.data, '$.tokens.cache.write') AS cache_write
-"""
-
-_ANSWERS: Final = f"""
-{_FAMILY}
-SELECT message.session_id IN (SELECT id FROM family) AS is_given, {_FIELDS}
-FROM message JOIN session ON session.id = message.session_id
-WHERE {_ANSWER}
-  AND (session.id IN (SELECT id FROM family)
-       OR (session.directory = :directory AND session.time_created >= :since))
-ORDER BY message.time_created, message.id
 """
 
 _HISTORY: Final = f"""
@@ -112,40 +79,6 @@ ORDER BY time_created DESC, id DESC LIMIT 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentConversation:
-    """One of Opencode's conversations; times are UTC microseconds."""
-
-    id: str
-    parent_id: str | None
-    title: str | None
-    directory: str | None
-    agent_name: str | None
-    model: AgentModel | None
-    created_at_us: int
-    updated_at_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentAnswers:
-    """Answers of one model as Opencode counted them.
-
-    Attributes:
-        answers: finished assistant messages (Opencode records no title calls).
-        usage: their token counts, added up.
-        cost_usd: what Opencode made of them, at its own catalogue's prices.
-        in_given_conversations: they stand in a conversation that was asked for by id; else in
-            one that was begun in the same folder in the same span of time.
-    """
-
-    provider_id: str
-    model_id: str
-    answers: int
-    usage: TokenUsage
-    cost_usd: Decimal | None
-    in_given_conversations: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedAnswer:
     """One answer out of Opencode's history.
 
@@ -165,80 +98,6 @@ class RecordedAnswer:
     model_id: str
     usage: TokenUsage
     cost_usd: Decimal | None
-
-
-def conversations_since(
-    database: Path | None,
-    since_us: int,
-    *,
-    until_us: int | None = None,
-    directory: str | None = None,
-) -> tuple[AgentConversation, ...] | None:
-    """Conversations begun or used in a span of time, oldest first."""
-    with reading(database) as connection:
-        if connection is None:
-            return None
-        known = columns_of(connection, "session")
-        query = _CONVERSATIONS.format(
-            # Early 1.x versions did not keep these two.
-            **{name: name if name in known else f"NULL AS {name}" for name in ("agent", "model")}
-        )
-        rows = rows_of(connection, query, {**span(since_us, until_us), "directory": directory})
-        if rows is None:
-            return None
-        return tuple(
-            AgentConversation(
-                id=row["id"],
-                parent_id=row["parent_id"],
-                title=row["title"],
-                directory=row["directory"],
-                agent_name=row["agent"],
-                model=column_model(row["model"]),
-                created_at_us=microseconds(row["time_created"]),
-                updated_at_us=microseconds(row["time_updated"]),
-            )
-            for row in rows
-        )
-
-
-def answers_between(
-    database: Path | None,
-    since_us: int,
-    until_us: int,
-    *,
-    conversation_ids: Collection[str],
-    directory: str | None,
-) -> tuple[AgentAnswers, ...] | None:
-    """What Opencode recorded in a span of time, per provider and model.
-
-    Counted are the given conversations with their sub-agents, and conversations begun in
-    `directory` in that span: one whose every request went past the gateway is in no list of
-    ours. A second Opencode in the same folder at the same time cannot be told apart.
-    """
-    parameters = {
-        **span(since_us, until_us),
-        "ids": json.dumps(list(conversation_ids)),
-        "directory": directory,
-    }
-    with reading(database) as connection:
-        rows = None if connection is None else rows_of(connection, _ANSWERS, parameters)
-    if rows is None:
-        return None
-    groups: dict[tuple[str, str, bool], list[sqlite3.Row]] = {}
-    for row in rows:
-        key = (row["provider_id"] or "", row["model_id"] or "", bool(row["is_given"]))
-        groups.setdefault(key, []).append(row)
-    return tuple(
-        AgentAnswers(
-            provider_id=provider_id,
-            model_id=model_id,
-            answers=len(group),
-            usage=total_usage([row_usage(row) for row in group]),
-            cost_usd=sum_usd([cost_usd(row["cost"]) for row in group]),
-            in_given_conversations=is_given,
-        )
-        for (provider_id, model_id, is_given), group in groups.items()
-    )
 
 
 def history(

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from opencode_gate.agents.opencode.database import (
-    answers_between,
-    conversations_since,
     has_organisation,
     history,
     last_model,
@@ -18,8 +16,6 @@ from opencode_gate.agents.opencode.database import (
     recent_models,
     session_model,
 )
-from opencode_gate.agents.opencode.database_reading import AgentModel
-from opencode_gate.core.usage import TokenUsage
 
 SCHEMA = """
 CREATE TABLE project (id TEXT PRIMARY KEY, worktree TEXT NOT NULL, name TEXT);
@@ -86,82 +82,13 @@ def opencode(tmp_path: Path):
     writer.connection.close()
 
 
-def test_answers_of_this_session_are_added_up_per_model(opencode):
-    opencode.session("ses_1", at=1000)
-    opencode.answer("ses_1", 1500)
-    opencode.answer("ses_1", 1600)
-    opencode.answer("ses_1", 1700, ("anthropic", "claude"), cost=0)
-    openai, anthropic = answers_between(
-        opencode.path, 1_000_000, 2_000_000, conversation_ids=["ses_1"], directory=None
-    )
-    assert (openai.provider_id, openai.model_id, openai.answers) == ("openai", "gpt-5", 2)
-    assert openai.usage == TokenUsage(
-        input_uncached=200, cache_read=14, cache_write_5m=6, output=50, reasoning=10
-    )
-    assert openai.cost_usd == Decimal("0.5")
-    assert openai.in_given_conversations
-    assert (anthropic.answers, anthropic.cost_usd) == (1, 0)
-
-
-def test_sub_agents_count_with_their_root_and_strangers_do_not(opencode):
-    opencode.session("ses_1", at=100)
-    opencode.session("ses_2", at=1100, parent="ses_1", directory="/elsewhere")
-    opencode.session("ses_3", at=1200, parent="ses_2", directory="/elsewhere")
-    opencode.session("ses_x", at=1100, directory="/elsewhere")
-    for session in ("ses_2", "ses_3", "ses_x"):
-        opencode.answer(session, 1500, (session, "m"))
-    found = answers_between(
-        opencode.path, 1_000_000, 2_000_000, conversation_ids=["ses_1"], directory=FOLDER
-    )
-    assert sorted(answers.provider_id for answers in found) == ["ses_2", "ses_3"]
-
-
-def test_a_resumed_conversation_counts_only_from_this_run_on(opencode):
-    opencode.session("ses_1", at=10)
-    opencode.answer("ses_1", 20, ("old", "m"))
-    opencode.answer("ses_1", 1500, ("now", "m"))
-    opencode.answer("ses_1", 2500, ("later", "m"))
-    found = answers_between(
-        opencode.path, 1_000_000, 2_000_000, conversation_ids=["ses_1"], directory=FOLDER
-    )
-    assert [answers.provider_id for answers in found] == ["now"]
-
-
-def test_a_conversation_the_gateway_never_saw_is_found_by_its_folder(opencode):
-    opencode.session("ses_new", at=1100)
-    opencode.answer("ses_new", 1500, ("sneaky", "m"))
-    opencode.session("ses_old", at=10)
-    opencode.answer("ses_old", 1500, ("other process", "m"))
-    (found,) = answers_between(
-        opencode.path, 1_000_000, 2_000_000, conversation_ids=[], directory=FOLDER
-    )
-    assert found.provider_id == "sneaky"
-    assert not found.in_given_conversations
-
-
 def test_a_message_that_reached_no_provider_is_no_answer(opencode):
     opencode.session("ses_1", at=1000)
     nothing = {"input": 0, "output": 0, "reasoning": 0, "cache": {"read": 0, "write": 0}}
     opencode.answer("ses_1", 1500, finish=None, tokens=nothing, error={"name": "AuthError"})
     opencode.answer("ses_1", 1600, finish=None, tokens={**nothing, "output": 3})
-    (found,) = answers_between(
-        opencode.path, 1_000_000, 2_000_000, conversation_ids=["ses_1"], directory=None
-    )
-    assert found.answers == 1
-
-
-def test_conversations_of_a_span_are_listed(opencode):
-    opencode.session("ses_old", at=10, updated=20)
-    opencode.session("ses_kept", at=30, updated=1500)
-    opencode.session("ses_new", at=1100, parent="ses_kept")
-    opencode.session("ses_far", at=1100, directory="/far")
-    found = conversations_since(opencode.path, 1_000_000, until_us=2_000_000, directory=FOLDER)
-    assert [conversation.id for conversation in found] == ["ses_kept", "ses_new"]
-    assert found[1].parent_id == "ses_kept"
-    assert found[1].title == "A title"
-    assert found[1].agent_name == "build"
-    assert found[1].model == AgentModel(provider_id="openai", model_id="gpt-5")
-    assert found[1].created_at_us == 1_100_000
+    (found,) = history(opencode.path, 1_000_000, 2_000_000)
+    assert found.usage.output == 3
 
 
 def test_history_tells_when_where_and_what(opencode):
@@ -215,8 +142,6 @@ def test_an_organisation_and_a_newer_opencode_are_noticed(opencode):
 def everything(path: Path | None) -> list[object]:
     span = (0, 2_000_000)
     return [
-        conversations_since(path, 0),
-        answers_between(path, *span, conversation_ids=["ses_1"], directory=FOLDER),
         history(path, *span),
         last_session(path, Path(FOLDER)),
         last_model(path, Path(FOLDER)),
@@ -233,7 +158,7 @@ def test_what_cannot_be_read_gives_none(tmp_path):
     other = tmp_path / "other.db"
     sqlite3.connect(other).executescript("CREATE TABLE session (id TEXT); CREATE TABLE message (x)")
     for path in (None, tmp_path / "absent.db", tmp_path, broken, empty, other):
-        assert everything(path) == [None] * 7
+        assert everything(path) == [None] * 5
         assert not has_organisation(path)
 
 
@@ -245,8 +170,7 @@ def test_a_database_from_before_agents_were_kept_is_still_read(tmp_path):
     writer.connection.execute("ALTER TABLE session DROP COLUMN agent")
     writer.connection.execute("ALTER TABLE session DROP COLUMN model")
     writer.connection.commit()
-    (conversation,) = conversations_since(path, 0)
-    assert conversation.agent_name is None
+    assert session_model(path, "ses_1") is None
     assert len(history(path, 0, 2_000_000)) == 1
     writer.connection.close()
 
@@ -255,7 +179,7 @@ def test_what_is_only_in_the_log_yet_is_seen_while_opencode_writes(opencode):
     opencode.session("ses_1", at=1000)
     assert opencode.path.with_name("opencode.db-wal").stat().st_size > 0
     opencode.connection.execute("BEGIN IMMEDIATE")
-    assert len(conversations_since(opencode.path, 0)) == 1
+    assert last_session(opencode.path, Path(FOLDER)) == "ses_1"
 
 
 def test_reading_leaves_no_file_behind(tmp_path):
@@ -264,7 +188,7 @@ def test_reading_leaves_no_file_behind(tmp_path):
     writer.connection.close()
     before = sorted(file.name for file in tmp_path.iterdir())
     assert before == ["home", "opencode.db"]
-    assert len(conversations_since(tmp_path / "opencode.db", 0)) == 1
+    assert last_session(tmp_path / "opencode.db", Path(FOLDER)) == "ses_1"
     assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
