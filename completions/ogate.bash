@@ -25,11 +25,11 @@ _ogate_place() {
     'models list') children='' options='--search --all --json --help -h' ;;
     'models show') children='' options='--json --help -h' ;;
     'models refresh') children='' options='--json --help -h' ;;
-    'usage') children='reprice' options='--today --week --month --since --until --by --short --source --json --help -h' ;;
+    'usage') children='reprice' options='--today --week --month --since --until --by --short --source --what-if --csv --json --help -h' ;;
     'usage reprice') children='' options='--since --until --dry-run --json --help -h' ;;
     'sessions') children='list show export' options='--help -h' ;;
     'sessions list') children='' options='--limit --since --until --json --help -h' ;;
-    'sessions show') children='' options='--json --help -h' ;;
+    'sessions show') children='' options='--cache --json --help -h' ;;
     'sessions export') children='' options='--output -o --help -h' ;;
     'doctor') children='' options='--json --help -h' ;;
     'config') children='path show get set edit' options='--help -h' ;;
@@ -118,6 +118,7 @@ _ogate_spec() {
     'usage|--until') spec='-' ;;
     'usage|--by') spec='-' ;;
     'usage|--source') spec='ogate opencode' ;;
+    'usage|--what-if') spec='@model' ;;
     'usage reprice|--since') spec='-' ;;
     'usage reprice|--until') spec='-' ;;
     'sessions list|--limit') spec='-' ;;

@@ -38,11 +38,11 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'models list' = [ordered]@{ '--search' = 'Only models with all these words.'; '--all' = 'Of every provider in the catalogue.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'models show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'models refresh' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'usage' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--by' = 'One row each: model, provider, key, session, project, branch, day, user, kind; several with commas.'; '--short' = 'One line, for a prompt or a status bar.'; '--source' = '`opencode` reads Opencode''s own history, also from before ogate.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'usage' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--by' = 'One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode; several with commas.'; '--short' = 'One line, for a prompt or a status bar.'; '--source' = '`opencode` reads Opencode''s own history, also from before ogate.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--csv' = 'The rows as CSV on stdout, for a spreadsheet.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'usage reprice' = [ordered]@{ '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--dry-run' = 'Show what would change, and write nothing.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions list' = [ordered]@{ '--limit' = 'How many, newest first.'; '--since' = 'Started on this day or later.'; '--until' = 'Started on this day or earlier.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'sessions show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'sessions show' = [ordered]@{ '--cache' = 'What came from the prompt cache, and where it fell out.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions export' = [ordered]@{ '--output' = 'Into a file, 0600.'; '-o' = 'Into a file, 0600.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'doctor' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -128,6 +128,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'usage|--until' = '-'
         'usage|--by' = '-'
         'usage|--source' = 'ogate opencode'
+        'usage|--what-if' = '@model'
         'usage reprice|--since' = '-'
         'usage reprice|--until' = '-'
         'sessions list|--limit' = '-'

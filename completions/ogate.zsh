@@ -92,7 +92,7 @@ _ogate_place() {
         ;;
     'usage')
         children=('reprice:Price anew what was counted, each request as of its day')
-        options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, branch, day, user, kind; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--what-if:What the same tokens would have cost on provider/model; several with commas.' '--csv:The rows as CSV on stdout, for a spreadsheet.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'usage reprice')
         children=()
@@ -108,7 +108,7 @@ _ogate_place() {
         ;;
     'sessions show')
         children=()
-        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--cache:What came from the prompt cache, and where it fell out.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions export')
         children=()
@@ -243,6 +243,7 @@ _ogate_spec() {
     'usage|--until') spec='-' ;;
     'usage|--by') spec='-' ;;
     'usage|--source') spec='ogate opencode' ;;
+    'usage|--what-if') spec='@model' ;;
     'usage reprice|--since') spec='-' ;;
     'usage reprice|--until') spec='-' ;;
     'sessions list|--limit') spec='-' ;;

@@ -114,6 +114,11 @@ class PriceBook:
         self._genai = GenaiBook()
         self._listed: dict[tuple[str, str], ModelPrice | None] = {}
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """The catalogue it is a book over."""
+        return self._catalogue
+
     def price(self, record: Record) -> Record:
         """The record with its cost, cost quality and price source filled in.
 

@@ -59,7 +59,7 @@ class Caveat:
 GENERAL_CAVEATS = (
     Caveat(
         code="tokenizers-differ",
-        text="another model counts the same text as more or fewer tokens, often 10 to 30 %",
+        text="another model counts the same text as more or fewer tokens",
     ),
     Caveat(
         code="reasoning-differs",

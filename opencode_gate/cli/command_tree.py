@@ -18,6 +18,7 @@ _VALUES = {
     "model_id": "model",
     "small_model": "model",
     "session": "session",
+    "what_if": "model",
 }
 """Parameter names whose values the completion index knows, and its kind of value."""
 

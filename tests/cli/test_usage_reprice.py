@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from opencode_gate.cli.commands import usage_reprice
+from opencode_gate.cli import ledger_pages
 from opencode_gate.cli.main import main
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus
@@ -142,9 +142,9 @@ def test_only_what_began_in_the_span_is_looked_at(ledger, capsys) -> None:
 
 
 def test_a_long_ledger_is_read_in_pages_without_a_gap(ledger, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(usage_reprice, "_PAGE", 1)
+    monkeypatch.setattr(ledger_pages, "PAGE", 1)
     assert document(capsys)["totals"]["changed_requests"] == 2
-    monkeypatch.setattr(usage_reprice, "_PAGE", 2)
+    monkeypatch.setattr(ledger_pages, "PAGE", 2)
     assert document(capsys)["examined_requests"] == 4
 
 
@@ -160,7 +160,7 @@ model          requests           old       new   difference   by
 openai/gpt-5          2   $ 0.011 + ?   $ 0.006    - $ 0.005   config.toml
 total                 2   $ 0.011 + ?   $ 0.006    - $ 0.005
 
-1 request with a reported cost: it goes on counting, the book's word changes
+1 request with a reported cost: it goes on counting, the book's changes
 ? had no known price, and is not in the old sum
 """
     )

@@ -15,10 +15,8 @@ import typer
 from opencode_gate.cli import figures, price_view
 from opencode_gate.cli.options import AsJson
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
-from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from opencode_gate.catalog.catalogue import Catalogue
     from opencode_gate.catalog.prices import PriceAnswer
     from opencode_gate.catalog.rows import ModelRow
     from opencode_gate.config.settings import Settings
@@ -170,12 +168,13 @@ def _row(found: "Discovery", text: str) -> "ModelRow":
         UsageError: `unknown-provider` or `unknown-model`, with what may have been meant.
     """
     from opencode_gate.catalog.catalogue import unknown_model
+    from opencode_gate.cli.model_names import no_provider_named
 
     provider_id, slash, model_id = text.partition("/")
     if not slash or (
         provider_id not in found.catalogue.providers() and provider_id not in found.usable
     ):
-        raise _no_provider_named(found.catalogue, text)
+        raise no_provider_named(found.catalogue, text)
     models = (
         {**found.catalogue.models(provider_id)}
         if provider_id in found.catalogue.providers()
@@ -185,23 +184,6 @@ def _row(found: "Discovery", text: str) -> "ModelRow":
     if model_id not in models:
         raise unknown_model(provider_id, model_id, models)
     return models[model_id]
-
-
-def _no_provider_named(catalogue: "Catalogue", text: str) -> UsageError:
-    """The error for a model without its provider, with the providers that have it."""
-    from opencode_gate.catalog.catalogue import unknown_provider
-
-    same = [f"{hit.provider_id}/{hit.model_id}" for hit in catalogue.search(text, limit=200)]
-    exact = [name for name in same if name.partition("/")[2] == text]
-    meant = (exact or same)[:5]
-    if not meant and "/" in text:
-        return unknown_provider(text.partition("/")[0], catalogue.providers())
-    return UsageError(
-        "unknown-model",
-        f"a model is named provider/model, not {text!r}",
-        details=(f"nearest: {', '.join(meant)}",) if meant else (),
-        hint=f"ogate models show {meant[0]}" if meant else "ogate models list --all --search TEXT",
-    )
 
 
 def _document(row: "ModelRow", answer: "PriceAnswer | None") -> dict[str, object]:

@@ -67,6 +67,13 @@ def usage(
         Source,
         typer.Option(help="`opencode` reads Opencode's own history, also from before ogate."),
     ] = "ogate",
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="What the same tokens would have cost on provider/model; several with commas.",
+        ),
+    ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="The rows as CSV on stdout, for a spreadsheet.")
     ] = False,
@@ -78,6 +85,8 @@ def usage(
         return None
     if as_csv and (short or as_json):
         raise UsageError("usage", "--csv goes with neither --json nor --short")
+    if what_if and (by or short or as_csv or source != "ogate"):
+        raise UsageError("usage", "--what-if goes with none of --by, --short, --csv, --source")
     from opencode_gate.cli.windows import chosen_window
     from opencode_gate.core.clock import SystemClock
     from opencode_gate.core.local_time import local_zone_name
@@ -91,6 +100,8 @@ def usage(
         now_us=now_us,
         time_zone=local_zone_name(),
     )
+    if what_if:
+        return _compared(window, what_if, as_json=as_json)
     wants_plot = not (short or as_csv or as_json)
     found = _read(source, window, _groups(by), wants_days=wants_plot, now_us=now_us)
     if as_csv:
@@ -114,6 +125,24 @@ def _refuse_options_of_the_group(context: typer.Context, verb: str) -> None:
             f"options of `ogate usage {verb}` come after its name",
             hint=f"ogate usage {verb} --help",
         )
+
+
+def _compared(window: "Window", names: Sequence[str], *, as_json: bool) -> Result:
+    """The tokens of a window on other models."""
+    from opencode_gate.cli.ledger_pages import ended_exchanges
+    from opencode_gate.cli.what_if_view import compare, what_if_blocks, what_if_document
+    from opencode_gate.config.paths import paths
+    from opencode_gate.ledger.sqlite import open_store
+
+    store = open_store(paths().ledger_file, read_only=True)
+    try:
+        found = compare((one for page in ended_exchanges(store, window) for one in page), names)
+    finally:
+        store.close()
+    return Result(
+        data={**_window_document(window), "what_if": what_if_document(found)},
+        blocks=() if as_json else what_if_blocks(found, window.label),
+    )
 
 
 def _groups(by: Sequence[str] | None) -> tuple[str, ...]:
@@ -184,9 +213,7 @@ def _document(found: _Found) -> dict[str, object]:
 
     return {
         "source": found.source,
-        "since": figures.iso_text(found.window.since_us),
-        "until": figures.iso_text(found.window.until_us),
-        "time_zone": found.window.time_zone,
+        **_window_document(found.window),
         "by": list(found.groups),
         "totals": totals_document(found.totals),
         "rows": [{**_key_document(row), **totals_document(row.totals)} for row in found.rows],
@@ -210,6 +237,14 @@ def _csv(found: _Found) -> str:
     writer.writeheader()
     writer.writerows(map(fields, found.rows))
     return out.getvalue().removesuffix("\n")
+
+
+def _window_document(window: "Window") -> dict[str, object]:
+    return {
+        "since": figures.iso_text(window.since_us),
+        "until": figures.iso_text(window.until_us),
+        "time_zone": window.time_zone,
+    }
 
 
 def _key_document(row: "UsageRow") -> dict[str, object]:

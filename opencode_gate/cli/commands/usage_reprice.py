@@ -4,8 +4,7 @@ The invariant: with `--dry-run` nothing is written; without it the amounts first
 beside the new ones, and what a provider reported stays what counts.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from opencode_gate.ledger.records import ExchangeRecord
     from opencode_gate.ledger.store import Store
 
-_PAGE = 2_000
-"""Exchanges looked at, and written, at a time: a running session never waits long for its turn."""
-
 
 def reprice(
     since: Since = None,
@@ -41,6 +37,8 @@ def reprice(
     on counting.
     """
     from opencode_gate.catalog.repricing import Tally
+    from opencode_gate.cli.ledger_pages import ended_exchanges
+    from opencode_gate.cli.price_book import price_book
     from opencode_gate.cli.windows import window_between
     from opencode_gate.config.paths import paths
     from opencode_gate.core.clock import SystemClock
@@ -49,12 +47,13 @@ def reprice(
 
     now_us = SystemClock().now_us()
     window = window_between(since, until, now_us=now_us, time_zone=local_zone_name())
-    book = _price_book()
+    book = price_book()
     store = open_store(paths().ledger_file, read_only=dry_run)
     tally = Tally()
     examined = 0
     try:
-        for page in _pages(store, window):
+        # Written page by page, so that a running session never waits long for its turn.
+        for page in ended_exchanges(store, window):
             examined += len(page)
             found = _changes(page, book)
             if found and not dry_run:
@@ -69,44 +68,6 @@ def reprice(
         blocks=() if as_json else _blocks(window, rows, examined, tally.beside_reported),
         talk=() if as_json else _talk(rows, dry_run=dry_run),
     )
-
-
-def _price_book() -> "PriceBook":
-    from opencode_gate.catalog.catalogue import open_catalogue
-    from opencode_gate.catalog.prices import PriceBook
-    from opencode_gate.config.paths import paths
-    from opencode_gate.config.settings import load_settings
-
-    settings = load_settings(paths(), os.environ)
-    return PriceBook(open_catalogue(paths(), settings), settings)
-
-
-def _pages(store: "Store", window: "Window") -> "Iterator[list[ExchangeRecord]]":
-    """What has ended in a window, page by page; what still runs is priced when it ends."""
-    from opencode_gate.core.semconv import ExchangeStatus
-    from opencode_gate.ledger.exchange_query import ExchangeQuery
-
-    ended = tuple(
-        status
-        for status in ExchangeStatus
-        if status not in (ExchangeStatus.OPEN, ExchangeStatus.DENIED)
-    )
-    before: tuple[int, str] | None = None
-    while True:
-        page = store.find(
-            ExchangeQuery(
-                since_us=window.since_us,
-                until_us=window.until_us,
-                statuses=ended,
-                before=before,
-                limit=_PAGE,
-            )
-        )
-        if page:
-            yield page
-        if len(page) < _PAGE:
-            return
-        before = (page[-1].started_at_us, page[-1].id)
 
 
 def _changes(page: "Sequence[ExchangeRecord]", book: "PriceBook") -> "list[Change]":
@@ -167,7 +128,7 @@ def _blocks(
     notes = []
     if beside_reported:
         requests = figures.counted(beside_reported, "request")
-        notes.append(f"{requests} with a reported cost: it goes on counting, the book's word changes")
+        notes.append(f"{requests} with a reported cost: it goes on counting, the book's changes")
     if not rows:
         return [Text(f"{looked_at}, no amount changes"), *(Text(note, "dim") for note in notes)]
     if any(row.old_unknown for row in rows):

@@ -1,0 +1,25 @@
+"""What is said where a name of a model is not understood."""
+
+from typing import TYPE_CHECKING
+
+from opencode_gate.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from opencode_gate.catalog.catalogue import Catalogue
+
+
+def no_provider_named(catalogue: "Catalogue", text: str) -> UsageError:
+    """The error for a model without its provider, with the providers that have it."""
+    from opencode_gate.catalog.catalogue import unknown_provider
+
+    same = [f"{hit.provider_id}/{hit.model_id}" for hit in catalogue.search(text, limit=200)]
+    exact = [name for name in same if name.partition("/")[2] == text]
+    meant = (exact or same)[:5]
+    if not meant and "/" in text:
+        return unknown_provider(text.partition("/")[0], catalogue.providers())
+    return UsageError(
+        "unknown-model",
+        f"a model is named provider/model, not {text!r}",
+        details=(f"nearest: {', '.join(meant)}",) if meant else (),
+        hint=f"ogate models show {meant[0]}" if meant else "ogate models list --all --search TEXT",
+    )
