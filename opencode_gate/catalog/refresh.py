@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue, pack
-from opencode_gate.config.editing import write_private
-from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.config.paths import Paths
+from opencode_gate.config.private_files import replace_private
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import ConfigError, UpstreamError
 
@@ -73,8 +73,7 @@ def refresh(paths: Paths, *, url: str = SOURCE_URL, today: str | None = None) ->
         UpstreamError: `upstream-unreachable` or `upstream-protocol`; the old one stays.
         ConfigError: the cache folder cannot be written.
     """
-    private_folder(paths.cache)
-    write_private(_stamp(paths), b"")
+    replace_private(_stamp(paths), b"")
     etag = _etag(paths)
     content, etag = _fetch(url, etag)
     if content is None:
@@ -90,7 +89,7 @@ def refresh(paths: Paths, *, url: str = SOURCE_URL, today: str | None = None) ->
             f"{url} did not answer with a catalogue: {error}",
             hint="the catalogue at hand stays in use",
         ) from error
-    write_private(paths.catalogue, archive)
+    replace_private(paths.catalogue, archive)
     return Refreshed(outcome="updated", date=date)
 
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from opencode_gate.config.paths import Paths
 
-KINDS = ("provider", "model", "key", "session")
-"""What a line of the index can hold: a provider id, `provider/model`, a key name, a session id."""
-
 _SESSIONS = 50
 
 
 class Value(NamedTuple):
-    """One thing the shell may offer."""
+    """One thing the shell may offer.
+
+    `kind` is `provider` (an id), `model` (`provider/model`), `key` (a name) or `session` (an id).
+    """
 
     kind: str
     value: str
@@ -157,12 +157,11 @@ def _sessions(folders: "Paths") -> list[Value]:
 
 def _write(index: Path, values: Iterable[Value]) -> None:
     """Replaces the index in one step; where its folder cannot be written, it stays as it is."""
-    from opencode_gate.config.paths import private_folder
+    from opencode_gate.config.private_files import replace_private
 
-    with suppress(GateError, OSError):
-        fresh = private_folder(index.parent) / f".{index.name}.new"
-        fresh.write_text("".join(f"{_line(value)}\n" for value in values), encoding="utf-8")
-        fresh.replace(index)
+    text = "".join(f"{_line(value)}\n" for value in values)
+    with suppress(GateError):
+        replace_private(index, text.encode("utf-8", errors="replace"), is_cache=True)
 
 
 def _line(value: Value) -> str:

@@ -5,13 +5,13 @@ settings; it is never half written, never broken by `ogate`, and readable by its
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_gate.config.paths import Paths, private_folder
+from opencode_gate.config.paths import Paths
+from opencode_gate.config.private_files import replace_private
 from opencode_gate.config.settings import Settings, key_path, parse_settings
 from opencode_gate.config.toml_shape import KeyPath, ShapeProblem, dotted, read_text_at
 from opencode_gate.core.errors import ConfigError
@@ -89,8 +89,8 @@ def replace_text(paths: Paths, text: str) -> Settings:
         ConfigError: it is not valid, or the file cannot be written.
     """
     settings = parse_settings(text, source="config.toml as it would become")
-    private_folder(paths.config)
-    write_private(Path(os.path.realpath(paths.config_file)), text.encode())
+    # The file itself, where the user keeps it elsewhere and has a link here.
+    replace_private(Path(os.path.realpath(paths.config_file)), text.encode())
     return settings
 
 
@@ -106,30 +106,6 @@ def current_text(file: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("bad-config", f"cannot read {file}: {error}") from error
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """Replaces `file` in one step by `content`, readable by its owner alone.
-
-    Raises:
-        ConfigError: `folder-unwritable`.
-    """
-    temporary: str | None = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise ConfigError(
-            "folder-unwritable",
-            f"cannot write {file}: {error.strerror}",
-            hint="set OGATE_HOME to a folder you can write",
-        ) from error
 
 
 def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from opencode_gate.config.paths import Paths
+from opencode_gate.config.private_files import exclusive, replace_private
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
-from opencode_gate.credentials.private_files import exclusive, replace_private
 
 Protection: TypeAlias = Literal["key-file", "passphrase"]
 AskPassphrase: TypeAlias = Callable[[bool], Secret]

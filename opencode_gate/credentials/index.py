@@ -12,9 +12,9 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from opencode_gate.config.paths import Paths
+from opencode_gate.config.private_files import exclusive, replace_private
 from opencode_gate.core.errors import CredentialError, UsageError
 from opencode_gate.credentials.entries import CredentialEntry
-from opencode_gate.credentials.private_files import exclusive, replace_private
 
 VERSION = 1
 DEFAULT_NAME = "default"

@@ -5,13 +5,10 @@ question: a damaged file counts as empty and never stops a start.
 """
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from opencode_gate.config.paths import private_folder
-from opencode_gate.core.errors import ConfigError
+from opencode_gate.config.private_files import replace_private
 
 _VERSION = 1
 _FOLDERS_KEPT = 500
@@ -54,14 +51,7 @@ def remember(file: Path, folder: Path, choice: Choice) -> None:
     folders[str(folder.absolute())] = asdict(choice)
     kept = dict(list(folders.items())[-_FOLDERS_KEPT:])
     text = json.dumps({"version": _VERSION, "folders": kept}, indent=2) + "\n"
-    try:
-        _replace(file, text)
-    except OSError as error:
-        raise ConfigError(
-            "folder-unwritable",
-            f"cannot write {file}: {error.strerror}",
-            hint="set OGATE_HOME to a folder you can write",
-        ) from error
+    replace_private(file, text.encode())
 
 
 def _read(file: Path) -> dict[str, object]:
@@ -71,15 +61,3 @@ def _read(file: Path) -> dict[str, object]:
         return {}
     folders = document.get("folders") if isinstance(document, dict) else None
     return folders if isinstance(folders, dict) else {}
-
-
-def _replace(file: Path, text: str) -> None:
-    private_folder(file.parent)
-    handle, temporary = tempfile.mkstemp(prefix=file.name, dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

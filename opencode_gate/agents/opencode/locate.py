@@ -7,6 +7,7 @@ version; only a plain binary is asked (`--version`, 0.6-1.1 s), once per path, s
 The invariant: the wrapper that makes `opencode` mean `ogate run --` is never taken for Opencode.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from opencode_gate.agents.opencode.folders import home_folder
 from opencode_gate.config.paths import Paths, private_folder
-from opencode_gate.core.errors import AgentMissing, AgentUnusable
+from opencode_gate.config.private_files import replace_private
+from opencode_gate.core.errors import AgentMissing, AgentUnusable, ConfigError
 
 TESTED_VERSION = "1.18.33"
 """The version every fact in this package was checked against; a private copy is this one."""
@@ -344,10 +346,5 @@ def _read_cache(path: Path) -> dict[str, tuple[str, str]]:
 
 def _write_cache(path: Path, cache: Mapping[str, tuple[str, str]]) -> None:
     """Best effort: a cache that cannot be written costs a second, not a session."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(cache), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        return
+    with contextlib.suppress(ConfigError):
+        replace_private(path, json.dumps(cache).encode(), is_cache=True)

@@ -15,8 +15,10 @@ from opencode_gate.core.errors import ConfigError
 from opencode_gate.core.ids import new_ulid
 
 
-def replace_private(path: Path, content: bytes) -> None:
+def replace_private(path: Path, content: bytes, *, is_cache: bool = False) -> None:
     """Puts `content` at `path`, 0600, in one step that survives a crash.
+
+    A cache may be lost in a crash: nobody waits for the disk then.
 
     Raises:
         ConfigError: the folder or the file cannot be written.
@@ -24,7 +26,7 @@ def replace_private(path: Path, content: bytes) -> None:
     private_folder(path.parent)
     draft = path.with_name(f".{path.name}.{new_ulid()}")
     try:
-        _write_new(draft, content)
+        _write_new(draft, content, is_cache=is_cache)
         os.replace(draft, path)
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -34,12 +36,13 @@ def replace_private(path: Path, content: bytes) -> None:
             draft.unlink()
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, *, is_cache: bool) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if not is_cache:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
