@@ -27,7 +27,8 @@ def test_ctrl_c_leaves_the_old_content_and_no_draft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A draft could hold what was not meant to be kept."""
-    file = tmp_path / "file"
+    file = tmp_path / "folder" / "file"
+    file.parent.mkdir()
     file.write_bytes(b"old")
 
     def interrupted(*_: object) -> None:
@@ -37,7 +38,7 @@ def test_ctrl_c_leaves_the_old_content_and_no_draft(
     with pytest.raises(KeyboardInterrupt):
         replace_private(file, b"new")
     assert file.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
 
 
 def test_what_cannot_be_written_is_an_error_with_a_hint(tmp_path: Path) -> None:
