@@ -6,7 +6,7 @@ input as input, reasoning as output), and a request above a tier's threshold is 
 tier as a whole. The invariant: a missing count is not charged as zero but said (`is_exact`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from opencode_gate.catalog.rows import ModelPrice
@@ -45,6 +45,17 @@ def cost_of(usage: TokenUsage, price: ModelPrice) -> Amount | None:
     return Amount(
         usd=(input_usd + output_usd) / _PER,
         is_exact=is_complete(usage) and not hour_is_stood_in,
+    )
+
+
+def uncached(usage: TokenUsage) -> TokenUsage:
+    """The same tokens as if there had been no prompt cache to read from or write to."""
+    return replace(
+        usage,
+        input_uncached=usage.input_tokens,
+        cache_read=None,
+        cache_write_5m=None,
+        cache_write_1h=None,
     )
 
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from opencode_gate.catalog.arithmetic import Amount, cost_of
+from opencode_gate.catalog.arithmetic import Amount, cost_of, uncached
 from opencode_gate.catalog.catalogue import Catalogue
 from opencode_gate.catalog.genai_book import GenaiBook
 from opencode_gate.catalog.overrides import Overrides
@@ -135,6 +135,7 @@ class PriceBook:
             raw_usage=record.raw_usage,
         )
         priced_nano_usd = nano_usd(quote.amount.usd) if quote is not None else None
+        record = self._with_saving(record, priced_nano_usd)
         if record.reported_cost_nano_usd is not None:
             return _with_cost(
                 record,
@@ -187,6 +188,22 @@ class PriceBook:
             if amount is not None:
                 return Quote(amount=amount, source=self._listed_source(provider_id, model_id))
         return None
+
+    def _with_saving(self, record: Record, priced_nano_usd: int | None) -> Record:
+        """The record with what its prompt cache saved, where it used one."""
+        usage = record.usage
+        saved_nano_usd = None
+        if priced_nano_usd is not None and (usage.cache_read or usage.cache_creation_input_tokens):
+            plain = self.quote(
+                record.provider_name,
+                _models_of(record),
+                uncached(usage),
+                at_us=record.started_at_us,
+                raw_usage=record.raw_usage,
+            )
+            if plain is not None:
+                saved_nano_usd = nano_usd(plain.amount.usd) - priced_nano_usd
+        return replace(record, cache_saved_nano_usd=saved_nano_usd)  # type: ignore[type-var]  # as below
 
     def explain(
         self, provider_id: str, model_id: str, *, at_us: int | None = None

@@ -182,6 +182,7 @@ def _bypass_line(bypass: "Bypass") -> Text:
 
 def _facts(summary: "Summary") -> Iterable[Fact]:
     yield Fact("by conversation", _by_conversation(summary.conversations))
+    yield Fact("cache", _cache(summary))
     yield Fact("speed", _speed(summary))
     yield Fact("trouble", _trouble(summary), "yellow")
     for note in cost_notes(summary.totals):
@@ -228,6 +229,19 @@ def _group_cost(members: "list[ConversationTotals]") -> str:
         worst_quality(part.cost_quality for part in totals if part.cost_nano_usd is not None),
         unknown_requests=sum(part.unknown_cost_requests for part in totals),
     )
+
+
+def _cache(summary: "Summary") -> str:
+    """What prompt caches saved; nothing where none was used, or only ones without a price."""
+    saved_nano_usd = summary.cache_saved_nano_usd
+    if not saved_nano_usd:
+        return ""
+    amount = figures.brief_money(
+        abs(saved_nano_usd), unknown_requests=summary.cache_unknown_requests
+    )
+    if saved_nano_usd < 0:
+        return f"cost {amount} more than uncached prices: more was written than read"
+    return f"saved {amount} against uncached prices"
 
 
 def _speed(summary: "Summary") -> str:

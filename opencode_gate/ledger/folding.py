@@ -305,6 +305,7 @@ def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
                     tools_called=(),
                     reported_cost_nano_usd=None,
                     priced_cost_nano_usd=None,
+                    cache_saved_nano_usd=None,
                     cost_nano_usd=None,
                     cost_quality=CostQuality.UNKNOWN,
                 )

@@ -73,6 +73,9 @@ class ExchangeRecord:
         denial: for `denied`, the error code.
         gateway_us: the part of the time that was the gateway's own.
         priced_cost_nano_usd: what the price book says, also where a reported amount counts.
+        cache_saved_nano_usd: by how much the price book's amount is below that of the same tokens
+            without a prompt cache; negative where writing to it cost more than reading saved.
+            `None` where it is unknown or nothing was cached.
         superseded_cost_nano_usd: the amount first counted, where it was priced anew since.
         superseded_price_source: what priced that amount, `none` if nothing did; `None` if the
             exchange was never priced anew.
@@ -115,6 +118,7 @@ class ExchangeRecord:
     repaired: str | None = None
     gateway_us: int | None = None
     priced_cost_nano_usd: int | None = None
+    cache_saved_nano_usd: int | None = None
     superseded_cost_nano_usd: int | None = None
     superseded_price_source: str | None = None
     prompt_id: str | None = None

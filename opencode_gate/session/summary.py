@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operation
+from opencode_gate.core.usage import sum_known
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
@@ -59,7 +60,12 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One session's account."""
+    """One session's account.
+
+    `cache_saved_nano_usd` is negative where writing to prompt caches cost more than reading from
+    them saved, and `None` where nothing is known of it; `cache_unknown_requests` read from one
+    and have no price.
+    """
 
     session: SessionRecord
     totals: Totals
@@ -71,6 +77,8 @@ class Summary:
     bypass: tuple[Bypass, ...] = ()
     resume: str | None = None
     check: str | None = None
+    cache_saved_nano_usd: int | None = None
+    cache_unknown_requests: int = 0
 
 
 def summarise(
@@ -101,6 +109,11 @@ def summarise(
         bypass=bypass,
         resume=resume,
         check=check,
+        cache_saved_nano_usd=sum_known(*(record.cache_saved_nano_usd for record in exchanges)),
+        cache_unknown_requests=sum(
+            bool(record.usage.cache_read) and record.cache_saved_nano_usd is None
+            for record in exchanges
+        ),
     )
 
 

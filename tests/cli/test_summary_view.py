@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from opencode_gate.cli.render import print_blocks
-from opencode_gate.cli.summary_view import summary_blocks, summary_document
+from opencode_gate.cli.summary_view import cost_notes, summary_blocks, summary_document
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.ledger.records import ConversationRecord
 from opencode_gate.ledger.totals import Totals
@@ -75,6 +75,7 @@ FULL = Summary(
     hidden=("OPENAI_API_KEY",),
     resume="ogate run -- -s ses_1",
     check="Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)",
+    cache_saved_nano_usd=9_840_000_000,
 )
 EMPTY = Summary(session=SESSION, totals=Totals())
 
@@ -96,6 +97,7 @@ def test_the_screen_is_the_one_of_the_design() -> None:
  total                             75   1.92 M     91 %   48.1 k   $ 2.185
 
  by conversation   main $1.61 · 2 sub-agents $0.53 · titles and compaction $0.05
+ cache             saved $9.84 against uncached prices
  speed             first token 1.2 s median, 4.0 s p95 · 71 tokens/s
  trouble           2 retries, 1 failover, 1 interrupted answer
  check             Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)
@@ -170,6 +172,35 @@ def test_marks_are_explained(totals, cell, note) -> None:
     screen = _screen(Summary(session=SESSION, totals=totals, models=(model,)))
     assert f"{cell}\n" in screen
     assert note in screen
+
+
+@pytest.mark.parametrize(
+    ("saved_nano_usd", "unknown", "line"),
+    [
+        (9_840_000_000, 0, "cache   saved $9.84 against uncached prices\n"),
+        (9_840_000_000, 3, "cache   saved $9.84 + ? against uncached prices\n"),
+        (-120_000_000, 0, "cache   cost $0.12 more than uncached prices: more was written"),
+        (0, 0, None),
+        (None, 0, None),
+        (None, 2, None),
+    ],
+)
+def test_what_the_cache_saved_is_said_where_it_is_known(saved_nano_usd, unknown, line) -> None:
+    summary = Summary(
+        session=SESSION,
+        totals=_totals(1_000_000_000),
+        cache_saved_nano_usd=saved_nano_usd,
+        cache_unknown_requests=unknown,
+    )
+    screen = _screen(summary)
+    assert (line in screen) if line else ("cache" not in screen)
+
+
+def test_an_estimate_is_not_blamed_on_a_cut_answer_alone() -> None:
+    """Some providers report no usage at all."""
+    [note] = cost_notes(_totals(1, cost_quality=CostQuality.ESTIMATED))
+    assert "cut before its usage arrived" in note
+    assert "its provider reports no usage" in note
 
 
 def test_control_characters_of_a_model_name_do_not_reach_the_terminal() -> None:

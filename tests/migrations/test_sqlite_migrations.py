@@ -254,7 +254,7 @@ def test_damage_in_the_middle_is_found_when_met_and_when_asked(ledger_file: Path
     store = open_store(ledger_file)
     store.add_session(a_session(id="01S"))
     store.put_conversations([a_conversation("01S")])
-    store.fold([an_exchange(session_id="01S") for _ in range(300)])
+    store.fold([an_exchange(session_id="01S") for _ in range(1500)])
     store.close()
     size = ledger_file.stat().st_size
     with ledger_file.open("r+b") as file:

@@ -139,6 +139,7 @@ def random_exchange(chance: random.Random, **changes: Any) -> ExchangeRecord:
         "repaired": maybe("finish"),
         "gateway_us": count(),
         "priced_cost_nano_usd": count(),
+        "cache_saved_nano_usd": maybe(chance.randrange(-(10**6), 10**9)),
         "superseded_cost_nano_usd": count(),
         "superseded_price_source": maybe("none"),
         "prompt_id": maybe("msg_1"),

@@ -17,6 +17,7 @@ from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.session.summary import summarise
+from tests.support.ledger_records import a_session, an_exchange
 
 SESSION = SessionRecord(
     id="01M7ZM0000000000000000SESS",
@@ -113,3 +114,19 @@ def test_trouble_counts_second_tries_cuts_and_errors(store: SqliteStore) -> None
     )
     trouble = summarise(store, SESSION.id).trouble
     assert (trouble.retries, trouble.interrupted, trouble.errors) == (2, 2, 1)
+
+
+def test_what_caches_saved_is_summed_and_what_has_no_price_is_counted(store: SqliteStore) -> None:
+    session = a_session()
+    store.add_session(session)
+    read = TokenUsage(input_uncached=1, cache_read=9, output=1)
+    store.fold(
+        [
+            an_exchange(session_id=session.id, usage=read, cache_saved_nano_usd=700),
+            an_exchange(session_id=session.id, usage=read, cache_saved_nano_usd=-200),
+            an_exchange(session_id=session.id, usage=read),
+            an_exchange(session_id=session.id, usage=TokenUsage(input_uncached=1, output=1)),
+        ]
+    )
+    account = summarise(store, session.id)
+    assert (account.cache_saved_nano_usd, account.cache_unknown_requests) == (500, 1)
