@@ -10,7 +10,7 @@ from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.header_values import sent_headers
 from opencode_gate.cli.main import main
 from opencode_gate.config.paths import paths
-from opencode_gate.config.settings import load_settings
+from opencode_gate.config.settings import load_settings, parse_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "cloudflare-ai-gateway.md"
 
@@ -35,7 +35,10 @@ def test_it_has_five_steps() -> None:
     assert re.findall(r"^## (\d)\.", PAGE.read_text(encoding="utf-8"), re.M) == list("12345")
 
 
-@pytest.mark.parametrize("page", ["cloudflare-ai-gateway.md", "add-a-provider.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["cloudflare-ai-gateway.md", "add-a-provider.md", "correct-a-price.md", "what-if.md"],
+)
 def test_every_command_on_the_page_is_one_that_exists(page) -> None:
     from opencode_gate.cli.registry import COMMANDS
 
@@ -52,3 +55,26 @@ def test_the_lines_about_adding_a_server_work(capsys) -> None:
     settings = load_settings(paths(), {})
     assert settings.providers["work"].models["qwen3-coder"].context == 262144
     assert str(settings.prices["work/qwen3-coder"][0].input) == "0.30"
+
+
+def test_the_prices_on_the_page_are_what_the_page_says_they_are() -> None:
+    text = (PAGE.parent / "correct-a-price.md").read_text(encoding="utf-8")
+    own, dated, tiered = (
+        parse_settings(block, source="page").prices
+        for block in re.findall(r"```toml\n(.*?)```", text, re.S)
+    )
+    assert str(own["work/qwen3-coder"][0].output) == "1.20"
+    earlier, later = dated["openai/gpt-5.6"]
+    assert (str(earlier.until), str(later.since)) == ("2026-08-20", "2026-08-21")
+    (tier,) = tiered["openai/gpt-5.6"][0].tiers
+    assert (tier.above_input_tokens, tier.input) == (272_000, 8)
+
+
+def test_the_caveats_on_the_page_are_those_there_are() -> None:
+    from opencode_gate.catalog import what_if
+
+    text = (PAGE.parent / "what-if.md").read_text(encoding="utf-8")
+    source = Path(what_if.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M)) == set(
+        re.findall(r'code="([a-z-]+)"', source)
+    )
