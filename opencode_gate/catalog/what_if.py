@@ -8,9 +8,10 @@ holds is always part of the answer.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from opencode_gate.catalog.arithmetic import uncached
 from opencode_gate.catalog.prices import Priceable, PriceBook, Quote, quality_of
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import CostQuality, Operation
@@ -149,17 +150,6 @@ def what_if(flows: Iterable[Flow], models: Sequence[OtherModel], book: PriceBook
     )
 
 
-def uncached(usage: TokenUsage) -> TokenUsage:
-    """The same counts as if nothing were read from a cache or written to one."""
-    return replace(
-        usage,
-        input_uncached=usage.input_tokens,
-        cache_read=None,
-        cache_write_5m=None,
-        cache_write_1h=None,
-    )
-
-
 def _is_nothing(flow: Flow) -> bool:
     return flow.usage.is_empty and flow.cost_nano_usd is not None
 
@@ -183,7 +173,7 @@ class _Reckoning:
     sources: set[str] = field(default_factory=set)
     unpriced: int = 0
     too_long: int = 0
-    uncached: int = 0
+    not_cached: int = 0
     unread: int = 0
     unwritten: int = 0
     _caching: dict[int, _Caching] = field(default_factory=dict)
@@ -231,7 +221,7 @@ class _Reckoning:
         self.too_long += limit is not None and size is not None and size > limit
         if is_free:
             return
-        self.uncached += bool(read) and not caching.reads
+        self.not_cached += bool(read) and not caching.reads
         self.unread += not read and caching.reads
         written = usage.cache_creation_input_tokens
         self.unwritten += bool(read) and not written and caching.writes
@@ -246,7 +236,7 @@ class _Reckoning:
             Caveat(
                 code="no-cache-price",
                 text="no price for cached input: what was read from a cache counts as plain input",
-                requests=self.uncached,
+                requests=self.not_cached,
             ),
             Caveat(
                 code="no-cache-in-flow",

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from opencode_gate.catalog.arithmetic import uncached
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.prices import PriceBook
-from opencode_gate.catalog.what_if import Alternative, OtherModel, WhatIf, uncached, what_if
+from opencode_gate.catalog.what_if import Alternative, OtherModel, WhatIf, what_if
 from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import parse_settings
 from opencode_gate.core.money import nano_usd
