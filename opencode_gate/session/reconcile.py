@@ -105,15 +105,9 @@ def _recorded(
         session.started_at_us,
         SystemClock().now_us(),
         conversation_ids=seen | (logged or frozenset()),
-        directories=() if logged is not None else _folders(session.directory, environ),
+        directories=() if logged is not None else (session.directory,),
         foreign_ids=() if logged is not None else _of_other_sessions(store, session.id) - seen,
     )
-
-
-def _folders(directory: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The session's folder as ogate and as Opencode calls it, which goes by its shell's name."""
-    name_in_shell = environ.get("PWD")
-    return (directory,) if name_in_shell is None else (directory, name_in_shell)
 
 
 def _of_other_sessions(store: Store, session_id: str) -> set[str]:
