@@ -176,7 +176,10 @@ class Pipeline:
             await refuse(send, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
-            if exchange.has_client_left:
+            if exchange.meter is not None and exchange.meter.has_ended:
+                # Some clients hang up on `[DONE]`, before the stream itself has ended.
+                exchange.finish(ExchangeStatus.COMPLETED)
+            elif exchange.has_client_left:
                 exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED)
             else:
                 exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_stopped")

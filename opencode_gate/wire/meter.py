@@ -122,6 +122,14 @@ class ExchangeMeter:
         return self._reader is not None and self._reader.tally.has_content
 
     @property
+    def has_ended(self) -> bool:
+        """True once the format's own end of the answer has passed, whatever the stream does yet."""
+        if self._reader is None:
+            return False
+        tally = self._reader.tally
+        return tally.is_ended and tally.error_type is None
+
+    @property
     def error_type(self) -> str | None:
         """A short name of an error inside the answer, as far as it was seen."""
         return None if self._reader is None else self._reader.tally.error_type

@@ -304,6 +304,41 @@ async def test_a_client_that_leaves_ends_the_upstream_too(proxied: Any) -> None:
     assert row.usage_quality is UsageQuality.ESTIMATED
 
 
+async def test_a_client_that_hangs_up_on_the_end_of_the_answer_has_had_it_all(
+    proxied: Any,
+) -> None:
+    """OpenAI's own client does, before the stream itself has ended."""
+    upstream_saw_end = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for part in (*CHAT_EVENTS, CHAT_USAGE, DONE):
+            await peer.send(b"%x\r\n%b\r\n" % (len(part), part))
+        await peer.closed()
+        upstream_saw_end.set()
+
+    it = await proxied(script)
+    received = b""
+    async with it.client.stream(
+        "POST",
+        it.gateway.url("acme", "/v1/chat/completions"),
+        content=CHAT_BODY,
+        headers={"authorization": f"Bearer {TOKEN}"},
+    ) as answer:
+        async for part in answer.aiter_raw():
+            received += part
+            if DONE in received:
+                break
+    await asyncio.wait_for(upstream_saw_end.wait(), 10)
+    row = it.settled()
+    assert row.status is ExchangeStatus.COMPLETED
+    assert (row.usage.input_tokens, row.usage.output) == (1237, 41)
+
+
 async def test_a_client_that_leaves_before_the_headers_ends_the_upstream_too(proxied: Any) -> None:
     asked, upstream_saw_end = asyncio.Event(), asyncio.Event()
 
