@@ -12,16 +12,13 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue, pack
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import replace_private
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import ConfigError, UpstreamError
-
-if TYPE_CHECKING:
-    import ssl
 
 SOURCE_URL = "https://models.dev/api.json"
 EVERY_S = 24 * 60 * 60
@@ -131,13 +128,18 @@ def _fetch(url: str, etag: str | None) -> tuple[bytes | None, str | None]:
     """The file and its ETag, or `None` if it is still the one of `etag`."""
     import httpx
 
+    from opencode_gate.config.tls import provider_context
+
     headers = {"accept": "application/json", "accept-encoding": "gzip"}
     if etag is not None:
         headers["if-none-match"] = etag
     try:
         with (
             httpx.Client(
-                verify=_trust(), timeout=_TIMEOUT_S, follow_redirects=True, headers=headers
+                verify=provider_context(),
+                timeout=_TIMEOUT_S,
+                follow_redirects=True,
+                headers=headers,
             ) as client,
             client.stream("GET", url) as answer,
         ):
@@ -157,31 +159,12 @@ def _fetch(url: str, etag: str | None) -> tuple[bytes | None, str | None]:
                         "upstream-protocol", f"{url} sent more than {_MOST_BYTES} bytes"
                     )
             return bytes(content), answer.headers.get("etag")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise UpstreamError(
             "upstream-unreachable",
             f"cannot fetch {url}: {error}",
             hint="the catalogue at hand stays in use; `ogate doctor` looks at proxies",
         ) from error
-
-
-def _trust() -> "ssl.SSLContext":
-    """The operating system's trust store, and the extra authorities Node programs are given."""
-    import os
-    import ssl
-
-    import truststore
-
-    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    extra = os.environ.get("NODE_EXTRA_CA_CERTS")
-    if extra:
-        try:
-            context.load_verify_locations(cafile=extra)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                "bad-config", f"NODE_EXTRA_CA_CERTS names {extra}, which cannot be read"
-            ) from error
-    return context
 
 
 if __name__ == "__main__":

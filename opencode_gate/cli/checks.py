@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.errors import CredentialError, GateError
@@ -222,37 +221,28 @@ def _ports(_: Surroundings) -> Iterator[Finding]:
 
 
 def _proxies(around: Surroundings) -> Iterator[Finding]:
+    from opencode_gate.config.proxies import read_proxy
+
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         variable = name.lower() if around.environ.get(name.lower()) else name
         address = around.environ.get(variable)
         if not address:
             continue
-        shown = _without_user(address)
-        if shown is None:
+        proxy = read_proxy(address)
+        if proxy.unusable is not None:
             yield Finding(
                 check="proxies",
                 level="bad",
-                summary=f"{variable} is not the address of an http proxy",
+                summary=f"{variable} cannot be used: {proxy.unusable}",
                 mend=f"export {variable}=http://HOST:PORT, or: unset {variable}",
             )
         else:
             yield Finding(
                 check="proxies",
                 level="ok",
-                summary=f"providers are reached through {shown} ({variable})",
+                summary=f"providers are reached through http://{proxy.host}:{proxy.port} "
+                f"({variable})",
             )
-
-
-def _without_user(address: str) -> str | None:
-    """A proxy's address without user and password; `None` if it is not an http one."""
-    try:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in ("http", "https") or not host:
-        return None
-    return f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
 
 
 def _sign_ins(around: Surroundings) -> Iterator[Finding]:

@@ -8,11 +8,12 @@ provider's own address only (no redirect is followed), and never into a verdict.
 
 import json
 import os
-import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from opencode_gate.config.proxies import Proxy, proxy_rules
+from opencode_gate.config.tls import provider_context
 from opencode_gate.core.secrets import Secret
 from opencode_gate.credentials import verdicts
 from opencode_gate.credentials.resolve import ProviderFacts
@@ -114,14 +115,20 @@ def test_key(
     if problem is not None:
         return KeyTest(result="wrong-key", detail=problem)
     caller = _Caller(row, base_url)
-    with caller.client(PROMPT_TIMEOUT_S if prompt_model else TIMEOUT_S) as client:
+    if caller.proxy is not None and caller.proxy.unusable is not None:
+        return KeyTest(result="no-network", detail=caller.proxy.unusable, hint="ogate doctor")
+    try:
+        calls = caller.client(PROMPT_TIMEOUT_S if prompt_model else TIMEOUT_S)
+    except OSError as error:
+        return KeyTest(result="unclear", detail=str(error), hint="correct or unset SSL_CERT_FILE")
+    with calls as client:
         try:
             if prompt_model is not None:
                 return _by_prompt(caller, client, secret, prompt_model)
             return _by_listing(caller, client, secret)
         except _http_errors() as error:
             return verdicts.of_failure(
-                error, base_url, is_online=is_online, is_proxied=caller.is_proxied
+                error, base_url, is_online=is_online, is_proxied=caller.proxy is not None
             )
 
 
@@ -142,14 +149,9 @@ class _Caller:
         self._base_url = base_url.rstrip("/")
         self.wire = wire_of(row)
         parts = urlsplit(self._base_url)
-        host = parts.hostname or ""
-        # Loopback is never proxied, whatever HTTP_PROXY says.
-        self._is_loopback = host in ("localhost", "127.0.0.1", "::1")
-        proxies = urllib.request.getproxies()
-        self.is_proxied = (
-            not self._is_loopback
-            and bool(proxies.get(parts.scheme) or proxies.get("all"))
-            and not urllib.request.proxy_bypass(host)
+        default_port = 443 if parts.scheme == "https" else 80
+        self.proxy = proxy_rules(os.environ).proxy_for(
+            parts.scheme, parts.hostname or "", parts.port or default_port
         )
 
     def secrets(self, secret: Secret) -> list[Secret]:
@@ -157,13 +159,14 @@ class _Caller:
         return [secret, *(Secret(value) for value in self._row.headers.values())]
 
     def client(self, timeout_s: float) -> "httpx.Client":
-        """A client that trusts what the machine trusts and honours its proxies."""
+        """A client that goes the gateway's way: the same proxies, the same trust."""
         import httpx
 
         return httpx.Client(
             timeout=timeout_s,
-            verify=_tls_context() if self._base_url.startswith("https:") else True,
-            trust_env=not self._is_loopback,
+            verify=provider_context() if self._base_url.startswith("https:") else True,
+            proxy=None if self.proxy is None else _httpx_proxy(self.proxy),
+            trust_env=False,
             follow_redirects=False,
         )
 
@@ -310,13 +313,10 @@ def _http_errors() -> tuple[type[Exception], ...]:
     return (httpx.HTTPError, httpx.InvalidURL)
 
 
-def _tls_context() -> Any:
-    import ssl
+def _httpx_proxy(proxy: Proxy) -> "httpx.Proxy":
+    import httpx
 
-    import truststore
-
-    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    extra = os.environ.get("NODE_EXTRA_CA_CERTS")
-    if extra and os.path.isfile(extra):
-        context.load_verify_locations(cafile=extra)
-    return context
+    host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host
+    authorization = proxy.authorization
+    headers = {} if authorization is None else {"Proxy-Authorization": authorization.reveal()}
+    return httpx.Proxy(f"http://{host}:{proxy.port}", headers=headers)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
+from opencode_gate.config.proxies import Proxy
 from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway.proxies import Proxy
 from opencode_gate.gateway.upstream import FailureKind, UpstreamFailure
 
 ATTEMPT_DELAY_S: Final = 0.25

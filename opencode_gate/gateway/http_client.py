@@ -15,10 +15,10 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from opencode_gate.config.proxies import ProxyRules
+from opencode_gate.config.tls import provider_context
 from opencode_gate.gateway.dialling import Destination, dial
 from opencode_gate.gateway.http_connection import HttpConnection, HttpResponse
-from opencode_gate.gateway.proxies import ProxyRules
-from opencode_gate.gateway.tls import provider_context
 from opencode_gate.gateway.upstream import UpstreamFailure, UpstreamRequest
 
 _OWN_FIELDS: Final = frozenset(

@@ -9,7 +9,9 @@ from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.prices import PriceBook
 from opencode_gate.catalog.rows import ModelRow
 from opencode_gate.config.paths import Paths
+from opencode_gate.config.proxies import proxy_rules
 from opencode_gate.config.settings import Settings
+from opencode_gate.config.tls import provider_context
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
@@ -18,8 +20,6 @@ from opencode_gate.gateway.app import App
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
-from opencode_gate.gateway.proxies import proxy_rules
-from opencode_gate.gateway.tls import provider_context
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.ledger.folding import Folder, settle_orphans
 from opencode_gate.ledger.journal import Journal

@@ -117,7 +117,9 @@ def test_a_proxy_is_named_without_its_password() -> None:
 
 
 @pytest.mark.usefixtures("opencode")
-@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1080", "http://[::1", "http://"])
+@pytest.mark.parametrize(
+    "address", ["socks5://127.0.0.1:1080", "https://proxy.example", "http://[::1", "http://"]
+)
 def test_a_proxy_we_cannot_use_is_found(address) -> None:
     finding = _only("proxies", all_proxy=address)
     assert finding.level == "bad"

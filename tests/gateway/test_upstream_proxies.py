@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from opencode_gate.config.proxies import proxy_rules
+from opencode_gate.config.tls import provider_context
 from opencode_gate.gateway.http_client import HttpUpstream
-from opencode_gate.gateway.proxies import proxy_rules
-from opencode_gate.gateway.tls import provider_context
 from opencode_gate.gateway.upstream import UpstreamFailure
 from tests.support.scripted_upstream import Peer, certificates, echo, forward_proxy, scripted
 from tests.support.upstream_client import ask, whole
@@ -91,6 +91,16 @@ def test_exceptions(no_proxy: str, url: str, is_direct: bool) -> None:
 def test_loopback_is_never_proxied(url: str) -> None:
     """A local model server is on this machine, whatever the variables say."""
     assert way({"ALL_PROXY": PROXY, "NO_PROXY": "other"}, url) == "direct"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://proxy.example:x", "socks5://proxy.example", "http://"]
+)
+def test_an_address_that_is_none_is_not_gone_around(url: str) -> None:
+    """Its owner did not want the direct way, and other schemes and hosts must go on working."""
+    proxy = proxy_rules({"HTTPS_PROXY": url}).proxy_for("https", "api.example", 443)
+    assert proxy is not None and proxy.unusable is not None
+    assert way({"HTTPS_PROXY": url}, "http://api.example:80") == "direct"
 
 
 def test_the_password_does_not_show() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from opencode_gate.config.proxies import ProxyRules
+from opencode_gate.config.tls import provider_context
 from opencode_gate.gateway.http_client import HttpUpstream
-from opencode_gate.gateway.proxies import ProxyRules
-from opencode_gate.gateway.tls import provider_context
 from opencode_gate.gateway.upstream import UpstreamFailure, UpstreamRequest
 from tests.support.scripted_upstream import Certificates, Peer, certificates, echo, scripted
 from tests.support.upstream_client import HEAD, ask, whole

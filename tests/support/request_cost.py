@@ -16,6 +16,7 @@ from typing import Any
 from bench.latency import chat_request
 from bench.origin import plain_answer, stream_parts
 from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.config.proxies import ProxyRules
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.secrets import Secret
 from opencode_gate.gateway.app import App
@@ -23,7 +24,6 @@ from opencode_gate.gateway.asgi import CLIENT_LEFT
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
-from opencode_gate.gateway.proxies import ProxyRules
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable

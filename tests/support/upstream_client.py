@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from opencode_gate.config.proxies import ProxyRules
 from opencode_gate.gateway.http_client import HttpUpstream
-from opencode_gate.gateway.proxies import ProxyRules
 from opencode_gate.gateway.upstream import RawHeaders, UpstreamRequest, UpstreamResponse
 from tests.support.scripted_upstream import Script, ScriptedUpstream, echo, scripted
 

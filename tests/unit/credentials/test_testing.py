@@ -219,3 +219,29 @@ def test_a_dead_proxy_is_no_network(monkeypatch):
     with provider_stub(lambda _: (200, LIST)) as stub:
         row = stub.row(base_url="http://api.example.invalid/v1")
     assert testing.test_key(row, KEY, is_online=lambda: True).result == "no-network"
+
+
+def test_the_call_goes_the_way_the_gateway_goes(monkeypatch):
+    """Through the proxy, with its user and password."""
+    with provider_stub(lambda _: (200, LIST)) as stub:
+        monkeypatch.setenv("HTTP_PROXY", f"http://ada:p%40ss@127.0.0.1:{stub.port}")
+        row = stub.row(base_url="http://api.example.invalid/v1")
+        testing.test_key(row, KEY)
+        assert stub.asked[0].path == "http://api.example.invalid/v1/models"
+        assert stub.asked[0].headers["proxy-authorization"] == "Basic YWRhOnBAc3M="
+
+
+def test_a_proxy_that_cannot_be_used_is_not_gone_around(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with provider_stub(lambda _: (200, LIST)) as stub:
+        test = testing.test_key(stub.row(base_url="http://api.example.invalid/v1"), KEY)
+    assert test.result == "no-network"
+    assert "socks5" in test.detail
+
+
+def test_a_certificate_file_that_is_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with provider_stub(lambda _: (200, LIST)) as stub:
+        test = testing.test_key(stub.row(base_url="https://127.0.0.1:1/v1"), KEY)
+    assert test.result == "unclear"
+    assert "SSL_CERT_FILE" in test.detail

@@ -52,9 +52,11 @@ def proxy_rules(environ: Mapping[str, str]) -> ProxyRules:
     """The rules `environ` asks for; empty variables count as unset."""
     everything = _variable(environ, "all_proxy")
     exceptions = (_variable(environ, "no_proxy") or "").replace(",", " ").split()
+    http = _variable(environ, "http_proxy") or everything
+    https = _variable(environ, "https_proxy") or everything
     return ProxyRules(
-        http=_proxy(_variable(environ, "http_proxy") or everything),
-        https=_proxy(_variable(environ, "https_proxy") or everything),
+        http=None if http is None else read_proxy(http),
+        https=None if https is None else read_proxy(https),
         exceptions=tuple(exception.lower() for exception in exceptions),
     )
 
@@ -73,14 +75,13 @@ def _variable(environ: Mapping[str, str], name: str) -> str | None:
     return value.strip() if value and value.strip() else None
 
 
-def _proxy(url: str | None) -> Proxy | None:
-    if url is None:
-        return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+def read_proxy(url: str) -> Proxy:
+    """The proxy an address names; `http://` may be left out."""
     try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or _PROXY_PORT
     except ValueError:
-        return Proxy(host="", port=0, unusable="the proxy address has no valid port")
+        return Proxy(host="", port=0, unusable="the proxy address has no valid host or port")
     if parts.scheme != "http":
         reason = f"{parts.scheme}:// proxies are not supported, only http:// ones"
         return Proxy(host="", port=0, unusable=reason)
