@@ -181,7 +181,12 @@ class ExchangeMeter:
             return Metering(wire_format=self._route.wire_format)
         tally = reader.tally
         usage, contradicts = reader.usage()
-        is_final = tally.is_ended or (tally.finish_reason is not None and tally.error_type is None)
+        is_final = tally.is_ended or (
+            # Some send the input early, and the output only behind the finish reason.
+            tally.finish_reason is not None
+            and usage.output is not None
+            and tally.error_type is None
+        )
         if usage.is_empty:
             quality = UsageQuality.UNKNOWN
         elif is_final and not self._is_damaged:

@@ -43,6 +43,8 @@ class _Delta(msgspec.Struct, gc=False):
     reasoning: Any = None
     refusal: Any = None
     tool_calls: Any = None
+    images: Any = None
+    """OpenRouter: https://openrouter.ai/docs/features/multimodal/image-generation"""
 
 
 class _Choice(msgspec.Struct):
@@ -190,6 +192,8 @@ class OpenAIChat:
             tally.deliver(reasoning)
         if delta.refusal:
             tally.deliver(delta.refusal)
+        if delta.images:
+            tally.has_content = True
         if delta.tool_calls:
             self._deliver_calls(delta.tool_calls)
 

@@ -14,6 +14,7 @@ from opencode_gate.wire.decoding import Lenient
 from opencode_gate.wire.formats import ABSENT, DONE, Edit, Tally, UsageReading, short_error_type
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_IMAGE_DELTA = "response.image_generation_call.partial_image"
 _KNOWN_REASONS = frozenset({"max_output_tokens", "content_filter"})
 _CLIENT_NEEDS = ("input_tokens", "output_tokens")
 _TOOL_ITEMS = frozenset(
@@ -84,6 +85,8 @@ class OpenAIResponses:
             self.tally.call(_tool_name(event.item))
         if event.type == "error":
             self._fail(event.error, event.code)
+        elif event.type == _IMAGE_DELTA:
+            self.tally.has_content = True
         if event.response is None:
             return None
         self._read(event.response)

@@ -8,21 +8,30 @@ import zlib
 import pytest
 
 from opencode_gate.core.semconv import UsageQuality
-from tests.support.wire_corpus import Case, cases, relayed, seen
+from opencode_gate.core.usage import TokenUsage
+from tests.support.wire_corpus import EVENT_END, Case, cases, relayed, reported_after, seen
 
 STREAMS = cases("sse")
 BODIES = cases("json")
-EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+LARGE_BYTES = 200_000
 
 each_stream = pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.name)
 each_body = pytest.mark.parametrize("case", BODIES, ids=lambda case: case.name)
 
 
 def test_the_corpus_has_streams_and_bodies_of_every_format():
-    for found, least in ((STREAMS, 10), (BODIES, 2)):
+    for found, least in ((STREAMS, 15), (BODIES, 4)):
         formats = [case.route.wire_format for case in found]
         assert len(set(formats)) == 4
+        assert sum("captured from" in case.source for case in found) >= 8
         assert all(formats.count(wire_format) >= least for wire_format in formats)
+
+
+@pytest.mark.parametrize("case", STREAMS + BODIES, ids=lambda case: case.name)
+def test_every_answer_says_where_it_is_from(case: Case):
+    """A page of a vendor, the shapes of an official SDK, or a program it was captured from; only
+    what no program of the field sends is made up."""
+    assert re.search(r"https://|\(PyPI\) types/|^captured from |^a proxy's ", case.source)
 
 
 @each_stream
@@ -31,6 +40,8 @@ def test_chunk_size_changes_neither_counts_nor_bytes(case: Case, chunk_bytes: in
     """However the network cuts a stream, the counts are those written down for it, and the
     client receives the upstream's bytes but for the repair that is written down."""
     meter = case.meter()
+    if len(case.upstream) > LARGE_BYTES:
+        chunk_bytes *= 997
     received, end = relayed(meter, case.upstream, chunk_bytes)
     assert seen(meter) == case.expected
     assert received == case.client
@@ -47,15 +58,18 @@ def test_a_stream_cut_at_any_event_is_told_from_a_complete_one(case: Case):
         assert end.is_complete == (
             case.ends_at_event is not None and number >= case.ends_at_event
         ), f"after event {number}"
-        if not meter.metering().finish_reason and not end.is_complete:
-            assert meter.metering().usage_quality is not UsageQuality.REPORTED
+        usage = reported_after(case, number)
+        metering = meter.metering()
+        assert (metering.usage_quality is UsageQuality.REPORTED) == (usage is not None)
+        if usage is not None:
+            assert metering.usage == TokenUsage(**usage)
         if not case.is_repaired:
             assert received == case.upstream[: match.end()]
 
 
 @each_stream
 def test_a_stream_cut_anywhere_does_not_raise_and_loses_no_byte(case: Case):
-    step = max(1, len(case.upstream) // 400)
+    step = max(1, len(case.upstream) // (400 if len(case.upstream) < LARGE_BYTES else 20))
     for length in range(0, len(case.upstream), step):
         received, _ = relayed(case.meter(), case.upstream[:length], 64 * 1024)
         if not case.is_repaired:
