@@ -7,6 +7,7 @@ reaches no provider but its own, and every other end-to-end header passes as it 
 import time
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.secrets import Secret
@@ -64,12 +65,12 @@ def request_headers(
     return sent
 
 
-def request_query(query: bytes, token: bytes, key: Secret | None) -> bytes:
+def request_query(query: bytes, row: ProviderRow, token: bytes, key: Secret | None) -> bytes:
     """The query towards the provider, with the token in it (`?key=`) swapped or dropped."""
     if token not in query:
         return query
-    if key is not None:
-        return query.replace(token, key.reveal().encode())
+    if key is not None and row.auth_header is None:
+        return query.replace(token, quote(key.reveal(), safe="").encode())
     return b"&".join(part for part in query.split(b"&") if token not in part)
 
 
@@ -95,7 +96,7 @@ def _is_short(name: bytes, value: bytes) -> bool:
     except ValueError:
         try:
             delay = parsedate_to_datetime(value.decode("latin-1")).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
     return delay <= RETRY_AFTER_LIMIT_S
 

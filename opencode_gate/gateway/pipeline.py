@@ -1,7 +1,7 @@
 """A request, in the order it happens.
 
-1. identify the provider, the wire format and the operation, from the path;
-2. authenticate the launch token;
+1. identify the wire format and the operation, from the path;
+2. authenticate the launch token, and only then say which provider the path belongs to;
 3. read facts from the body, without rewriting it;
 4. govern: a request that comes back for ever is stopped;
 5. plan where it goes (today: the one provider its path names);
@@ -45,7 +45,7 @@ from opencode_gate.gateway.headers import (
     response_headers,
 )
 from opencode_gate.gateway.refusing import answer_failure, refuse, status_of
-from opencode_gate.gateway.relay import relay_body, relay_stream, whole_answer
+from opencode_gate.gateway.relay import begun_answer, relay_body, relay_stream
 from opencode_gate.gateway.upstream import (
     Upstream,
     UpstreamFailure,
@@ -120,8 +120,8 @@ class Pipeline:
         """Answers one HTTP request (ASGI 3, https://asgi.readthedocs.io)."""
         route = identify(scope["method"], scope["path"])
         try:
-            destination = self._routes.destination(scope["raw_path"], route.wire_format)
             admit(self._token, scope["headers"], scope["query_string"])
+            destination = self._routes.destination(scope["raw_path"], route.wire_format)
             body = await whole_body(receive)
         except ClientGone:
             return
@@ -225,8 +225,9 @@ class Pipeline:
         try:
             response = await self._send(asked, exchange, key, asks_for_usage=asks)
             if asks and response.status in (400, 422):
-                refused = await whole_answer(response)
-                if b"stream_options" in refused.body:
+                refused = await begun_answer(response)
+                if b"stream_options" in refused.beginning:
+                    refused.abort()
                     self._never_ask.add(row.id)
                     asks = False
                     response = await self._send(asked, exchange, key, asks_for_usage=False)
@@ -261,7 +262,7 @@ class Pipeline:
         self, asked: Asked, exchange: Exchange, key: Secret | None, *, asks_for_usage: bool
     ) -> UpstreamResponse:
         target = asked.destination.target
-        query = request_query(asked.query, self._token, key)
+        query = request_query(asked.query, target.row, self._token, key)
         exchange.attempts += 1
         upstream = self._builtin_upstreams.get(target.row.id, self._upstream)
         return await upstream.send(
@@ -296,6 +297,9 @@ class Pipeline:
             and content_type.startswith(b"text/event-stream")
         )
         if status == 200 and asked.expects_stream and not is_stream:
+            # It may well have generated a whole answer, and bill it.
+            exchange.http_status = _NotAStream.http_status
+            exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type="protocol")
             raise _NotAStream(
                 "upstream-protocol",
                 f"{asked.destination.target.row.id} did not stream: it answered with "

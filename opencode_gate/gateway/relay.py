@@ -66,33 +66,44 @@ async def relay_body(
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-ERROR_BODY_LIMIT_BYTES = 1024 * 1024
+_BEGINNING_BYTES = 64 * 1024
 
 
-async def whole_answer(response: UpstreamResponse) -> "ReadAnswer":
-    """A short answer read to its end, for when it decides what is done next."""
-    body = b""
-    while len(body) < ERROR_BODY_LIMIT_BYTES and (chunk := await response.read()):
-        body += chunk
-    response.abort()
-    return ReadAnswer(response, body)
+async def begun_answer(response: UpstreamResponse) -> "BegunAnswer":
+    """An answer whose first bytes are read ahead, for when they decide what is done next.
+
+    Raises:
+        UpstreamFailure: it was cut among them.
+    """
+    beginning = b""
+    try:
+        while len(beginning) < _BEGINNING_BYTES and (chunk := await response.read()):
+            beginning += chunk
+    except BaseException:
+        response.abort()
+        raise
+    return BegunAnswer(response, beginning)
 
 
-class ReadAnswer:
-    """A response whose body has been read already. Implements `UpstreamResponse`."""
+class BegunAnswer:
+    """A response whose first bytes have been read already. Implements `UpstreamResponse`."""
 
-    __slots__ = ("_unread", "body", "headers", "status")
+    __slots__ = ("_response", "_unread", "beginning", "headers", "status")
 
-    def __init__(self, response: UpstreamResponse, body: bytes) -> None:
+    def __init__(self, response: UpstreamResponse, beginning: bytes) -> None:
         self.status = response.status
         self.headers = response.headers
-        self.body = body
-        self._unread = body
+        self.beginning = beginning
+        self._response = response
+        self._unread = beginning
 
     async def read(self) -> bytes:
-        """The body, once."""
-        body, self._unread = self._unread, b""
-        return body
+        """See `UpstreamResponse.read`."""
+        if self._unread:
+            unread, self._unread = self._unread, b""
+            return unread
+        return await self._response.read()
 
     def abort(self) -> None:
-        """Nothing is open."""
+        """See `UpstreamResponse.abort`."""
+        self._response.abort()

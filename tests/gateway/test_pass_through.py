@@ -182,8 +182,10 @@ async def test_a_provider_that_refuses_the_question_is_not_asked_again(proxied: 
     assert first.usage_quality is UsageQuality.ESTIMATED
 
 
-async def test_another_400_reaches_the_client_as_it_is(proxied: Any) -> None:
-    body = b'{"error":{"message":"no such model","type":"invalid_request_error"}}'
+@pytest.mark.parametrize("padding", [0, 3_000_000])
+async def test_another_400_reaches_the_client_as_it_is(proxied: Any, padding: int) -> None:
+    """However long it is."""
+    body = b'{"error":{"message":"no such model","type":"invalid_request_error"}}' + b" " * padding
 
     async def script(peer: Peer) -> None:
         while await peer.request() is not None:
@@ -367,6 +369,9 @@ async def test_a_json_answer_to_a_streaming_request_is_a_final_400(proxied: Any)
     assert answer.status_code == 400
     assert answer.headers["x-should-retry"] == "false"
     assert "did not stream" in answer.json()["error"]["message"]
+    row = it.settled()
+    assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "protocol")
+    assert row.usage_quality is UsageQuality.ESTIMATED
 
 
 async def test_a_long_retry_after_is_dropped_and_a_short_one_kept(proxied: Any) -> None:
@@ -408,6 +413,16 @@ async def test_outside_the_providers_address_there_is_a_clear_404(proxied: Any) 
     assert answer.headers["x-should-retry"] == "false"
     assert it.upstream.requests == []
     assert it.gateway.finish()["exchanges"] == 0
+
+
+@pytest.mark.parametrize("path", ["/p/acme/v1/models", "/p/nobody/v1/models", "/elsewhere"])
+async def test_without_the_token_nothing_is_learned(proxied: Any, path: str) -> None:
+    """Neither which providers there are nor which paths lead to them."""
+    it = await proxied(_echo_path)
+    answer = await it.client.get(f"http://127.0.0.1:{it.gateway.port}{path}")
+    assert answer.status_code == 401
+    assert "acme" not in answer.text
+    assert it.upstream.requests == []
 
 
 async def test_a_body_no_provider_could_take_is_a_400_and_a_denied_row(proxied: Any) -> None:

@@ -1,5 +1,6 @@
 """The credential is swapped in place, and nothing else of a request is touched."""
 
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -70,9 +71,22 @@ def test_a_provider_sent_elsewhere_gets_its_key_in_the_header_it_names(
 
 
 def test_the_token_in_the_query_is_swapped_or_dropped() -> None:
-    assert request_query(b"alt=sse&key=ogs-token", TOKEN, KEY) == b"alt=sse&key=sk-real"
-    assert request_query(b"alt=sse&key=ogs-token", TOKEN, None) == b"alt=sse"
-    assert request_query(b"a=%2F", TOKEN, KEY) == b"a=%2F"
+    asked = b"alt=sse&key=ogs-token"
+    assert request_query(asked, ROW, TOKEN, KEY) == b"alt=sse&key=sk-real"
+    assert request_query(asked, ROW, TOKEN, None) == b"alt=sse"
+    assert request_query(b"a=%2F", ROW, TOKEN, KEY) == b"a=%2F"
+
+
+def test_a_key_stays_one_value_of_the_query() -> None:
+    """Whatever characters it has."""
+    assert request_query(b"key=ogs-token&a=b", ROW, TOKEN, Secret("a&b+c=%")) == (
+        b"key=a%26b%2Bc%3D%25&a=b"
+    )
+
+
+def test_a_key_that_goes_into_a_header_of_its_own_is_not_in_the_address_too() -> None:
+    row = replace(ROW, auth_header="X-Proxy-Key")
+    assert request_query(b"alt=sse&key=ogs-token", row, TOKEN, KEY) == b"alt=sse"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +99,7 @@ def test_the_token_in_the_query_is_swapped_or_dropped() -> None:
         (b"retry-after-ms", b"3600000", False),
         (b"retry-after", formatdate(4102444800, usegmt=True).encode(), False),
         (b"retry-after", b"soon", False),
+        (b"retry-after", b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT", False),
     ],
 )
 def test_a_long_retry_after_is_dropped(name: bytes, value: bytes, passes: bool) -> None:
