@@ -135,7 +135,7 @@ def cost_notes(totals: "Totals") -> list[str]:
 def summary_blocks(summary: "Summary") -> list[Block]:
     """The summary for people; lines with nothing to say are left out."""
     blocks: list[Block] = [Text(headline(summary.session), "bold"), Text("")]
-    blocks += map(_bypass_line, summary.bypass)
+    blocks += map(bypass_line, summary.bypass)
     if summary.models:
         blocks += [_models_table(summary), Text("")]
     else:
@@ -168,7 +168,8 @@ def _model_name(provider_name: str, model: str | None) -> str:
     return f"{provider_name}/{model or figures.UNKNOWN}"
 
 
-def _bypass_line(bypass: "Bypass") -> Text:
+def bypass_line(bypass: "Bypass") -> Text:
+    """Answers the gateway never saw: loudly, unless the user wanted it so."""
     answers = figures.counted(bypass.answers, "answer")
     model = _model_name(bypass.provider_name, bypass.model)
     if bypass.is_expected:

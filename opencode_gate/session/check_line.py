@@ -11,7 +11,7 @@ from typing import Final
 from opencode_gate.core.money import NANO_PER_USD
 from opencode_gate.session.reconciliation import NOTHING, Figures, Reason, Reconciliation
 
-_WORDS: Final = {
+WORDS: Final = {
     Reason.TITLES: "titles",
     Reason.SUB_AGENTS: "sub-agents",
     Reason.ASIDE: "calls beside the answers",
@@ -48,7 +48,7 @@ def check_line(reconciliation: Reconciliation) -> str | None:
         found = _between(reconciliation, unit)
         if found:
             reasons = ", ".join(
-                f"{_WORDS[reason]} {'+' if amount > 0 else '-'}{unit.text(abs(amount))}"
+                f"{WORDS[reason]} {'+' if amount > 0 else '-'}{unit.text(abs(amount))}"
                 for reason, amount in found
             )
             theirs, ours = unit.text(unit.of(agent)), unit.text(unit.of(ledger))

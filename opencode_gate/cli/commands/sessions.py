@@ -16,14 +16,16 @@ import typer
 from opencode_gate.cli import figures, render
 from opencode_gate.cli.options import AsJson
 from opencode_gate.cli.render import Block, Column, Result, Table, Text
-from opencode_gate.core.errors import ConfigError
+from opencode_gate.core.errors import ConfigError, UsageError
 from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ConversationKind
 
 if TYPE_CHECKING:
+    from opencode_gate.cli.session_view import SessionDetail
     from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
     from opencode_gate.ledger.sqlite import SqliteStore
     from opencode_gate.ledger.totals import Totals
+    from opencode_gate.session.reconciliation import Reconciliation
     from opencode_gate.session.summary import ConversationTotals
 
 app = typer.Typer()
@@ -73,19 +75,112 @@ def show(
         bool,
         typer.Option("--cache", help="What came from the prompt cache, and where it fell out."),
     ] = False,
+    reconcile: Annotated[
+        bool,
+        typer.Option("--reconcile", help="Beside Opencode's own count, with every difference."),
+    ] = False,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="What the same tokens would have cost on provider/model; several with commas.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> Result:
-    """The summary of a session again."""
+    """The summary of a session again, with its conversations, prompts and modes."""
+    if sum(map(bool, (cache, reconcile, what_if))) > 1:
+        raise UsageError("usage", "only one of --cache, --reconcile and --what-if at a time")
     if cache:
         return _cache(session, as_json=as_json)
+    if reconcile:
+        return _reconciled(session, as_json=as_json)
+    if what_if:
+        return _compared(session, what_if, as_json=as_json)
+    return _summary(session, as_json=as_json)
+
+
+def _summary(session: str, *, as_json: bool) -> Result:
+    """The summary, and what the session is made of."""
+    from opencode_gate.cli.session_view import detail_blocks, detail_document
     from opencode_gate.cli.summary_view import summary_blocks, summary_document
+    from opencode_gate.session.check_line import check_line
     from opencode_gate.session.summary import summarise
 
     with _ledger() as store:
-        summary = summarise(store, session)
+        record = store.session(session)
+        found = _reconciliation(store, record.id)
+        summary = summarise(
+            store,
+            record.id,
+            bypass=() if found is None else found.bypasses,
+            check=None if found is None else check_line(found),
+        )
+        detail = _detail(store, record)
     if summary.resume is None:
         summary = replace(summary, resume=_resume(summary.conversations))
-    return Result(data=summary_document(summary), blocks=() if as_json else summary_blocks(summary))
+    return Result(
+        data={**summary_document(summary), **detail_document(detail)},
+        blocks=() if as_json else [*summary_blocks(summary), *detail_blocks(detail)],
+    )
+
+
+def _detail(store: "SqliteStore", session: "SessionRecord") -> "SessionDetail":
+    from opencode_gate.agents.opencode.folders import agent_folders, database_file
+    from opencode_gate.agents.opencode.run_record import prompt_texts
+    from opencode_gate.cli.session_view import SessionDetail
+    from opencode_gate.session.prompts import mode_costs, prompt_costs, with_texts
+    from opencode_gate.session.tree import conversation_tree
+
+    exchanges = store.exchanges(session.id)
+    conversations = store.conversations(session.id)
+    prompts = prompt_costs(exchanges, conversations)
+    database = database_file(os.environ, agent_folders(os.environ))
+    ids = [prompt.prompt_id for prompt in prompts if prompt.prompt_id is not None]
+    return SessionDetail(
+        directory=session.directory,
+        tree=conversation_tree(session.id, exchanges, conversations),
+        prompts=with_texts(prompts, prompt_texts(database, ids) if ids else None),
+        modes=mode_costs(exchanges),
+    )
+
+
+def _reconciliation(store: "SqliteStore", session_id: str) -> "Reconciliation | None":
+    from opencode_gate.session.reconciliation import decoded
+
+    document = store.reconciliation(session_id)
+    return None if document is None else decoded(document)
+
+
+def _reconciled(session: str, *, as_json: bool) -> Result:
+    """A session beside Opencode's own count."""
+    from opencode_gate.cli.reconcile_view import reconciliation_blocks, reconciliation_document
+    from opencode_gate.cli.summary_view import headline, session_document
+
+    with _ledger() as store:
+        record = store.session(session)
+        found = _reconciliation(store, record.id)
+    return Result(
+        data={
+            "session": session_document(record),
+            "reconciliation": reconciliation_document(found),
+        },
+        blocks=() if as_json else reconciliation_blocks(headline(record), found),
+    )
+
+
+def _compared(session: str, names: Sequence[str], *, as_json: bool) -> Result:
+    """The tokens of a session on other models."""
+    from opencode_gate.cli.summary_view import headline, session_document
+    from opencode_gate.cli.what_if_view import compare, what_if_blocks, what_if_document
+
+    with _ledger() as store:
+        record = store.session(session)
+        found = compare(store.exchanges(record.id), names)
+    return Result(
+        data={"session": session_document(record), "what_if": what_if_document(found)},
+        blocks=() if as_json else what_if_blocks(found, headline(record)),
+    )
 
 
 def _cache(session: str, *, as_json: bool) -> Result:
