@@ -9,11 +9,11 @@ books say is kept beside it.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from opencode_gate.catalog.arithmetic import Amount, cost_of, uncached
 from opencode_gate.catalog.catalogue import Catalogue
@@ -56,6 +56,7 @@ class Priceable(Protocol):
     def reported_cost_nano_usd(self) -> int | None: ...  # noqa: D102
     @property
     def cost_nano_usd(self) -> int | None: ...  # noqa: D102
+    def __replace__(self, **changes: Any) -> Self: ...
 
 
 Record = TypeVar("Record", bound=Priceable)
@@ -203,7 +204,7 @@ class PriceBook:
             )
             if plain is not None:
                 saved_nano_usd = nano_usd(plain.amount.usd) - priced_nano_usd
-        return replace(record, cache_saved_nano_usd=saved_nano_usd)  # type: ignore[type-var]  # as below
+        return record.__replace__(cache_saved_nano_usd=saved_nano_usd)
 
     def explain(
         self, provider_id: str, model_id: str, *, at_us: int | None = None
@@ -312,8 +313,7 @@ def _with_cost(
     *,
     priced_nano_usd: int | None,
 ) -> Record:
-    return replace(  # type: ignore[type-var]  # every record is a dataclass, a Protocol cannot say so
-        record,
+    return record.__replace__(
         cost_nano_usd=cost_nano_usd,
         cost_quality=quality,
         price_source=source,

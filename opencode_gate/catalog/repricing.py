@@ -9,7 +9,7 @@ may not be those of the exchange's day. So they give an amount where there was n
 user took a price of their own back, but they never replace another book's.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from opencode_gate.catalog.prices import (
@@ -152,8 +152,8 @@ def _beside_reported(record: Repriceable, book: PriceBook) -> Change | None:
 
 
 def _priced_anew(record: Record, book: PriceBook) -> Record:
-    unpriced = replace(  # type: ignore[type-var]  # as in `prices`: every record is a dataclass
-        record, cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN, price_source=None
+    unpriced = record.__replace__(
+        cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN, price_source=None
     )
     return book.price(unpriced)
 

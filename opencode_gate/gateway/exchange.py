@@ -4,9 +4,10 @@ The invariant: `finish` runs to its end without awaiting and only its first call
 exchange that ends in any way, also in two ways at once, leaves exactly one record.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
+
+import msgspec
 
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
@@ -135,8 +136,7 @@ class Exchange:
             seen = _measured(metering)
             if error_type is None and metering.contradicts:
                 error_type = "usage_contradicts"
-        # One copy of a row of forty fields: it costs as much as reading a small request.
-        record = dataclasses.replace(
+        record = msgspec.structs.replace(
             self._record,
             status=status,
             http_status=self.http_status,

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
@@ -257,6 +259,15 @@ def _closed(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeReco
     """An exchange as it is recorded when its process died."""
     if exchange.status is not ExchangeStatus.OPEN:
         return exchange
+    return msgspec.structs.replace(
+        seen_so_far(contents, exchange),
+        status=ExchangeStatus.INTERRUPTED,
+        error_type="gateway_died",
+    )
+
+
+def seen_so_far(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeRecord:
+    """An open exchange with what its journal tells of its tokens, estimated where need be."""
     usage = exchange.usage
     input_bytes = contents.input_bytes.get(exchange.id)
     is_generation = exchange.operation is Operation.GENERATE
@@ -267,10 +278,8 @@ def _closed(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeReco
     # Providers send a first output count of one or so long before the true one.
     if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
         usage = replace(usage, output=delivered_tokens)
-    return replace(
+    return msgspec.structs.replace(
         exchange,
-        status=ExchangeStatus.INTERRUPTED,
-        error_type="gateway_died",
         usage=usage,
         usage_quality=UsageQuality.UNKNOWN if usage.is_empty else UsageQuality.ESTIMATED,
     )
@@ -293,7 +302,7 @@ def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
         _logger.exception("exchange %s has values that cannot be stored", exchange.id)
         store.fold(
             [
-                replace(
+                msgspec.structs.replace(
                     exchange,
                     request_model=_storable(exchange.request_model),
                     response_model=_storable(exchange.response_model),

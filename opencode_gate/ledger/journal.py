@@ -18,7 +18,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -274,7 +274,7 @@ def _apply_progress(line: _Progressed, contents: JournalContents) -> None:
     if exchange is None or exchange.status is not ExchangeStatus.OPEN:
         return
     contents.delivered_text_chars[line.id] = line.delivered_text_chars
-    contents.exchanges[line.id] = replace(
+    contents.exchanges[line.id] = msgspec.structs.replace(
         exchange,
         duration_us=max(0, line.at_us - exchange.started_at_us),
         usage=line.usage,
@@ -315,6 +315,22 @@ def claimed(path: Path) -> Iterator[Claim | None]:
 def journals(folder: Path) -> list[Path]:
     """All journals of a folder, oldest first; none if there is no folder."""
     return sorted(folder.glob(f"*{SUFFIX}"))
+
+
+def is_living(path: Path) -> bool:
+    """Whether the process that writes a journal lives.
+
+    It is asked by its lock, which is let go of at once: whoever would settle a dead one in that
+    instant leaves it to the next start.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    except OSError:
+        return False
+    try:
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def orphans(folder: Path) -> list[Path]:

@@ -9,8 +9,9 @@ that can be kept, hashes still compare within one session.
 import logging
 import os
 import secrets
-from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.config.paths import private_folder
 from opencode_gate.core.errors import ConfigError
@@ -46,7 +47,7 @@ class RequestShapes:
         if tool_set is not None and tool_set not in self._known_sets:
             self._known_sets.add(tool_set)
             self.tool_sets[tool_set] = tool_sizes(route, body)
-        return replace(exchange, parts=parts, tool_set=tool_set)
+        return msgspec.structs.replace(exchange, parts=parts, tool_set=tool_set)
 
 
 def installation_key(file: Path) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from opencode_gate.core.errors import LedgerError, UsageError
@@ -109,6 +110,34 @@ def test_an_ambiguous_or_unknown_session_is_an_error_that_lists_what_matches(
     assert caught.value.code == "no-such-session"
     is_ambiguous = not set(asked) & set("%_")
     assert len(caught.value.details) == (6 if is_ambiguous else 0)
+
+
+def test_what_is_recorded_is_known_by_id(store: Store):
+    """Of those asked for, and no other."""
+    first, second = an_exchange(), an_exchange()
+    store.fold([first, second])
+    assert store.recorded([first.id, "01NOBODY"]) == {first.id}
+    assert store.recorded([]) == set()
+
+
+def test_a_snapshot_is_of_one_moment(store: Store, open_again: OpenStore):
+    """What another process commits meanwhile is seen after it."""
+    reader = open_again()
+    with reader.snapshot():
+        assert reader.find(ExchangeQuery()) == []
+        store.fold([an_exchange()])
+        assert reader.find(ExchangeQuery()) == []
+        assert reader.usage(UsageQuery())[0].totals.requests == 0
+    assert len(reader.find(ExchangeQuery())) == 1
+
+
+def test_sessions_are_looked_up_by_their_ids(store: Store):
+    """Those that were never recorded are left out."""
+    first, second, third = a_session(), a_session(), a_session()
+    for session in (first, second, third):
+        store.add_session(session)
+    found = store.sessions_of([first.id, third.id, "01NOBODY"])
+    assert found == {first.id: first, third.id: third}
 
 
 def test_an_exchange_is_found_by_prefix_short_form_and_last(store: Store):
@@ -316,7 +345,7 @@ def test_usage_stays_the_total_of_the_records_whatever_is_done_to_them(store: St
     ]
     store.fold(rows)
     store.fold(
-        replace(random_exchange(chance), id=row.id, started_at_us=row.started_at_us)
+        msgspec.structs.replace(random_exchange(chance), id=row.id, started_at_us=row.started_at_us)
         for row in chance.sample(rows, 60)
     )
     store.annotate(
@@ -400,7 +429,9 @@ def test_an_annotation_adds_and_takes_nothing_away(store: Store):
     assert store.exchanges("01SESSION") == [exchange]
     store.annotate([Annotation(exchange_id=exchange.id, prompt_id="msg_1", mode="plan")])
     store.annotate([Annotation(exchange_id=exchange.id, kind=ConversationKind.TITLE)])
-    annotated = replace(exchange, prompt_id="msg_1", mode="plan", kind=ConversationKind.TITLE)
+    annotated = msgspec.structs.replace(
+        exchange, prompt_id="msg_1", mode="plan", kind=ConversationKind.TITLE
+    )
     assert store.exchanges("01SESSION") == [annotated]
 
 
@@ -433,7 +464,7 @@ def test_an_annotation_outlives_a_second_folding(store: Store):
     )
     store.fold([exchange])
     assert store.exchanges("01SESSION") == [
-        replace(exchange, prompt_id="msg_1", kind=ConversationKind.TITLE)
+        msgspec.structs.replace(exchange, prompt_id="msg_1", kind=ConversationKind.TITLE)
     ]
 
 
@@ -442,7 +473,7 @@ def test_an_annotation_outlives_the_true_end_of_an_interrupted_exchange(store: S
     settled = an_exchange(status=ExchangeStatus.INTERRUPTED)
     store.fold([settled])
     store.annotate([Annotation(exchange_id=settled.id, prompt_id="msg_1", mode="build")])
-    store.fold([replace(settled, status=ExchangeStatus.COMPLETED)])
+    store.fold([msgspec.structs.replace(settled, status=ExchangeStatus.COMPLETED)])
     [found] = store.exchanges("01SESSION")
     assert (found.status, found.prompt_id, found.mode) == ("completed", "msg_1", "build")
 
@@ -456,7 +487,7 @@ def test_repricing_keeps_the_amount_first_counted(store: Store):
     for cost_nano_usd in (7, 9):
         store.reprice([(exchange.id, cost_nano_usd, CostQuality.PRICED, "override")])
     assert store.exchanges("01SESSION") == [
-        replace(
+        msgspec.structs.replace(
             exchange,
             cost_nano_usd=9,
             priced_cost_nano_usd=9,
@@ -491,7 +522,9 @@ def test_repricing_leaves_a_reported_cost_in_force(store: Store):
     )
     store.fold([exchange])
     store.reprice([(exchange.id, 8, CostQuality.PRICED, "override")])
-    assert store.exchanges("01SESSION") == [replace(exchange, priced_cost_nano_usd=8)]
+    assert store.exchanges("01SESSION") == [
+        msgspec.structs.replace(exchange, priced_cost_nano_usd=8)
+    ]
 
 
 def test_repricing_outlives_a_second_folding(store: Store):
@@ -573,7 +606,7 @@ def test_exchanges_are_found_by_each_condition(
     chance = random.Random(4)
     exchanges = [random_exchange(chance) for _ in range(300)]
     store.fold(exchanges)
-    expected = [replace(each, parts=None) for each in exchanges if holds(each)]
+    expected = [msgspec.structs.replace(each, parts=None) for each in exchanges if holds(each)]
     expected.sort(key=lambda each: (each.started_at_us, each.id), reverse=True)
     assert expected
     assert store.find(ExchangeQuery(**conditions)) == expected
@@ -620,7 +653,7 @@ def test_retired_parts_are_gone_and_nothing_else_is(store: Store):
     store.fold([old, bare, fresh])
     assert store.retire(NOON_US) == 1
     assert store.retire(NOON_US) == 0
-    assert store.exchanges("01SESSION") == [replace(old, parts=None), bare, fresh]
+    assert store.exchanges("01SESSION") == [msgspec.structs.replace(old, parts=None), bare, fresh]
 
 
 def test_a_backup_is_a_ledger_of_its_own(store: Store, tmp_path: Path):
@@ -658,7 +691,9 @@ def test_vacuum_gives_space_back_and_keeps_every_row(store: Store, tmp_path: Pat
     store.retire(NOON_US + 1)
     store.vacuum()
     assert store_bytes(tmp_path) < full / 3
-    assert store.exchanges("01SESSION") == [replace(each, parts=None) for each in exchanges]
+    assert store.exchanges("01SESSION") == [
+        msgspec.structs.replace(each, parts=None) for each in exchanges
+    ]
 
 
 def store_bytes(folder: Path) -> int:

@@ -6,9 +6,10 @@ Each says on stdout what it has done, one line a deed, after it is done.
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE, Popen
+
+import msgspec
 
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.folding import Folder, settle_orphans
@@ -108,7 +109,7 @@ def settle(folder: str, ledger_file: str) -> None:
 
 def _ended(exchange: ExchangeRecord, number: int) -> ExchangeRecord:
     ended = an_exchange(usage=usage_of(number))
-    return replace(ended, id=exchange.id, session_id=exchange.session_id)
+    return msgspec.structs.replace(ended, id=exchange.id, session_id=exchange.session_id)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import random
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.semconv import (
     ConversationKind,
@@ -156,9 +158,7 @@ def priced_at(cost_usd: str):
     """A price book with one price."""
 
     def price(exchange: ExchangeRecord) -> ExchangeRecord:
-        from dataclasses import replace
-
-        return replace(
+        return msgspec.structs.replace(
             exchange,
             cost_nano_usd=int(Decimal(cost_usd) * 10**9),
             cost_quality=CostQuality.PRICED,

@@ -5,9 +5,9 @@ import resource
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opencode_gate.core.errors import LedgerError
@@ -50,7 +50,7 @@ def journal(folder: Path):
 def test_what_was_appended_is_read_back_merged(journal: Journal):
     """One entry per exchange: its end if there was one, else what progress told last."""
     done, running, fresh = an_exchange(), an_open_exchange(), an_open_exchange()
-    journal.opened(replace(done, status=ExchangeStatus.OPEN, usage=TokenUsage()))
+    journal.opened(msgspec.structs.replace(done, status=ExchangeStatus.OPEN, usage=TokenUsage()))
     journal.opened(running)
     journal.progressed(running.id, TokenUsage(input_uncached=3, output=1), 10)
     journal.progressed(running.id, TokenUsage(input_uncached=3, output=2), 33)
@@ -59,7 +59,7 @@ def test_what_was_appended_is_read_back_merged(journal: Journal):
     contents = read_journal(journal.path)
     assert contents.exchanges == {
         done.id: done,
-        running.id: replace(
+        running.id: msgspec.structs.replace(
             running, usage=TokenUsage(input_uncached=3, output=2), duration_us=2_000_000
         ),
         fresh.id: fresh,
@@ -112,7 +112,7 @@ def test_closing_removes_a_settled_journal(folder: Path):
     """Nothing is left of a clean session."""
     journal = Journal.create(folder, session=a_session())
     exchange = an_exchange()
-    journal.opened(replace(exchange, status=ExchangeStatus.OPEN))
+    journal.opened(msgspec.structs.replace(exchange, status=ExchangeStatus.OPEN))
     journal.finished(exchange)
     journal.folded([exchange.id])
     journal.close()

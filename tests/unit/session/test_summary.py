@@ -1,8 +1,8 @@
 """The account of a session adds up, and says only what is known."""
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opencode_gate.core.semconv import (
@@ -51,7 +51,7 @@ def exchange(number: int, **changes: object) -> ExchangeRecord:
         cost_nano_usd=1_000_000,
         cost_quality=CostQuality.PRICED,
     )
-    return dataclasses.replace(record, **changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(record, **changes)
 
 
 @pytest.fixture
