@@ -201,6 +201,16 @@ def test_nothing_to_use_and_nobody_to_ask_names_the_flag(tmp_path: Path) -> None
     assert "--provider" in done.stderr
 
 
+def test_a_server_of_ones_own_without_a_key_is_something_to_use(
+    tmp_path: Path, endless: ThreadedUpstream
+) -> None:
+    _acme(tmp_path, endless)
+    done = run(tmp_path, "run", "--", "run", "dump", "acme")
+    assert done.returncode == 0, done.stderr
+    environ = json.loads(done.stdout)["environ"]
+    assert json.loads(environ["OPENCODE_CONFIG_CONTENT"])["enabled_providers"][-1] == "acme"
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_are_passed_on_and_the_session_is_accounted_for(
     tmp_path: Path, sent: signal.Signals, status: int

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opencode_gate.config.paths import Paths
     from opencode_gate.config.settings import Settings
     from opencode_gate.session.choices import Choice
-    from opencode_gate.session.discovery import Discovery
+    from opencode_gate.session.discovery import Discovery, UsableProvider
     from opencode_gate.session.naming import RunRequest
     from opencode_gate.session.plan import RunPlan
 
@@ -253,13 +253,18 @@ def _must_ask(
         return True
     if can_ask:
         return last is None or registry.is_bare()
-    if last is None and not any(found.source.kind != "none" for found in discovery.usable.values()):
+    if last is None and not any(map(_is_the_users_own, discovery.usable.values())):
         raise UsageError(
             "no-terminal",
             "no provider has a key, and there is no terminal to ask on",
             hint="ogate keys add PROVIDER, or --provider practice for a scripted model",
         )
     return False
+
+
+def _is_the_users_own(found: "UsableProvider") -> bool:
+    """A provider there is a key for, or a server the user has: not one that is offered to all."""
+    return found.source.kind != "none" or found.row.source in ("config", "agent", "local")
 
 
 def _asked(
