@@ -136,7 +136,9 @@ PRICED_MODELS = [
     for provider in get_snapshot().providers
     if provider.id in ("anthropic", "openai", "deepseek", "mistral", "groq")
     for model in provider.models
-    if model.get_prices(AT).input_mtok and model.get_prices(AT).output_mtok
+    if provider.find_model(model.id) is model
+    and model.get_prices(AT).input_mtok
+    and model.get_prices(AT).output_mtok
 ]
 SHARED_BOOK: list[PriceBook] = []
 
