@@ -8,6 +8,7 @@ All methods raise `LedgerError` when the database fails.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -81,6 +82,10 @@ class Store(Protocol):
         """Sessions started in `[since_us, until_us)`, newest first."""
         ...
 
+    def sessions_of(self, ids: Iterable[str]) -> dict[str, SessionRecord]:
+        """The sessions of these whole ids, by id; those that were not recorded are left out."""
+        ...
+
     def conversations(self, session_id: str) -> list[ConversationRecord]:
         """The conversations of a session, by id."""
         ...
@@ -95,6 +100,14 @@ class Store(Protocol):
         Raises:
             UsageError: none has it, or several do (`no-such-call`).
         """
+        ...
+
+    def recorded(self, ids: Iterable[str]) -> set[str]:
+        """Those of these exchanges that are here."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Within it all reading sees the ledger of one moment. Nothing may be written."""
         ...
 
     def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:

@@ -143,6 +143,29 @@ def total_of(records: Iterable[ExchangeRecord]) -> Totals:
     )
 
 
+def sum_of(some: Iterable[Totals]) -> Totals:
+    """The totals of parts that share no exchange, taken together."""
+    parts = [part for part in some if part != Totals()]
+    return Totals(
+        requests=sum(part.requests for part in parts),
+        input_tokens=sum_known(*(part.input_tokens for part in parts)),
+        cache_read_input_tokens=sum_known(*(part.cache_read_input_tokens for part in parts)),
+        cache_creation_input_tokens=sum_known(
+            *(part.cache_creation_input_tokens for part in parts)
+        ),
+        output_tokens=sum_known(*(part.output_tokens for part in parts)),
+        reasoning_output_tokens=sum_known(*(part.reasoning_output_tokens for part in parts)),
+        cost_nano_usd=sum_known(*(part.cost_nano_usd for part in parts)),
+        cost_quality=worst_quality(
+            part.cost_quality
+            for part in parts
+            # Nothing in it asked for a cost: its `UNKNOWN` is none.
+            if part.cost_nano_usd is not None or part.unknown_cost_requests
+        ),
+        unknown_cost_requests=sum(part.unknown_cost_requests for part in parts),
+    )
+
+
 def asks_for_cost(record: ExchangeRecord) -> bool:
     """Whether a cost is expected of this exchange (see the module's rules)."""
     if record.status is ExchangeStatus.DENIED:

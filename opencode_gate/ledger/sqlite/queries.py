@@ -130,6 +130,8 @@ WHERE (:since_us IS NULL OR started_at_us >= :since_us)
 ORDER BY started_at_us DESC, id DESC LIMIT :limit
 """
 
+SESSIONS_OF = f"{_SESSION} WHERE id IN (SELECT value FROM json_each(?))"
+
 CONVERSATIONS = f"""
 SELECT {_columns(CONVERSATION_COLUMNS)} FROM conversations WHERE session_id = ? ORDER BY id
 """
@@ -143,6 +145,8 @@ FROM exchanges LEFT JOIN message_parts
 EXCHANGES = f"{_EXCHANGE} WHERE session_id = ? ORDER BY exchanges.started_at_us, exchanges.id"
 
 EXCHANGE = f"{_EXCHANGE} WHERE exchanges.id = ?"
+
+RECORDED = "SELECT id FROM exchanges WHERE id IN (SELECT value FROM json_each(?))"
 
 LAST_EXCHANGE = f"SELECT id FROM exchanges {_LATEST}"
 

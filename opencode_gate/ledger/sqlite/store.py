@@ -3,6 +3,7 @@
 The invariant: every method is one statement or one transaction.
 """
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opencode_gate.core.errors import UsageError
+from opencode_gate.core.errors import LedgerError, UsageError
 from opencode_gate.ledger.exchange_query import ExchangeQuery
 from opencode_gate.ledger.records import (
     Annotation,
@@ -157,6 +158,11 @@ class SqliteStore:
         }
         return [session_of(row) for row in self._rows(queries.SESSIONS, bounds)]
 
+    def sessions_of(self, ids: Iterable[str]) -> dict[str, SessionRecord]:
+        """The sessions of these whole ids, by id; those that were not recorded are left out."""
+        found = self._rows(queries.SESSIONS_OF, (json.dumps(list(ids)),))
+        return {session.id: session for session in map(session_of, found)}
+
     def conversations(self, session_id: str) -> list[ConversationRecord]:
         """The conversations of a session, by id."""
         return [conversation_of(row) for row in self._rows(queries.CONVERSATIONS, (session_id,))]
@@ -178,6 +184,21 @@ class SqliteStore:
             id = self._match(queries.MATCHING_EXCHANGES, id_or_prefix, _NO_CALL)[0]
         [row] = self._rows(queries.EXCHANGE, (id,))
         return exchange_of(row[:-1], row[-1])
+
+    def recorded(self, ids: Iterable[str]) -> set[str]:
+        """Those of these exchanges that are here."""
+        return {str(row[0]) for row in self._rows(queries.RECORDED, (json.dumps(list(ids)),))}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Within it all reading sees the ledger of one moment. Nothing may be written."""
+        with ledger_errors(self._path):
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with ledger_errors(self._path):
+                self._connection.execute("ROLLBACK")
 
     def find(self, query: ExchangeQuery) -> list[ExchangeRecord]:
         """The exchanges that meet the conditions, latest start first, without their parts."""
@@ -229,10 +250,20 @@ class SqliteStore:
     def backup(self, path: Path) -> None:
         """Copies the ledger as it is now, also while in use, into a new file (0600)."""
         with ledger_errors(path):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            except FileExistsError as error:
+                raise LedgerError(
+                    "ledger-unwritable",
+                    f"{path} exists already, and a backup replaces nothing",
+                    hint="give another name",
+                ) from error
             copy = sqlite3.connect(path, isolation_level=None)
             try:
                 self._connection.backup(copy)
+            except BaseException:
+                path.unlink()
+                raise
             finally:
                 copy.close()
 

@@ -1,5 +1,6 @@
 """Sums over exchanges: what counts, what is known, and how well."""
 
+import random
 from itertools import permutations
 
 import pytest
@@ -7,8 +8,15 @@ import pytest
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.totals import GROUPINGS, Totals, UsageQuery, total_of, worst_quality
-from tests.support.ledger_records import an_exchange
+from opencode_gate.ledger.totals import (
+    GROUPINGS,
+    Totals,
+    UsageQuery,
+    sum_of,
+    total_of,
+    worst_quality,
+)
+from tests.support.ledger_records import an_exchange, random_exchange
 
 UNPRICED = {"cost_nano_usd": None, "cost_quality": CostQuality.UNKNOWN}
 
@@ -123,3 +131,11 @@ def test_an_unknown_time_zone_is_a_usage_error(name: str):
     with pytest.raises(UsageError) as caught:
         UsageQuery(time_zone=name)
     assert caught.value.code == "usage"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sum_of_parts_is_the_total_of_all(seed: int):
+    """However a ledger is taken apart, also where a part has nothing to pay for."""
+    chance = random.Random(seed)
+    parts = [[random_exchange(chance) for _ in range(chance.randrange(4))] for _ in range(5)]
+    assert sum_of(map(total_of, parts)) == total_of(each for part in parts for each in part)
