@@ -24,14 +24,15 @@ def serve(parent: Parent) -> None:
     while hello is None or secrets is None:
         match parent.hear():
             case Hello() as hello:
-                # Heavy, and the launcher is still reading keys.
-                pass
+                continue
             case Secrets() as secrets:
-                pass
+                continue
             case Agent() as agent:
-                pass
+                continue
+            case None:
+                _orphaned(hello, agent)
+                return
             case _:
-                _end(agent)
                 return
     from opencode_gate.server.compose import compose
     from opencode_gate.server.serving import Serving
@@ -41,12 +42,15 @@ def serve(parent: Parent) -> None:
     parent.say(Serving(hello, gateway, parent, agent, settings).run())
 
 
-def _end(agent: Agent | None) -> None:
-    """The launcher died before it had told the secrets: its agent goes too."""
+def _orphaned(hello: Hello | None, agent: Agent | None) -> None:
+    """The launcher died before it had told the secrets: its agent and its session end too."""
+    from opencode_gate.server.compose import end_for_launcher
     from opencode_gate.server.processes import terminate
 
     if agent is not None:
         terminate(agent.pid, agent.started)
+    if hello is not None:
+        end_for_launcher(hello, paths())
 
 
 def main(arguments: list[str]) -> int:

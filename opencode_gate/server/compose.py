@@ -1,6 +1,7 @@
 """The only place where the gateway's objects are wired together."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -127,6 +128,17 @@ def settle_dead(paths: Paths, settings: Settings) -> int:
     store = open_store(paths.ledger_file)
     try:
         return settle_orphans(paths.journals, store, prices.price)
+    finally:
+        store.close()
+
+
+def end_for_launcher(hello: Hello, paths: Paths) -> None:
+    """Does what a launcher that was killed no longer does: ends its session, clears its folder."""
+    shutil.rmtree(hello.run_folder, ignore_errors=True)
+    store = open_store(paths.ledger_file)
+    try:
+        store.add_session(hello.session)
+        store.end_session(hello.session.id, ended_at_us=SystemClock().now_us(), exit_status=None)
     finally:
         store.close()
 

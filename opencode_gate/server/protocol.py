@@ -8,14 +8,10 @@ invariant: secrets travel in `secrets` alone, and that line is written nowhere e
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.ledger.records import SessionRecord
-
-PROTOCOL_VERSION = 1
-
-Message = TypeVar("Message")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +28,6 @@ class Hello:
         run_folder: removed by the gateway if the launcher dies first.
     """
 
-    version: int = PROTOCOL_VERSION
     session: SessionRecord
     socket: str
     run_folder: str

@@ -6,7 +6,6 @@ it, because a stream may still be open there.
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
 import threading
@@ -18,10 +17,8 @@ import uvicorn
 from opencode_gate.catalog.refresh import BackgroundRefresh
 from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import Settings
-from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.tasks import spawn
-from opencode_gate.ledger.sqlite import open_store
-from opencode_gate.server.compose import Gateway
+from opencode_gate.server.compose import Gateway, end_for_launcher
 from opencode_gate.server.one_write import OneWriteProtocol
 from opencode_gate.server.parent import Parent
 from opencode_gate.server.processes import terminate
@@ -108,23 +105,15 @@ class Serving:
         """Serves to the end and folds every record into the ledger."""
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve())
-        self._gateway.settle()
-        if self._is_orphan:
-            self._end_session()
+        try:
+            self._gateway.settle()
+        finally:
+            if self._is_orphan:
+                end_for_launcher(self._hello, paths())
         return Settled(
             exchanges=self._gateway.recorder.exchanges,
             is_whole=self._gateway.journal.failure is None,
         )
-
-    def _end_session(self) -> None:
-        """Does what the launcher can no longer do."""
-        shutil.rmtree(self._hello.run_folder, ignore_errors=True)
-        store = open_store(paths().ledger_file)
-        store.add_session(self._hello.session)
-        store.end_session(
-            self._hello.session.id, ended_at_us=SystemClock().now_us(), exit_status=None
-        )
-        store.close()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,7 +122,10 @@ class Serving:
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(signal.SIGTERM, server.stop, GRACE_S)
         serving = spawn(server.serve(sockets=[unpack(self._hello.socket)]), name="server")
+        serving.add_done_callback(lambda _: server.up.set())
         await server.up.wait()
+        if serving.done():
+            await serving
         self._parent.say(Ready())
         threading.Thread(
             target=self._listen,

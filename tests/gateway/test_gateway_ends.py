@@ -13,6 +13,7 @@ import pytest
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
+from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.processes import start_time
 from opencode_gate.server.protocol import Agent
 from tests.support.gateway import TOKEN, RunningGateway, running_gateway
@@ -123,6 +124,20 @@ async def test_when_the_launcher_dies_the_agent_is_ended_and_everything_settled(
             (row,) = gateway.exchanges()
             assert not Path(gateway.home.runtime / "test-run").exists()
     assert row.status is ExchangeStatus.INTERRUPTED
+
+
+async def test_when_the_launcher_dies_before_the_secrets_the_agent_and_the_session_end() -> None:
+    with running_gateway([_row(9)], is_told_secrets=False) as gateway:
+        agent = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+        gateway.tell(Agent(pid=agent.pid, started=start_time(agent.pid)))
+        assert gateway.process.stdin is not None
+        gateway.process.stdin.close()
+        assert await _wait_for(agent) == -signal.SIGTERM
+        assert await _wait_for(gateway.process) == 0
+        assert not Path(gateway.home.runtime / "test-run").exists()
+        store = open_store(gateway.home.ledger_file)
+        assert store.session(gateway.session.id).ended_at_us is not None
+        store.close()
 
 
 async def test_a_stranger_with_the_agents_number_is_left_alone() -> None:

@@ -88,8 +88,12 @@ def running_gateway(
     keys: dict[str, str] | None = None,
     problems: dict[str, str] | None = None,
     environ: dict[str, str] | None = None,
+    is_told_secrets: bool = True,
 ) -> Iterator[RunningGateway]:
-    """A gateway that is ready; killed at the end if the test did not finish it."""
+    """A gateway that is ready; killed at the end if the test did not finish it.
+
+    One that is not told the secrets has only heard `hello` and is not ready.
+    """
     home = paths()
     run_folder = private_folder(home.runtime / "test-run")
     log = run_folder / "gateway.log"
@@ -116,8 +120,9 @@ def running_gateway(
                 rows=tuple(rows),
             )
         )
-        gateway.tell(Secrets(launch_token=TOKEN, keys=keys or {}, problems=problems or {}))
-        assert gateway.hear() == {"type": "ready"}, log.read_text()
+        if is_told_secrets:
+            gateway.tell(Secrets(launch_token=TOKEN, keys=keys or {}, problems=problems or {}))
+            assert gateway.hear() == {"type": "ready"}, log.read_text()
         yield gateway
     finally:
         if process.poll() is None:
