@@ -29,7 +29,7 @@ _ogate_place() {
     'usage reprice') children='' options='--since --until --dry-run --json --help -h' ;;
     'sessions') children='list show export' options='--help -h' ;;
     'sessions list') children='' options='--limit --since --until --json --help -h' ;;
-    'sessions show') children='' options='--cache --json --help -h' ;;
+    'sessions show') children='' options='--cache --reconcile --what-if --json --help -h' ;;
     'sessions export') children='' options='--output -o --help -h' ;;
     'doctor') children='' options='--json --help -h' ;;
     'config') children='path show get set edit' options='--help -h' ;;
@@ -124,6 +124,7 @@ _ogate_spec() {
     'sessions list|--limit') spec='-' ;;
     'sessions list|--since') spec='-' ;;
     'sessions list|--until') spec='-' ;;
+    'sessions show|--what-if') spec='@model' ;;
     'sessions show|1') spec='@session' ;;
     'sessions export|--output') spec='/' ;;
     'sessions export|-o') spec='/' ;;

@@ -11,7 +11,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'providers' = [ordered]@{ 'list' = 'Providers you can use now; with --all or a TEXT, those you cannot, and why'; 'show' = 'One provider: address, format, key, and what stands in the way'; 'add' = 'Adds a server of your own that speaks one of the four formats'; 'edit' = 'Changes where a provider is reached or how; `remove` takes the changes back'; 'remove' = 'Removes a provider of your own, or your changes to a built-in one; keys stay' }
         'models' = [ordered]@{ 'list' = 'Models of the providers that are ready, with list prices in USD per million tokens'; 'show' = 'One model: limits, abilities, and its price line by line'; 'refresh' = 'Fetches the newest catalogue from models.dev now' }
         'usage' = [ordered]@{ 'reprice' = 'Price anew what was counted, each request as of its day' }
-        'sessions' = [ordered]@{ 'list' = 'The latest sessions, with what they cost'; 'show' = 'The summary of a session again'; 'export' = 'Every model call as a line of JSON (JSON Lines), without prompts or answers' }
+        'sessions' = [ordered]@{ 'list' = 'The latest sessions, with what they cost'; 'show' = 'The summary of a session again, with its conversations, prompts and modes'; 'export' = 'Every model call as a line of JSON (JSON Lines), without prompts or answers' }
         'config' = [ordered]@{ 'path' = 'Where the settings and everything else of ogate lie'; 'show' = 'Every setting in force, and where it comes from'; 'get' = 'The value of one setting, or of all below it'; 'set' = 'Writes one setting to config.toml; comments stay'; 'edit' = 'Opens config.toml in your editor and takes it over only if it is valid' }
         'completion' = [ordered]@{ 'show' = 'Print the script, to put it somewhere yourself'; 'install' = 'Put the script in place for every new shell' }
         'alias' = [ordered]@{ 'install' = 'Let `opencode` mean `ogate run --` in every new shell'; 'remove' = 'Take the alias out again, of every shell unless one is named' }
@@ -42,7 +42,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'usage reprice' = [ordered]@{ '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--dry-run' = 'Show what would change, and write nothing.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions list' = [ordered]@{ '--limit' = 'How many, newest first.'; '--since' = 'Started on this day or later.'; '--until' = 'Started on this day or earlier.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'sessions show' = [ordered]@{ '--cache' = 'What came from the prompt cache, and where it fell out.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'sessions show' = [ordered]@{ '--cache' = 'What came from the prompt cache, and where it fell out.'; '--reconcile' = 'Beside Opencode''s own count, with every difference.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions export' = [ordered]@{ '--output' = 'Into a file, 0600.'; '-o' = 'Into a file, 0600.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'doctor' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -134,6 +134,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'sessions list|--limit' = '-'
         'sessions list|--since' = '-'
         'sessions list|--until' = '-'
+        'sessions show|--what-if' = '@model'
         'sessions show|1' = '@session'
         'sessions export|--output' = '/'
         'sessions export|-o' = '/'

@@ -99,7 +99,7 @@ _ogate_place() {
         options=('--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--dry-run:Show what would change, and write nothing.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions')
-        children=('list:The latest sessions, with what they cost' 'show:The summary of a session again' 'export:Every model call as a line of JSON (JSON Lines), without prompts or answers')
+        children=('list:The latest sessions, with what they cost' 'show:The summary of a session again, with its conversations, prompts and modes' 'export:Every model call as a line of JSON (JSON Lines), without prompts or answers')
         options=('--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions list')
@@ -108,7 +108,7 @@ _ogate_place() {
         ;;
     'sessions show')
         children=()
-        options=('--cache:What came from the prompt cache, and where it fell out.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--cache:What came from the prompt cache, and where it fell out.' '--reconcile:Beside Opencode'\''s own count, with every difference.' '--what-if:What the same tokens would have cost on provider/model; several with commas.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions export')
         children=()
@@ -249,6 +249,7 @@ _ogate_spec() {
     'sessions list|--limit') spec='-' ;;
     'sessions list|--since') spec='-' ;;
     'sessions list|--until') spec='-' ;;
+    'sessions show|--what-if') spec='@model' ;;
     'sessions show|1') spec='@session' ;;
     'sessions export|--output') spec='/' ;;
     'sessions export|-o') spec='/' ;;
