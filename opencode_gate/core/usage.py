@@ -4,7 +4,7 @@ The invariant: `None` means the provider did not say, 0 means it said zero, and 
 never confused. Nothing here replaces a missing count by a guess.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,10 @@ class TokenUsage:
     @property
     def is_empty(self) -> bool:
         """True when no count at all is known."""
-        return all(getattr(self, field.name) is None for field in fields(self))
+        return self == _NOTHING_KNOWN
+
+
+_NOTHING_KNOWN = TokenUsage()
 
 
 def sum_known(*counts: int | None) -> int | None:

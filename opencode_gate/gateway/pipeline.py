@@ -65,6 +65,8 @@ from opencode_gate.wire.splice import ask_for_usage
 HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
 
+PATHS_REMEMBERED = 512
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
@@ -115,13 +117,16 @@ class Pipeline:
         self._price_rule = price_rule
         self._loops = LoopBreaker()
         self._never_ask: set[str] = set()
+        self._known_paths: dict[tuple[str, bytes], tuple[Route, Destination]] = {}
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request (ASGI 3, https://asgi.readthedocs.io)."""
-        route = identify(scope["method"], scope["path"])
+        method, raw_path = scope["method"], scope["raw_path"]
+        known = self._known_paths.get((method, raw_path))
+        route = identify(method, scope["path"]) if known is None else known[0]
         try:
             admit(self._token, scope["headers"], scope["query_string"])
-            destination = self._routes.destination(scope["raw_path"], route.wire_format)
+            destination = self._destination(method, raw_path, route) if known is None else known[1]
             body = await whole_body(receive)
         except ClientGone:
             return
@@ -135,7 +140,7 @@ class Pipeline:
         except BadBody as error:
             facts, unreadable = None, error
         asked = Asked(
-            scope["method"],
+            method,
             destination,
             route,
             scope["headers"],
@@ -156,6 +161,13 @@ class Pipeline:
             exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_bug")
             if watch is not None:
                 watch.cancel()
+
+    def _destination(self, method: str, raw_path: bytes, route: Route) -> Destination:
+        """Where a path leads, remembered: an agent uses very few of them."""
+        destination = self._routes.destination(raw_path, route.wire_format)
+        if len(self._known_paths) < PATHS_REMEMBERED:
+            self._known_paths[method, raw_path] = route, destination
+        return destination
 
     async def _serve_admitted(
         self,

@@ -6,8 +6,10 @@ it, because a stream may still be open there.
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,6 +29,8 @@ from opencode_gate.server.socket_handoff import unpack
 
 GRACE_S = 5.0
 """How long requests in flight may go on after SIGTERM, when the agent is still there to read."""
+
+SWITCH_INTERVAL_S = 0.0005
 
 
 class _Server(uvicorn.Server):
@@ -103,6 +107,11 @@ class Serving:
 
     def run(self) -> Settled:
         """Serves to the end and folds every record into the ledger."""
+        # Another thread folds and prices; the event loop waits at most this long for its turn.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # What has been imported stays; the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve())
         try:

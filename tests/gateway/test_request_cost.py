@@ -15,7 +15,7 @@ from tests.support.request_cost import instructions_of_a_request
 SLACK = 1.10
 
 BOUNDS = {
-    (3, 11): {"plain": 7_043, "streamed": 35_342},
+    (3, 11): {"plain": 5_148, "streamed": 33_455},
 }
 
 

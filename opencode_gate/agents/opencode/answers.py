@@ -35,14 +35,18 @@ class Instructed(Protocol):
 
 
 def conversation_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
-    """The conversation a request belongs to and that conversation's parent."""
+    """The conversation a request belongs to and that conversation's parent.
+
+    Header names are lower case, as ASGI has them.
+    """
     found: dict[bytes, str] = {}
-    for raw_name, raw_value in headers:
-        name = raw_name.lower()
-        if name in _WANTED_HEADERS:
-            value = _id(raw_value)
-            if value is not None:
-                found.setdefault(name, value)
+    for name, value in headers:
+        if name in _WANTED_HEADERS and name not in found:
+            id = _id(value)
+            if id is not None:
+                found[name] = id
+    if not found:
+        return None, None
     own = next((found[name] for name in _CONVERSATION_HEADERS if name in found), None)
     return own, found.get(_PARENT_HEADER)
 

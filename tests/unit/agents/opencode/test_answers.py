@@ -14,9 +14,9 @@ def facts(head: str) -> SimpleNamespace:
 
 def test_the_conversation_and_its_parent_come_from_the_headers():
     headers = [
-        (b"X-Session-Id", b"ses_2"),
+        (b"x-session-id", b"ses_2"),
         (b"x-session-affinity", b"ses_1"),
-        (b"X-Parent-Session-Id", b"ses_0"),
+        (b"x-parent-session-id", b"ses_0"),
     ]
     assert conversation_of(headers) == ("ses_1", "ses_0")
 
