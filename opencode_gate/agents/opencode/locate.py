@@ -13,7 +13,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,9 @@ def find_opencode(
     private = private_copy(paths)
     for candidate in _candidates(environ, platform=platform):
         found = _inspect(candidate, paths)
-        return private if private is not None and found.major not in (None, 1) else found
+        return (
+            private if private is not None and found.major not in (None, SUPPORTED_MAJOR) else found
+        )
     if private is not None:
         return private
     raise AgentMissing(
@@ -172,6 +174,30 @@ def install_private(paths: Paths, environ: Mapping[str, str]) -> Installation:
     Raises:
         AgentMissing: npm is missing, or the installation failed.
     """
+    folder = str(private_folder(paths.private_agent))
+    _install(["--prefix", folder, "--no-save", f"opencode-ai@{TESTED_VERSION}"], environ)
+    found = private_copy(paths)
+    if found is None:
+        raise AgentMissing(
+            "agent-missing",
+            f"npm has put no Opencode into {folder}",
+            hint="npm install -g opencode-ai",
+        )
+    return found
+
+
+def install_global(environ: Mapping[str, str]) -> None:
+    """Installs the newest version with npm, for all programs of the user.
+
+    The caller has asked the user. npm's output goes where this process's stderr goes.
+
+    Raises:
+        AgentMissing: npm is missing, or the installation failed.
+    """
+    _install(["-g", "opencode-ai"], environ)
+
+
+def _install(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     import shutil
 
     npm = shutil.which("npm", path=environ.get("PATH"))
@@ -181,11 +207,9 @@ def install_private(paths: Paths, environ: Mapping[str, str]) -> Installation:
             "npm is needed to install Opencode and is not on PATH",
             hint="install Node.js, or Opencode itself: https://opencode.ai",
         )
-    folder = private_folder(paths.private_agent)
-    command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--no-save"]
     try:
         done = subprocess.run(
-            [*command, f"opencode-ai@{TESTED_VERSION}"],
+            [npm, "install", *arguments, "--no-audit", "--no-fund"],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
@@ -196,14 +220,12 @@ def install_private(paths: Paths, environ: Mapping[str, str]) -> Installation:
         raise AgentMissing(
             "agent-missing", f"npm could not install Opencode: {error}", hint="see npm's output"
         ) from error
-    found = private_copy(paths)
-    if done.returncode != 0 or found is None:
+    if done.returncode != 0:
         raise AgentMissing(
             "agent-missing",
             f"npm could not install Opencode (exit status {done.returncode})",
             hint="npm's own output is above; then: npm install -g opencode-ai",
         )
-    return found
 
 
 def _candidates(environ: Mapping[str, str], *, platform: str) -> Iterator[Path]:

@@ -136,12 +136,19 @@ def _run(
 
 
 def _agent(where: "Paths", settings: "Settings", *, install: bool, can_ask: bool) -> "Installation":
-    from opencode_gate.agents.opencode.locate import find_opencode, install_private
+    from opencode_gate.agents.opencode.locate import (
+        find_opencode,
+        install_global,
+        install_private,
+    )
     from opencode_gate.core.errors import AgentMissing
 
     try:
         return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
     except AgentMissing:
+        if settings.run.agent_path is not None:
+            # Another copy would not be the one that is asked for.
+            raise
         if install:
             talk("ogate · installing a private copy of Opencode (npm)")
             return install_private(where, os.environ)
@@ -153,9 +160,7 @@ def _agent(where: "Paths", settings: "Settings", *, install: bool, can_ask: bool
             case "private":
                 return install_private(where, os.environ)
             case "npm":
-                import subprocess
-
-                subprocess.run(["npm", "install", "-g", "opencode-ai"], check=False)
+                install_global(os.environ)
                 return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
             case None:
                 raise

@@ -12,6 +12,7 @@ import pytest
 from opencode_gate.agents.opencode.locate import (
     TESTED_VERSION,
     find_opencode,
+    install_global,
     install_private,
     require_supported,
 )
@@ -168,11 +169,20 @@ def test_a_private_copy_is_installed_below_our_own_folder(tmp_path, capfd):
     assert capfd.readouterr().out == "", "what npm says is no data"
 
 
-def test_an_installation_that_fails_is_an_error(tmp_path):
+def test_an_installation_for_everything_is_npms_own(tmp_path, capfd):
+    install_global(npm(tmp_path, f'echo "$1 $2 $3"; echo "$1 $2 $3" > {tmp_path / "asked"}'))
+    assert (tmp_path / "asked").read_text() == "install -g opencode-ai\n"
+    assert capfd.readouterr().out == "", "what npm says is no data"
+
+
+@pytest.mark.parametrize(
+    "install", [lambda environ: install_private(paths(), environ), install_global]
+)
+def test_an_installation_that_fails_is_an_error(tmp_path, install):
     with pytest.raises(AgentMissing, match="exit status 7"):
-        install_private(paths(), npm(tmp_path, "exit 7"))
+        install(npm(tmp_path, "exit 7"))
     with pytest.raises(AgentMissing, match="npm is needed"):
-        install_private(paths(), {"PATH": str(tmp_path / "nothing")})
+        install({"PATH": str(tmp_path / "nothing")})
 
 
 def test_the_private_copy_never_opens_a_database_of_a_newer_major(tmp_path):
