@@ -147,5 +147,22 @@ class Annotation:
     conversation_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUse:
+    """How often one set of tools was offered to one model in one session.
+
+    `tool_set` is `None` where no tools were; `usage` are the sums of what is known.
+    """
+
+    session_id: str
+    tool_set: str | None
+    wire_format: WireFormat
+    provider_name: str
+    request_model: str | None
+    response_model: str | None
+    requests: int
+    usage: TokenUsage
+
+
 Repricing: TypeAlias = tuple[str, int | None, CostQuality, str | None]
 """The id of an exchange, its new amount in nano-dollars, that amount's quality and its source."""

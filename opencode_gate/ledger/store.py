@@ -19,6 +19,7 @@ from opencode_gate.ledger.records import (
     ExchangeRecord,
     Repricing,
     SessionRecord,
+    ToolUse,
 )
 from opencode_gate.ledger.totals import UsageQuery, UsageRow
 
@@ -123,6 +124,18 @@ class Store(Protocol):
 
     def tool_sets(self, hashes: Iterable[str]) -> dict[str, dict[str, int]]:
         """The tools of sets and the bytes of their definitions; unknown sets are left out."""
+        ...
+
+    def tool_uses(
+        self, *, since_us: int | None = None, until_us: int | None = None
+    ) -> list[ToolUse]:
+        """Which tools the requests offered that started in `[since_us, until_us)`."""
+        ...
+
+    def tool_calls(
+        self, *, since_us: int | None = None, until_us: int | None = None
+    ) -> dict[str, int]:
+        """How many answers to requests of that time called each tool, by its name."""
         ...
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:

@@ -778,3 +778,38 @@ def test_a_sound_ledger_has_no_findings(store: Store):
     """The check itself works."""
     store.fold([an_exchange()])
     assert store.integrity() == []
+
+
+def test_tools_offered_are_summed_by_session_set_and_model(store: Store):
+    """What a provider refused, or ogate did, was read by no model."""
+    usage = TokenUsage(input_uncached=100, cache_read=900, output=7)
+    offered = {"session_id": "01S", "tool_set": "aa", "usage": usage, "tools_called": ("glob",)}
+    store.fold(
+        [
+            an_exchange(**offered),
+            an_exchange(**{**offered, "tools_called": ("bash", "glob")}),
+            an_exchange(**{**offered, "usage": TokenUsage()}),
+            an_exchange(**{**offered, "tool_set": None, "tools_called": ()}),
+            an_exchange(**{**offered, "request_model": "other"}),
+            an_exchange(**offered, status=ExchangeStatus.DENIED),
+            an_exchange(**offered, http_status=429),
+            an_open_exchange(**{**offered, "usage": TokenUsage()}),
+            an_exchange(**offered, operation=Operation.COUNT_TOKENS),
+            an_exchange(**offered, started_at_us=NOON_US - 1),
+            an_exchange(**offered, started_at_us=NOON_US + DAY_US),
+        ]
+    )
+    day = {"since_us": NOON_US, "until_us": NOON_US + DAY_US}
+    found = {(use.tool_set, use.request_model): use for use in store.tool_uses(**day)}
+    assert {key: use.requests for key, use in found.items()} == {
+        ("aa", "scripted"): 3,
+        (None, "scripted"): 1,
+        ("aa", "other"): 1,
+    }
+    both = found["aa", "scripted"]
+    assert (both.session_id, both.wire_format) == ("01S", "openai-chat")
+    assert (both.usage.input_tokens, both.usage.cache_read) == (2000, 1800)
+    assert both.usage.cache_write_5m is None
+    assert store.tool_calls(**day) == {"glob": 4, "bash": 1}
+    assert sum(use.requests for use in store.tool_uses()) == 7
+    assert store.tool_calls() == {"glob": 6, "bash": 1}

@@ -20,8 +20,9 @@ from opencode_gate.ledger.records import (
     ExchangeRecord,
     Repricing,
     SessionRecord,
+    ToolUse,
 )
-from opencode_gate.ledger.sqlite import finding, queries, usage
+from opencode_gate.ledger.sqlite import finding, queries, tool_use, usage
 from opencode_gate.ledger.sqlite.connection import (
     connect,
     connect_read_only,
@@ -216,6 +217,22 @@ class SqliteStore:
         """The tools of sets and the bytes of their definitions; unknown sets are left out."""
         found = {hash: dict(self._rows(queries.TOOL_SET, (hash,))) for hash in hashes}
         return {hash: tool_bytes for hash, tool_bytes in found.items() if tool_bytes}
+
+    def tool_uses(
+        self, *, since_us: int | None = None, until_us: int | None = None
+    ) -> list[ToolUse]:
+        """Which tools the requests offered that started in `[since_us, until_us)`."""
+        with ledger_errors(self._path):
+            bounds = {"since_us": since_us, "until_us": until_us}
+            return tool_use.tool_uses(self._connection, bounds)
+
+    def tool_calls(
+        self, *, since_us: int | None = None, until_us: int | None = None
+    ) -> dict[str, int]:
+        """How many answers to requests of that time called each tool, by its name."""
+        with ledger_errors(self._path):
+            bounds = {"since_us": since_us, "until_us": until_us}
+            return tool_use.tool_calls(self._connection, bounds)
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Totals per group, ordered by key; without groups one row, even over nothing."""
