@@ -37,6 +37,9 @@ RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 SETTLE_TIMEOUT_S = 30.0
 
+_SECRET_ENDINGS = ("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_ACCESS_KEY")
+_WITH_KEYS_INSIDE = ("OPENCODE_AUTH_CONTENT", "OPENCODE_CONFIG_CONTENT")
+
 if sys.platform == "win32":
     _CREATION_FLAGS = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
 else:
@@ -45,10 +48,17 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the gateway needs to be told, whichever process it is."""
+    """What the gateway needs to be told, whichever process it is.
+
+    Attributes:
+        hello: makes the first message, given the listening socket as it is handed over.
+        log_file: where its stderr goes.
+        key_variables: variables of this environment that hold a provider's key.
+    """
 
     hello: Callable[[str], Hello]
     log_file: Path
+    key_variables: tuple[str, ...] = ()
 
 
 def listen() -> socket.socket:
@@ -84,7 +94,6 @@ class GatewayProcess:
         self._deaths: collections.deque[float] = collections.deque(maxlen=RESTARTS)
         self._on_failure: Callable[[], object] = lambda: None
         self.was_ready = False
-        self.restarts = 0
         self.failure: str | None = None
         self.settled: Settled | None = None
         self._process = self._spawn()
@@ -93,18 +102,25 @@ class GatewayProcess:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         assert self._listener is not None
-        with self._served.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "opencode_gate.server"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(),
-                pass_fds=() if sys.platform == "win32" else (self._listener.fileno(),),
-                # Kept apart from the terminal: its Ctrl-C, Ctrl-Z and hang-up are the agent's.
-                start_new_session=sys.platform != "win32",
-                creationflags=_CREATION_FLAGS,
-            )
+        try:
+            with self._served.log_file.open("ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "opencode_gate.server"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=self._environment(),
+                    pass_fds=() if sys.platform == "win32" else (self._listener.fileno(),),
+                    # Kept apart from the terminal: its Ctrl-C, Ctrl-Z, hang-up are the agent's.
+                    start_new_session=sys.platform != "win32",
+                    creationflags=_CREATION_FLAGS,
+                )
+        except OSError as error:
+            raise GatewayError(
+                "gateway-failed",
+                f"the gateway process cannot be started: {error.strerror}",
+                hint="ogate doctor",
+            ) from error
         self._tell(self._served.hello(pack(self._listener, process.pid)), process)
         return process
 
@@ -147,7 +163,7 @@ class GatewayProcess:
                 [sys.executable, "-m", "opencode_gate.server", "settle"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                env=_environment(),
+                env=self._environment(),
                 timeout=SETTLE_TIMEOUT_S,
                 check=False,
             )
@@ -169,15 +185,9 @@ class GatewayProcess:
             with self._lock:
                 if self._is_finishing:
                     return
-                problem = self._problem(status)
-                if problem is None:
-                    self.restarts += 1
-                    self._process = self._spawn()
-                    for message in (self._agent, self._secrets):
-                        if message is not None:
-                            self._tell(message, self._process)
+                self.failure = self._problem(status) or self._replaced()
+                if self.failure is None:
                     continue
-                self.failure = problem
             self._close_listener()
             self._on_failure()
             return
@@ -206,16 +216,27 @@ class GatewayProcess:
         self._deaths.append(now_s)
         return None
 
+    def _replaced(self) -> str | None:
+        """Starts a successor and tells it all; why that failed, `None` if it did not."""
+        try:
+            self._process = self._spawn()
+        except GatewayError as error:
+            return error.message
+        for message in (self._agent, self._secrets):
+            if message is not None:
+                self._tell(message, self._process)
+        return None
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without anything that holds a provider's key, or looks like a secret."""
+        left_out = {*self._served.key_variables, *_WITH_KEYS_INSIDE}
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if name not in left_out and not name.endswith(_SECRET_ENDINGS)
+        } | {"PYTHONUTF8": "1"}
+
     def _close_listener(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-
-
-def _environment() -> dict[str, str]:
-    """The gateway's environment: ours without anything that looks like a secret."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.endswith(("_API_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_ACCESS_KEY"))
-    } | {"PYTHONUTF8": "1"}

@@ -26,7 +26,7 @@ from opencode_gate.agents.opencode.folders import content_limit
 from opencode_gate.agents.opencode.terminal import RESET
 from opencode_gate.config.paths import Paths, private_folder
 from opencode_gate.core.clock import SystemClock
-from opencode_gate.core.errors import GatewayError
+from opencode_gate.core.errors import GatewayError, LedgerError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.protocol import Hello, Secrets, Settled
@@ -73,9 +73,11 @@ def launch(plan: RunPlan, paths: Paths, read_keys: "Callable[[], KeysRead]") -> 
         status = outcome.exit_status
         return outcome
     finally:
-        store = open_store(paths.ledger_file)
-        store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
-        store.close()
+        # Where the ledger fails only now, the account says so; the status stays the agent's.
+        with contextlib.suppress(LedgerError):
+            store = open_store(paths.ledger_file)
+            store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
+            store.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +161,7 @@ def _served(plan: RunPlan, folder: Path) -> Served:
             costs={provider_id: dict(costs) for provider_id, costs in plan.costs.items()},
         )
 
-    return Served(hello=hello, log_file=folder / "gateway.log")
+    return Served(hello=hello, log_file=folder / "gateway.log", key_variables=plan.key_variables)
 
 
 def _start_agent(plan: RunPlan, folder: Path, port: int, token: str) -> subprocess.Popen[bytes]:

@@ -51,7 +51,8 @@ class RunPlan:
         model: `provider/model`, only if it was chosen now.
         direct: subscriptions that do not pass the gateway.
         without_key: routed providers that are used without any key.
-        hidden: environment variables that Opencode will not see.
+        key_variables: environment variables that hold a routed provider's key.
+        hidden: those of them that Opencode will not see.
         warnings: what the user should know before it starts.
         agent_catalogue: all models, in the form Opencode reads; only called when the
             configuration is too long for one variable.
@@ -69,6 +70,7 @@ class RunPlan:
     small_model: str | None
     direct: tuple[str, ...]
     without_key: tuple[str, ...]
+    key_variables: tuple[str, ...]
     hidden: tuple[str, ...]
     disable_default_plugins: bool
     warnings: tuple[str, ...]
@@ -134,7 +136,9 @@ def make_plan(
         assert source is not None
         sources[chosen.provider_id] = source
     rows = tuple(provider.row for provider in routed.values())
-    warnings += _outranked(discovery, environ, agent, folder, rows, direct)
+    key_variables = _key_variables(routed, sources, discovery, environ)
+    hidden = () if settings.run.keep_env else key_variables
+    warnings += _outranked(discovery, environ, agent, folder, rows, direct, hidden)
     plugins = discovery.user_config.auth_plugins
     uses_keys_instead = any(
         answer == "key" and provider_id in routed
@@ -181,7 +185,8 @@ def make_plan(
             for provider_id, provider in routed.items()
             if sources[provider_id].kind == "none" and provider.row.source == "catalogue"
         ),
-        hidden=() if settings.run.keep_env else _hidden(routed, sources, discovery, environ),
+        key_variables=key_variables,
+        hidden=hidden,
         disable_default_plugins=uses_keys_instead,
         warnings=warnings,
         agent_catalogue=lambda: _agent_catalogue(discovery),
@@ -222,6 +227,7 @@ def _outranked(
     folder: Path,
     rows: tuple[ProviderRow, ...],
     direct: tuple[str, ...],
+    hidden: tuple[str, ...],
 ) -> tuple[str, ...]:
     """What configurations that Opencode puts above the session's own change about its ways."""
     sources = [str(file) for file in discovery.user_config.managed]
@@ -230,7 +236,7 @@ def _outranked(
     if not sources:
         return ()
     config = session_config(rows, port=1, direct=direct)
-    overruled = overruled_settings(agent.path, environ, folder, config)
+    overruled = overruled_settings(agent.path, environ, folder, config, hidden=hidden)
     above = f"outranks ogate's configuration ({', '.join(sources)})"
     if overruled is None:
         return (f"something {above}, and Opencode does not say what is in force",)
@@ -299,7 +305,7 @@ def _name(choice: Choice | None, model_id: str | None) -> str | None:
     return None if choice is None or model_id is None else f"{choice.provider_id}/{model_id}"
 
 
-def _hidden(
+def _key_variables(
     routed: Mapping[str, UsableProvider],
     sources: Mapping[str, CredentialSource],
     discovery: Discovery,

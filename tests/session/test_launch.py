@@ -224,6 +224,21 @@ def test_signals_are_passed_on_and_the_session_is_accounted_for(
     assert list(paths().runtime.iterdir()) == []
 
 
+def test_a_ledger_that_breaks_meanwhile_is_said_and_the_status_stays_the_agents(
+    tmp_path: Path,
+) -> None:
+    with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.readline()
+        for file in paths().data.glob("ledger.db*"):
+            file.unlink()
+        paths().ledger_file.write_bytes(b"no database " * 1000)
+        os.killpg(launcher.pid, signal.SIGINT)
+        _, err = launcher.communicate(timeout=40)
+    assert launcher.returncode == 33, err
+    assert "[ledger-corrupt]" in err
+
+
 def test_ctrl_c_is_the_agents_and_the_launcher_outlives_it(tmp_path: Path) -> None:
     with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
         assert launcher.stdout is not None

@@ -82,7 +82,7 @@ def test_no_key_is_in_a_file_a_command_line_or_the_agents_environment(
             environ = Path(f"/proc/{agent}/environ").read_bytes()
             assert not any(form in environ for form in forms)
             kept = Path(f"/proc/{gateway}/environ").read_bytes()
-            assert not any(form in kept for form in _forms((FROM_FILE, FROM_AGENT)))
+            assert not any(form in kept for form in forms)
             assert list(paths().runtime.rglob("opencode.json"))
             assert _files_with(tmp_path, forms, besides=auth_file) == []
             upstream.release.set()
@@ -93,6 +93,36 @@ def test_no_key_is_in_a_file_a_command_line_or_the_agents_environment(
     assert not any(form in (out + err).encode() for form in forms)
     assert _files_with(tmp_path, forms, besides=auth_file) == []
     assert Vault(paths(), {}).index.require("acme", "default").last_used_at_us is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("keep_env", ["false", "true"])
+def test_the_gateway_inherits_no_key_whatever_its_variable_is_called(
+    tmp_path: Path, keep_env: str
+) -> None:
+    """A name of the user's choice, and Opencode's variables that hold a file with keys."""
+    Vault(paths(), {}).add_reference("acme", "default", "WORK_PASS")
+    with threaded_upstream() as upstream:
+        _provider(upstream.port)
+        line = ("run", "--provider", "acme", "--", "run", "stream", "acme")
+        with started(
+            tmp_path,
+            *line,
+            WORK_PASS=FROM_VARIABLE,
+            OPENCODE_AUTH_CONTENT=json.dumps({"groq": {"type": "api", "key": FROM_AGENT}}),
+            OPENCODE_CONFIG_CONTENT=json.dumps(
+                {"provider": {"mine": {"options": {"apiKey": FROM_FILE}}}}
+            ),
+            OGATE_RUN_KEEP_ENV=keep_env,
+        ) as launcher:
+            assert launcher.stdout is not None
+            launcher.stdout.readline()
+            assert launcher.stdout.readline() == "streaming\n"
+            environ = Path(f"/proc/{gateway_of(launcher.pid)}/environ").read_bytes()
+            upstream.release.set()
+            launcher.communicate(timeout=40)
+    assert not any(form in environ for form in _forms(ALL))
+    assert f"bearer {FROM_VARIABLE}".encode() in upstream.requests[0].lower()
 
 
 def _by_passphrase() -> None:

@@ -7,7 +7,7 @@ invariant: what cannot be found out is said to be that, never taken for agreemen
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,17 +20,24 @@ _TIMEOUT_S: Final = 20.0
 
 
 def overruled_settings(
-    program: Path, environ: Mapping[str, str], folder: Path, config: JsonObject
+    program: Path,
+    environ: Mapping[str, str],
+    folder: Path,
+    config: JsonObject,
+    *,
+    hidden: Iterable[str] = (),
 ) -> tuple[str, ...] | None:
     """What is in force instead of `config`, one sentence each; `None` if Opencode does not say.
 
-    `config` is a session's configuration, for whatever port.
+    `config` is a session's configuration, for whatever port, and `hidden` the variables that
+    the session's Opencode will not see: this one does not see them either.
     """
     child = agent_environment(
         environ,
         config_json=config_text(merge_config(user_content(environ), config)),
         config_path=None,
         launch_token=Secret("not-a-session"),
+        hidden=hidden,
     )
     try:
         answer = subprocess.run(

@@ -56,3 +56,14 @@ def test_a_configuration_without_a_list_enables_everything(tmp_path):
 def test_no_answer_is_not_agreement(tmp_path):
     assert asked(tmp_path, "Configuration is invalid", 1) is None
     assert overruled_settings(tmp_path / "absent", {}, tmp_path, CONFIG) is None
+
+
+def test_the_opencode_that_is_asked_sees_no_key_either(tmp_path):
+    program = tmp_path / "opencode"
+    program.write_text("#!/bin/sh\nenv > seen\n")
+    program.chmod(0o700)
+    environ = {"PATH": "/bin:/usr/bin", "OPENAI_API_KEY": "sk-1", "EDITOR": "vi"}
+    overruled_settings(program, environ, tmp_path, CONFIG, hidden=["OPENAI_API_KEY"])
+    seen = (tmp_path / "seen").read_text()
+    assert "EDITOR=vi" in seen
+    assert "sk-1" not in seen
