@@ -26,16 +26,17 @@ def start_agent(command: Sequence[str], environ: Mapping[str, str]) -> subproces
     """
     try:
         return subprocess.Popen(list(command), env=dict(environ))
-    except FileNotFoundError as error:
-        raise AgentMissing(
-            "agent-missing", f"{command[0]} is gone", hint="npm install -g opencode-ai"
-        ) from error
     except OSError as error:
-        raise AgentUnusable(
-            "agent-unusable",
-            f"{command[0]} cannot be executed: {error.strerror}",
-            hint="npm install -g opencode-ai",
-        ) from error
+        raise _not_started(command[0], error) from error
+
+
+def _not_started(program: str, error: OSError) -> AgentMissing | AgentUnusable:
+    hint = "npm install -g opencode-ai"
+    if isinstance(error, FileNotFoundError):
+        return AgentMissing("agent-missing", f"{program} is gone", hint=hint)
+    return AgentUnusable(
+        "agent-unusable", f"{program} cannot be executed: {error.strerror}", hint=hint
+    )
 
 
 def wait_for(agent: subprocess.Popen[bytes]) -> int:
@@ -88,10 +89,17 @@ def run_untouched(command: Sequence[str]) -> int:
     """Runs the agent with nothing of ours around it, and returns its status.
 
     On POSIX this process becomes the agent and the call does not return.
+
+    Raises:
+        AgentMissing: there is no such program.
+        AgentUnusable: it cannot be executed.
     """
     if sys.platform != "win32":
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(command[0], list(command))
+        try:
+            os.execv(command[0], list(command))
+        except OSError as error:
+            raise _not_started(command[0], error) from error
     with SignalsWhileRunning().installed():
         return wait_for(start_agent(command, os.environ))

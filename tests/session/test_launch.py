@@ -168,6 +168,18 @@ def test_opencode_that_cannot_be_executed_is_126(tmp_path: Path) -> None:
     assert "[agent-unusable]" in done.stderr
 
 
+@pytest.mark.parametrize("words", [("run", "ask"), ("models",)])
+def test_opencode_for_another_machine_is_126(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Also where nothing of ours would be around it."""
+    foreign = tmp_path / "1" / "opencode" / "1.18.33" / "opencode"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"\x7fELF of another machine")
+    foreign.chmod(0o755)
+    done = run(tmp_path, *PRACTICE, *words, OGATE_RUN_AGENT_PATH=str(foreign))
+    assert done.returncode == 126
+    assert "[agent-unusable]" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "shown"),
     [
