@@ -32,7 +32,6 @@ class ConfigSource:
         is_project: the project wrote it, not the user.
     """
 
-    label: str
     folder: Path
     is_project: bool
     config: JsonObject
@@ -70,17 +69,18 @@ def config_sources(
     """Every configuration that can be read; Opencode itself complains about the others."""
     for file, is_project in _files(environ, folders, folder):
         text = _text(file)
-        config = None if text is None else _parsed(text, environ, file.parent)
+        config = None if text is None else _parsed(text)
+        if config is None and text is not None and not is_project:
+            # A reference may stand outside of a string (`"timeout": {env:T}`). A project's are
+            # not filled in unseen: they could be the user's keys.
+            config = _parsed(filled_in(text, environ, file.parent))
         if config is not None:
-            yield ConfigSource(
-                label=str(file), folder=file.parent, is_project=is_project, config=config
-            )
+            yield ConfigSource(folder=file.parent, is_project=is_project, config=config)
     content = environ.get("OPENCODE_CONFIG_CONTENT")
-    config = _parsed(content, environ, folder) if content else None
-    if config is not None:
-        yield ConfigSource(
-            label="OPENCODE_CONFIG_CONTENT", folder=folder, is_project=False, config=config
-        )
+    if content:
+        config = _parsed(content) or _parsed(filled_in(content, environ, folder))
+        if config is not None:
+            yield ConfigSource(folder=folder, is_project=False, config=config)
 
 
 def managed_files(folders: AgentFolders, preferences: Sequence[Path]) -> tuple[Path, ...]:
@@ -131,14 +131,9 @@ def _upwards(folder: Path) -> list[Path]:
     return above
 
 
-def _parsed(text: str, environ: Mapping[str, str], folder: Path) -> JsonObject | None:
-    """The object, also where a reference stands outside of a string (`"timeout": {env:T}`)."""
+def _parsed(text: str) -> JsonObject | None:
     try:
         return parse_object(text)
-    except ValueError:
-        pass
-    try:
-        return parse_object(filled_in(text, environ, folder))
     except ValueError:
         return None
 

@@ -52,12 +52,10 @@ class CustomProvider:
     Attributes:
         row: how it is reached; for one that the catalogue knows too, see `over`.
         models: those it lists, with the prices it states.
-        is_project: only the project's own files describe it.
     """
 
     row: ProviderRow
     models: Mapping[str, ModelRow]
-    is_project: bool = False
 
     def over(self, row: ProviderRow) -> ProviderRow:
         """The catalogue's `row`, reached where the user's configuration says."""
@@ -240,7 +238,6 @@ class _ProviderReader:
                     model_id: _model_row(provider_id, model_id, as_object(model))
                     for model_id, model in as_object(entry.get("models")).items()
                 },
-                is_project=self._of_project[provider_id],
             )
 
     def _is_projects_own(self, provider_id: str) -> bool:
@@ -252,7 +249,7 @@ class _ProviderReader:
     def _read_options(self, provider_id: str, entry: JsonObject, source: ConfigSource) -> None:
         options = as_object(entry.get("options"))
         address = _string(options.get("baseURL")) or _string(entry.get("api"))
-        if address is not None:
+        if address is not None and self._may_read(address, source):
             self._addresses[provider_id] = filled_in(address, self._environ, source.folder)
         listed = _strings(entry.get("env"))
         if listed is not None:
@@ -280,8 +277,10 @@ class _ProviderReader:
             return True
         if self._reserved.intersection(variables_in(text)):
             return False
+        # Outside of a repository nothing says where the project ends.
+        root = source.folder if self._root == self._root.parent else self._root
         files = (Path(os.path.realpath(file)) for file in files_in(text, source.folder))
-        return all(file.is_relative_to(os.path.realpath(self._root)) for file in files)
+        return all(file.is_relative_to(os.path.realpath(root)) for file in files)
 
 
 def _model_row(provider_id: str, model_id: str, entry: JsonObject) -> ModelRow:
