@@ -64,7 +64,8 @@ def reconcile(
     ours = {one.id: one for one in record.conversations if one.is_given or one.id in used}
     answered = _by_conversation(record.turns)
     turns = [turn for turn in record.turns if turn.conversation_id in ours]
-    strangers = [turn for turn in record.turns if turn.conversation_id not in ours]
+    begun = {one.id for one in record.conversations if one.is_new} - ours.keys()
+    strangers = [turn for turn in record.turns if turn.conversation_id in begun]
     cases = [
         *_cases_of_conversations(ours, answered),
         *_cases_of_exchanges(matches),

@@ -8,7 +8,7 @@ given to the nearest turn for want of a better one.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from opencode_gate.agents.opencode.run_record import RecordedPrompt, RecordedTurn, RunRecord
@@ -50,11 +50,10 @@ class Match:
 def match_exchanges(exchanges: Iterable[ExchangeRecord], record: RunRecord) -> tuple[Match, ...]:
     """Every exchange that was not denied, in its order, with what is known of it."""
     timeline = _Timeline(record)
-    matches = [
-        _placed(exchange, timeline)
-        for exchange in exchanges
-        if exchange.status is not ExchangeStatus.DENIED
-    ]
+    counted = [one for one in exchanges if one.status is not ExchangeStatus.DENIED]
+    matches = [_placed(exchange, timeline) for exchange in counted]
+    used = frozenset(match.conversation_id for match in matches)
+    matches = [_set_aside(match, used, timeline) for match in matches]
     tries: dict[str, list[Match]] = {}
     for match in matches:
         if match.turn is not None:
@@ -106,11 +105,17 @@ class _Timeline:
         """The message that a turn answers."""
         return None if turn.prompt_id is None else self._prompts.get(turn.prompt_id)
 
-    def prompt_at(self, conversation_id: str, at_us: int) -> RecordedPrompt | None:
-        """The last message to the model by then."""
-        prompts = self._prompts_of.get(conversation_id, [])
-        found = bisect_right(prompts, at_us, key=lambda prompt: prompt.created_at_us)
-        return prompts[found - 1] if found else None
+    def prompt_at(
+        self, conversation_ids: Collection[str | None], at_us: int
+    ) -> RecordedPrompt | None:
+        """The last message to the model by then in any of these conversations."""
+        earlier = [
+            prompt
+            for conversation_id in conversation_ids
+            for prompt in self._prompts_of.get(conversation_id or "", ())
+            if prompt.created_at_us <= at_us
+        ]
+        return max(earlier, key=lambda prompt: prompt.created_at_us, default=None)
 
     def of_person(self, prompt: RecordedPrompt) -> tuple[RecordedPrompt, RecordedPrompt]:
         """The message of the root conversation behind a prompt, and the one a person typed.
@@ -138,7 +143,7 @@ def _spans(turn: RecordedTurn, at_us: int) -> bool:
 
 
 def _placed(exchange: ExchangeRecord, timeline: _Timeline) -> Match:
-    """An exchange with its turn, or for a call beside the turns with its prompt."""
+    """An exchange with its turn and the prompt behind that."""
     conversation_id, turn = exchange.conversation_id, None
     if exchange.operation is Operation.GENERATE and exchange.kind not in _ASIDE_KINDS:
         if conversation_id is None:
@@ -157,10 +162,23 @@ def _placed(exchange: ExchangeRecord, timeline: _Timeline) -> Match:
         if prompt is None:
             return replace(match, prompt_id=turn.prompt_id, mode=turn.agent_name)
         return _prompted(match, prompt, timeline)
-    if conversation_id is not None and exchange.kind in _ASIDE_KINDS:
-        prompt = timeline.prompt_at(conversation_id, exchange.started_at_us)
-        return match if prompt is None else _prompted(match, prompt, timeline)
     return match
+
+
+def _set_aside(match: Match, used: Collection[str | None], timeline: _Timeline) -> Match:
+    """A call beside the turns with its prompt: the last one typed before it.
+
+    One that names no conversation belongs to one of those that were used.
+    """
+    exchange = match.exchange
+    if exchange.kind not in _ASIDE_KINDS:
+        return match
+    possible = used if match.conversation_id is None else (match.conversation_id,)
+    prompt = timeline.prompt_at(possible, exchange.started_at_us)
+    if prompt is None:
+        return match
+    match = replace(match, conversation_id=prompt.conversation_id)
+    return _prompted(match, prompt, timeline)
 
 
 def _prompted(match: Match, prompt: RecordedPrompt, timeline: _Timeline) -> Match:

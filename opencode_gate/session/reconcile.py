@@ -47,7 +47,7 @@ def account_for(
             plan.session.id,
             hidden=plan.hidden,
             bypass=() if found is None else found.bypasses,
-            resume=None if record is None else _resume(record, exchanges),
+            resume=None if record is None else _resume(record, store.exchanges(plan.session.id)),
             check=None if found is None else check_line(found),
         )
     finally:

@@ -47,7 +47,7 @@ def conversation(id: str, **changes: Any) -> RecordedConversation:
         "directory": "/p",
         "agent_name": "build",
         "is_given": True,
-        "created_at_us": at_us(0),
+        "is_new": True,
         "row": None,
     }
     return RecordedConversation(**{**fields, **changes})

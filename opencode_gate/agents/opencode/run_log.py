@@ -7,11 +7,12 @@ invariant: a log that is absent, off, or of another form gives `None`.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 _RUN: Final = re.compile(rb"\brun=(\w+)")
-_CONVERSATION: Final = re.compile(rb"\b(?:session\.id|sessionID|id)=(ses_\w+)")
+_CONVERSATION: Final = re.compile(rb"\bses_\w+")
 _MOST_READ_BYTES: Final = 32 * 1024 * 1024
 """Only the end of a longer log is read: some hours of work."""
 
@@ -22,19 +23,27 @@ def conversations_of_run(data_folder: Path, config_folder: str) -> frozenset[str
     `config_folder` is the last part of that folder's path, `data_folder` Opencode's own.
     """
     mark = re.compile(rb"\bpath=\S*[/\\]" + re.escape(config_folder.encode()) + rb"[/\\]")
-    try:
-        lines = _end_of(data_folder / "log" / "opencode.log").splitlines()
-    except OSError:
+    found: set[bytes] = set()
+    is_known = False
+    for lines in _logs(data_folder / "log"):
+        # Early versions write a file for each run, and its lines name none.
+        runs = {_run_of(line) for line in lines if mark.search(line)}
+        is_known = is_known or bool(runs)
+        for line in lines:
+            if _run_of(line) in runs:
+                found.update(_CONVERSATION.findall(line))
+    if not is_known:
         return None
-    runs = {run for line in lines if mark.search(line) and (run := _run_of(line)) is not None}
-    if not runs:
-        return None
-    return frozenset(
-        found.decode("ascii", "replace")
-        for line in lines
-        if _run_of(line) in runs
-        for found in _CONVERSATION.findall(line)
-    )
+    return frozenset(name.decode("ascii", "replace") for name in found)
+
+
+def _logs(folder: Path) -> Iterator[list[bytes]]:
+    """The lines of each log that can be read."""
+    for file in sorted(folder.glob("*.log")):
+        try:
+            yield _end_of(file).splitlines()
+        except OSError:
+            continue
 
 
 def _run_of(line: bytes) -> bytes | None:

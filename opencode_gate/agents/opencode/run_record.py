@@ -46,7 +46,7 @@ WITH RECURSIVE
     UNION
     SELECT session.id, 0 FROM session
     WHERE session.directory IN (SELECT value FROM json_each(:directories))
-      AND session.time_created >= :since AND session.time_created < :until
+      AND session.time_updated >= :since AND session.time_created < :until
       AND session.id NOT IN (SELECT id FROM family)
       AND session.id NOT IN (SELECT value FROM json_each(:foreign))
   )
@@ -62,7 +62,7 @@ _TOTALS: Final = (
 
 _CONVERSATIONS: Final = """
 SELECT session.id, session.parent_id, session.title, session.directory, {agent}, ours.is_given,
-  session.time_created, {totals}
+  session.time_created >= :since AS is_new, {totals}
 FROM session JOIN ours ON ours.id = session.id
 ORDER BY session.time_created, session.id
 """
@@ -127,8 +127,9 @@ class RecordedConversation:
     """One of Opencode's conversations.
 
     Attributes:
-        is_given: it, or one of its family, was asked for by id; else it was only begun in the
+        is_given: it, or one of its family, was asked for by id; else it was only used in the
             same folder in the same span of time, and may be another Opencode's.
+        is_new: it was begun in the span.
         row: what its own running total grew by in the span; `None` where there is none.
     """
 
@@ -138,7 +139,7 @@ class RecordedConversation:
     directory: str | None
     agent_name: str | None
     is_given: bool
-    created_at_us: int
+    is_new: bool
     row: AgentFigures | None
 
 
@@ -205,7 +206,7 @@ def run_record(
 ) -> RunRecord | None:
     """What was recorded in `[since_us, until_us)`; `None` where it cannot be read.
 
-    Looked at are the given conversations with their whole families, and those begun in one of
+    Looked at are the given conversations with their whole families, and those used in one of
     `directories` in that span, but for `foreign_ids`.
     """
     parameters = {
@@ -227,8 +228,13 @@ def run_record(
     if conversations is None or turns is None or prompts is None:
         return None
     outside = _outside(turns)
+    # Early 1.x versions name the agent only in the turns.
+    agents = {row["session_id"]: row["agent"] for row in turns if not row["is_compaction"]}
     return RunRecord(
-        conversations=tuple(_conversation(row, outside) for row in conversations),
+        conversations=tuple(
+            _conversation(row, outside.get(row["id"]), agents.get(row["id"]))
+            for row in conversations
+        ),
         prompts=tuple(_prompts(prompts)),
         turns=tuple(_turn(row) for row in turns if row["is_inside"]),
     )
@@ -251,7 +257,7 @@ def prompt_texts(database: Path | None, prompt_ids: Collection[str]) -> dict[str
 
 
 def _conversations_query(connection: sqlite3.Connection) -> str:
-    # Early 1.x versions kept neither an agent nor running totals.
+    # Early 1.x versions keep neither an agent nor running totals.
     known = columns_of(connection, "session")
     totals = ", ".join(
         f"session.{name}" if name in known else f"NULL AS {name}" for name in ("cost", *_TOTALS)
@@ -277,16 +283,18 @@ def total_figures(figures: Collection[AgentFigures]) -> AgentFigures:
     )
 
 
-def _conversation(row: sqlite3.Row, outside: Mapping[str, AgentFigures]) -> RecordedConversation:
+def _conversation(
+    row: sqlite3.Row, outside: AgentFigures | None, agent_name: str | None
+) -> RecordedConversation:
     return RecordedConversation(
         id=row["id"],
         parent_id=row["parent_id"],
         title=row["title"],
         directory=row["directory"],
-        agent_name=row["agent"],
+        agent_name=agent_name if row["agent"] is None else row["agent"],
         is_given=bool(row["is_given"]),
-        created_at_us=microseconds(row["time_created"]),
-        row=_growth(row, outside.get(row["id"])),
+        is_new=bool(row["is_new"]),
+        row=_growth(row, outside),
     )
 
 

@@ -226,10 +226,15 @@ def test_a_subscription_left_direct_is_no_alarm():
 
 def test_answers_of_a_conversation_that_may_be_anothers_are_named_and_not_counted():
     stranger = conversation("ses_x", is_given=False)
+    resumed = conversation("ses_y", is_given=False, is_new=False)
     found = compared(
         [exchange("x", "ses_main", 110, (100, 10))],
-        [turn("m", "ses_main", 100, 200, (100, 10)), turn("n", "ses_x", 100, 200, (5, 5))],
-        (MAIN, stranger),
+        [
+            turn("m", "ses_main", 100, 200, (100, 10)),
+            turn("n", "ses_x", 100, 200, (5, 5)),
+            turn("o", "ses_y", 100, 200, (5, 5)),
+        ],
+        (MAIN, stranger, resumed),
     )
     assert found.differences == ()
     (bypass,) = found.bypasses

@@ -190,6 +190,22 @@ def test_an_exchange_that_names_no_conversation_is_found_by_time_provider_and_co
     assert found["elsewhere"].conversation_id is None
 
 
+def test_a_title_that_names_no_conversation_belongs_to_the_last_prompt_of_those_in_use():
+    record = RunRecord(
+        conversations=(MAIN, conversation("ses_stranger")),
+        prompts=(prompt("msg_p", "ses_main", 100), prompt("msg_x", "ses_stranger", 104)),
+        turns=(turn("msg_1", "ses_main", 110, 900, (5, 5), prompt_id="msg_p"),),
+    )
+    found = matched(
+        record,
+        exchange("title", None, 105, (1, 1), kind=ConversationKind.TITLE),
+        exchange("answer", None, 120, (5, 5)),
+    )
+    assert {(one.conversation_id, one.prompt_id) for one in found.values()} == {
+        ("ses_main", "msg_p")
+    }
+
+
 def test_what_asked_for_no_answer_or_was_denied_has_no_turn():
     record = RunRecord(conversations=(MAIN,), turns=(turn("msg_1", "ses_main", 100, 900, (5, 5)),))
     found = matched(

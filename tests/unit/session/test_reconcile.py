@@ -117,7 +117,7 @@ def test_a_request_without_a_conversation_gets_the_one_it_was_in(run: Run):
     run.conversation("ses_1")
     run.answer("msg_1", "ses_1", 200)
     run.serve(205, conversation_id=None)
-    run.account()
+    assert run.account().resume == "ogate run -- -s ses_1"
     (exchange,) = run.store.exchanges("01OURS")
     assert exchange.conversation_id == "ses_1"
 

@@ -33,6 +33,18 @@ def test_a_run_that_had_no_conversation_had_none(tmp_path):
     assert conversations_of_run(data, "01OURS") == frozenset()
 
 
+def test_early_versions_write_a_log_for_each_run(tmp_path):
+    (tmp_path / "log").mkdir()
+    ours = """\
+INFO  2026-11-21T19:15:12 +2ms service=config path=/h/run/01OURS/opencode.json loading
+INFO  2026-11-21T19:15:12 +12ms service=session id=ses_ours slug=misty-cabin version=1.14.41
+"""
+    (tmp_path / "log/2026-11-21T191511.log").write_text(ours)
+    theirs = ours.replace("01OURS", "01THEIRS").replace("ses_ours", "ses_theirs")
+    (tmp_path / "log/2026-11-21T191512.log").write_text(theirs)
+    assert conversations_of_run(tmp_path, "01OURS") == {"ses_ours"}
+
+
 def test_a_log_that_does_not_say_gives_none(tmp_path):
     assert conversations_of_run(tmp_path, "01OURS") is None
     data = log(tmp_path, LOG)

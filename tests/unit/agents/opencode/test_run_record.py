@@ -43,13 +43,18 @@ def test_a_given_conversation_brings_its_whole_family(opencode):
     )  # fmt: skip
 
 
-def test_conversations_begun_in_the_folder_are_found_but_not_taken_for_ours(opencode):
+def test_conversations_used_in_the_folder_are_found_but_not_taken_for_ours(opencode):
+    opencode.conversation("ses_resumed", at=20)
+    opencode.connection.execute("UPDATE session SET time_updated = 1500")
     opencode.conversation("ses_here", at=1100)
     opencode.conversation("ses_foreign", at=1100)
     opencode.conversation("ses_old", at=10)
     opencode.conversation("ses_far", at=1100, directory="/elsewhere")
     found = read(opencode, directories=[FOLDER], foreign_ids=["ses_foreign"])
-    assert [(one.id, one.is_given) for one in found.conversations] == [("ses_here", False)]
+    assert [(one.id, one.is_given, one.is_new) for one in found.conversations] == [
+        ("ses_resumed", False, False),
+        ("ses_here", False, True),
+    ]
 
 
 def test_a_turn_has_its_prompt_its_model_its_times_and_its_figures(opencode):
@@ -139,7 +144,7 @@ def test_a_database_from_before_totals_and_agents_were_kept_is_still_read(openco
         opencode.connection.execute(f"ALTER TABLE session DROP COLUMN {column}")
     found = read(opencode, "ses_1")
     assert found.conversations[0].row is None
-    assert found.conversations[0].agent_name is None
+    assert found.conversations[0].agent_name == "build", "its turns say so"
     assert len(found.turns) == 1
 
 
