@@ -1,12 +1,12 @@
 """The price book as commands use it: the user's settings over the catalogue, opened once."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opencode_gate.catalog.prices import PriceBook
     from opencode_gate.catalog.rows import ModelPrice
-    from opencode_gate.ledger.records import ExchangeRecord
 
 
 def price_book() -> "PriceBook":
@@ -24,14 +24,11 @@ def price_book() -> "PriceBook":
     return PriceBook(open_catalogue(paths(), settings), settings)
 
 
-def price_of(book: "PriceBook", exchange: "ExchangeRecord") -> "ModelPrice | None":
-    """The prices that held for an exchange, `None` where no book has them."""
-    for model in (exchange.response_model, exchange.request_model):
-        answer = (
-            book.explain(exchange.provider_name, model, at_us=exchange.started_at_us)
-            if model
-            else None
-        )
-        if answer is not None:
-            return answer.price
-    return None
+def price_of(
+    book: "PriceBook", provider_name: str, models: "Iterable[str | None]", *, at_us: int
+) -> "ModelPrice | None":
+    """The prices of the first of some names of a model that has any; `None` if none has."""
+    answers = (
+        book.explain(provider_name, model, at_us=at_us) for model in models if model is not None
+    )
+    return next((answer.price for answer in answers if answer is not None), None)

@@ -36,6 +36,17 @@ class Window:
         return first < last
 
 
+def window_document(window: Window) -> dict[str, object]:
+    """A window for machines."""
+    from opencode_gate.cli.figures import iso_text
+
+    return {
+        "since": iso_text(window.since_us),
+        "until": iso_text(window.until_us),
+        "time_zone": window.time_zone,
+    }
+
+
 def named_window(name: str, *, now_us: int, time_zone: str) -> Window:
     """The window `today`, `week` (since Monday) or `month` (since the 1st), up to now."""
     today = local_day(now_us, time_zone)

@@ -21,6 +21,7 @@ from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ConversationKind
 
 if TYPE_CHECKING:
+    from opencode_gate.catalog.rows import ModelPrice
     from opencode_gate.cli.session_view import SessionDetail
     from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
     from opencode_gate.ledger.sqlite import SqliteStore
@@ -196,9 +197,12 @@ def _cache(session: str, *, as_json: bool) -> Result:
         tool_sets = store.tool_sets({e.tool_set for e in exchanges if e.tool_set is not None})
         titles = {c.id: c.title for c in store.conversations(record.id) if c.title}
     book = price_book()
-    histories = examine(
-        exchanges, price_of=lambda exchange: price_of(book, exchange), tool_sets=tool_sets
-    )
+
+    def price(exchange: "ExchangeRecord") -> "ModelPrice | None":
+        models = (exchange.response_model, exchange.request_model)
+        return price_of(book, exchange.provider_name, models, at_us=exchange.started_at_us)
+
+    histories = examine(exchanges, price_of=price, tool_sets=tool_sets)
     return Result(
         data=cache_document(record, histories, titles),
         blocks=() if as_json else cache_blocks(headline(record), histories, titles),

@@ -12,6 +12,7 @@ import typer
 
 from opencode_gate.cli import figures
 from opencode_gate.cli.commands.usage_reprice import reprice
+from opencode_gate.cli.commands.usage_tools import tools
 from opencode_gate.cli.options import AsJson, Month, Since, Today, Until, Week
 from opencode_gate.cli.render import Block, Column, Result, Table, Text, print_lines
 from opencode_gate.core.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.command("reprice")(reprice)
+app.command("tools")(tools)
 
 Source: TypeAlias = Literal["ogate", "opencode"]
 
@@ -131,6 +133,7 @@ def _compared(window: "Window", names: Sequence[str], *, as_json: bool) -> Resul
     """The tokens of a window on other models."""
     from opencode_gate.cli.ledger_pages import ended_exchanges
     from opencode_gate.cli.what_if_view import compare, what_if_blocks, what_if_document
+    from opencode_gate.cli.windows import window_document
     from opencode_gate.config.paths import paths
     from opencode_gate.ledger.sqlite import open_store
 
@@ -140,7 +143,7 @@ def _compared(window: "Window", names: Sequence[str], *, as_json: bool) -> Resul
     finally:
         store.close()
     return Result(
-        data={**_window_document(window), "what_if": what_if_document(found)},
+        data={**window_document(window), "what_if": what_if_document(found)},
         blocks=() if as_json else what_if_blocks(found, window.label),
     )
 
@@ -210,10 +213,11 @@ def _short_line(window: "Window", totals: "Totals") -> str:
 
 def _document(found: _Found) -> dict[str, object]:
     from opencode_gate.cli.summary_view import totals_document
+    from opencode_gate.cli.windows import window_document
 
     return {
         "source": found.source,
-        **_window_document(found.window),
+        **window_document(found.window),
         "by": list(found.groups),
         "totals": totals_document(found.totals),
         "rows": [{**_key_document(row), **totals_document(row.totals)} for row in found.rows],
@@ -237,14 +241,6 @@ def _csv(found: _Found) -> str:
     writer.writeheader()
     writer.writerows(map(fields, found.rows))
     return out.getvalue().removesuffix("\n")
-
-
-def _window_document(window: "Window") -> dict[str, object]:
-    return {
-        "since": figures.iso_text(window.since_us),
-        "until": figures.iso_text(window.until_us),
-        "time_zone": window.time_zone,
-    }
 
 
 def _key_document(row: "UsageRow") -> dict[str, object]:
