@@ -47,7 +47,6 @@ class Parameter:
     choices: tuple[str, ...] = ()
     values: str | None = None
     is_path: bool = False
-    is_required: bool = False
     is_repeated: bool = False
 
     @property
@@ -122,7 +121,6 @@ def _parameter(parameter: Any, path: tuple[str, ...]) -> Parameter:
         choices=_choices(getattr(parameter.type, "choices", ())),
         values=None if is_flag else _values(parameter.name, path, is_option=is_option),
         is_path=type(parameter.type).__name__ in ("Path", "TyperPath"),
-        is_required=parameter.required,
         is_repeated=parameter.multiple or parameter.nargs == -1,
     )
 

@@ -1,4 +1,4 @@
-"""What the user has decided: `config.toml`, over it `OGATE_*` variables, over them flags.
+"""What the user has decided: `config.toml`, over it `OGATE_*` variables.
 
 The idea: one tree of frozen dataclasses, read once at the start and handed down; nobody reads
 the file or the environment for a setting anywhere else. The invariant: what was not understood
@@ -221,15 +221,12 @@ ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing", "ledger")
 """The sections a variable can set, as `OGATE_<SECTION>_<KEY>`."""
 
 
-def load_settings(
-    paths: Paths, environ: Mapping[str, str], flags: Mapping[str, str] = _EMPTY
-) -> Settings:
-    """The settings in force: the file, over it `OGATE_<SECTION>_<KEY>`, over it `flags`.
+def load_settings(paths: Paths, environ: Mapping[str, str]) -> Settings:
+    """The settings in force: the file, over it `OGATE_<SECTION>_<KEY>`.
 
     Args:
         paths: where `config.toml` is; without one, everything has its default.
         environ: the environment to look for `OGATE_RUN_SUMMARY` and the like in.
-        flags: dotted keys and values as text, as `{"run.summary": "json"}`.
 
     Raises:
         ConfigError: `bad-config`, naming file or variable, line, key and the nearest key.
@@ -239,9 +236,7 @@ def load_settings(
         prefix = f"OGATE_{section.upper()}_"
         for name in sorted(name for name in environ if name.startswith(prefix)):
             key = name[len(prefix) :].lower()
-            settings = _with_text(settings, (section, key), environ[name], where=name)
-    for flag, text in flags.items():
-        settings = _with_text(settings, key_path(flag), text, where=flag)
+            settings = _with_text(settings, section, key, environ[name], where=name)
     return settings
 
 
@@ -372,10 +367,8 @@ def _read_file(file: Path) -> Settings:
     return parse_settings(text, source=str(file))
 
 
-def _with_text(settings: Settings, path: KeyPath, text: str, *, where: str) -> Settings:
-    section, key = path[0], path[1] if len(path) == 2 else ""
-    if section not in ENVIRONMENT_SECTIONS:
-        raise ConfigError("bad-config", f"{where}: not a setting that can be set this way")
+def _with_text(settings: Settings, section: str, key: str, text: str, *, where: str) -> Settings:
+    path = (section, key)
     node = getattr(settings, section)
     known = field_types(type(node))  # type: ignore[arg-type]  # mypy: a class is hashable
     if key not in known:

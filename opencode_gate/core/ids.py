@@ -19,17 +19,3 @@ def new_ulid() -> str:
     value = (time.time_ns() // 1_000_000) << _RANDOM_BITS | int.from_bytes(os.urandom(10))
     _last = value = max(value, _last + 1)
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
-
-
-def ulid_time_ms(ulid: str) -> int:
-    """The Unix time in milliseconds that is written into a ULID.
-
-    Raises:
-        ValueError: `ulid` is not one.
-    """
-    if len(ulid) != 26:
-        raise ValueError(f"not a ULID: {ulid!r}")
-    value = 0
-    for character in ulid:
-        value = value << 5 | _ALPHABET.index(character)
-    return value >> _RANDOM_BITS

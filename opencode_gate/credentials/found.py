@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from opencode_gate.core.secrets import Secret
-from opencode_gate.credentials.index import DEFAULT_NAME, CredentialIndex
+from opencode_gate.credentials.index import CredentialIndex
 from opencode_gate.credentials.resolve import ProviderFacts
 from opencode_gate.credentials.stores import from_environment
 
@@ -23,7 +23,6 @@ class FoundKey:
     Attributes:
         label: where it lies, in words.
         variable: the environment variable it is in, if it is in one.
-        key_name: what it is called when it is copied.
     """
 
     provider_id: str
@@ -31,7 +30,6 @@ class FoundKey:
     label: str
     secret: Secret
     variable: str | None = None
-    key_name: str = DEFAULT_NAME
 
 
 def find_keys(

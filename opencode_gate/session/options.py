@@ -87,7 +87,6 @@ class Offer:
         providers: in any order; the wizard sorts them.
         key_store: where a new key will go, in words (`OS keyring`, `encrypted file`).
         keys_in_use: environment variables whose keys this session uses (and hides from Opencode).
-        notes: further lines for the last screen (a subscription left direct, an old catalogue).
     """
 
     folder: Path
@@ -95,7 +94,6 @@ class Offer:
     providers: tuple[ProviderOption, ...]
     key_store: str = "OS keyring"
     keys_in_use: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Deeds(Protocol):

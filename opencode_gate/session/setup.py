@@ -48,7 +48,7 @@ class Setup:
         self._last_used = last_used
         self._vault = Vault(paths, environ)
 
-    def offer(self, folder: Path, agent_version: str | None, notes: tuple[str, ...] = ()) -> Offer:
+    def offer(self, folder: Path, agent_version: str | None) -> Offer:
         """All the wizard needs to know before its first screen."""
         usable = self._discovery.usable.values()
         variables = [name for found in usable for name in found.row.secret_env]
@@ -60,7 +60,6 @@ class Setup:
             keys_in_use=()
             if self._settings.run.keep_env
             else hidden_variables(self._environ, variables),
-            notes=notes,
         )
 
     def _options(self) -> list[ProviderOption]:

@@ -50,7 +50,6 @@ class AgentArguments:
 
     Attributes:
         command: the command, `None` for the terminal interface itself.
-        subcommand: its second word, where there is one.
         model: `-m`, as `provider/model`.
         session: `-s`.
         continue_last: `-c`.
@@ -62,11 +61,9 @@ class AgentArguments:
     """
 
     command: str | None
-    subcommand: str | None = None
     model: str | None = None
     session: str | None = None
     continue_last: bool = False
-    fork: bool = False
     agent: str | None = None
     directory: str | None = None
     attach: str | None = None
@@ -94,11 +91,9 @@ def read_arguments(argv: Sequence[str]) -> AgentArguments:
     draws = key in ("", "attach", "pr") or (key == "run" and parsed.is_on("interactive"))
     return AgentArguments(
         command=command,
-        subcommand=subcommand,
         model=parsed.text("model"),
         session=parsed.text("session"),
         continue_last=parsed.is_on("continue"),
-        fork=parsed.is_on("fork"),
         agent=parsed.text("agent"),
         directory=_directory(command, parsed, words),
         attach=attach,

@@ -1,8 +1,7 @@
 """Opencode's own `auth.json`, read and never written.
 
-It holds API keys, sign-ins to subscriptions (`oauth`) and organisations (`wellknown`). The
-invariant: a key leaves this module only as a `Secret`, and a broken file is an empty one:
-Opencode treats it the same way.
+It holds API keys and sign-ins to subscriptions (`oauth`). The invariant: a key leaves this
+module only as a `Secret`, and a broken file is an empty one: Opencode treats it the same way.
 """
 
 import json
@@ -20,12 +19,10 @@ class AuthFile:
     Attributes:
         keys: API keys.
         oauth: providers with a stored sign-in; their built-in plugin rewrites the address.
-        organisations: addresses whose configuration Opencode fetches at its start.
     """
 
     keys: Mapping[str, Secret] = field(default_factory=dict)
     oauth: tuple[str, ...] = ()
-    organisations: tuple[str, ...] = ()
 
 
 def read_auth(auth_file: Path, environ: Mapping[str, str]) -> AuthFile:
@@ -39,7 +36,6 @@ def read_auth(auth_file: Path, environ: Mapping[str, str]) -> AuthFile:
         return AuthFile()
     keys: dict[str, Secret] = {}
     oauth: list[str] = []
-    organisations: list[str] = []
     for name, entry in document.items():
         if not isinstance(entry, dict):
             continue
@@ -50,6 +46,4 @@ def read_auth(auth_file: Path, environ: Mapping[str, str]) -> AuthFile:
             keys[provider_id] = Secret(key)
         elif kind == "oauth":
             oauth.append(provider_id)
-        elif kind == "wellknown":
-            organisations.append(provider_id)
-    return AuthFile(keys=keys, oauth=tuple(oauth), organisations=tuple(organisations))
+    return AuthFile(keys=keys, oauth=tuple(oauth))

@@ -328,13 +328,14 @@ def _tag(vault: "Vault", entry: "CredentialEntry", test: "KeyTest | None") -> No
 def _import_one(
     vault: "Vault", key: "FoundKey", place: "Literal['keyring', 'file']"
 ) -> "CredentialEntry | None":
+    from opencode_gate.credentials.index import DEFAULT_NAME
     from opencode_gate.credentials.shape import problem_with
 
     problem = problem_with(key.secret)
     if problem is not None:
         talk(f"{key.provider_id}: what {key.label} holds is not a key: {problem}")
         return None
-    return vault.add(key.provider_id, key.key_name, key.secret, store=place)
+    return vault.add(key.provider_id, DEFAULT_NAME, key.secret, store=place)
 
 
 def _confirm_removal(entry: "CredentialEntry", *, asks: bool) -> None:

@@ -10,6 +10,5 @@ Import this package only when something is really asked: it loads prompt_toolkit
 
 from opencode_gate.cli.wizard.flow import ask
 from opencode_gate.cli.wizard.questions import ask_install, ask_subscription
-from opencode_gate.cli.wizard.terminal import can_ask
 
-__all__ = ["ask", "ask_install", "ask_subscription", "can_ask"]
+__all__ = ["ask", "ask_install", "ask_subscription"]

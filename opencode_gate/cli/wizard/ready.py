@@ -115,7 +115,6 @@ def _rows(
                 "from the environment, hidden from Opencode",
             )
         )
-    rows.extend(("note", note, "") for note in offer.notes)
     return rows
 
 

@@ -4,7 +4,6 @@ stdout is data and is never touched. Cursor position requests are off: the scree
 and know their own height, and a late answer of a slow terminal would be read as typing.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,11 +65,6 @@ class Terminal:
     def rows(self) -> int:
         """The height in lines now."""
         return self.output.get_size().rows
-
-
-def can_ask() -> bool:
-    """Whether there is a person at a terminal who can answer."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def real_terminal() -> Terminal:

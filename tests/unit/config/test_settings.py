@@ -27,11 +27,11 @@ def test_without_a_file_everything_has_its_default() -> None:
     assert load_settings(paths(), {}) == Settings()
 
 
-def test_a_flag_beats_the_environment_and_the_environment_the_file() -> None:
+def test_the_environment_beats_the_file() -> None:
     put_file('[run]\nsummary = "json"\nkeep_env = true\n[catalog]\nrefresh = false\n')
     environ = {"OGATE_RUN_SUMMARY": "off", "OGATE_CATALOG_REFRESH": "yes", "OGATE_HOME": "/x"}
-    settings = load_settings(paths(), environ, {"run.summary": "table"})
-    assert settings.run.summary == "table"
+    settings = load_settings(paths(), environ)
+    assert settings.run.summary == "off"
     assert settings.run.keep_env is True
     assert settings.catalog.refresh is True
 

@@ -15,13 +15,12 @@ STORED = {
 }
 
 
-def test_keys_signins_and_organisations_are_told_apart(tmp_path: Path):
+def test_keys_and_sign_ins_are_told_apart(tmp_path: Path):
     file = tmp_path / "auth.json"
     file.write_text(json.dumps(STORED))
     auth = read_auth(file, {})
     assert auth.keys == {"groq": Secret("gsk_secret_of_groq")}
     assert auth.oauth == ("openai",)
-    assert auth.organisations == ("https://corp.example",)
     assert "gsk_secret" not in repr(auth)
 
 
