@@ -25,8 +25,9 @@ _ogate_place() {
     'models list') children='' options='--search --all --json --help -h' ;;
     'models show') children='' options='--json --help -h' ;;
     'models refresh') children='' options='--json --help -h' ;;
-    'usage') children='reprice' options='--today --week --month --since --until --by --short --source --what-if --csv --json --help -h' ;;
+    'usage') children='reprice tools' options='--today --week --month --since --until --by --short --source --what-if --csv --json --help -h' ;;
     'usage reprice') children='' options='--since --until --dry-run --json --help -h' ;;
+    'usage tools') children='' options='--today --week --month --since --until --json --help -h' ;;
     'sessions') children='list show export' options='--help -h' ;;
     'sessions list') children='' options='--limit --since --until --json --help -h' ;;
     'sessions show') children='' options='--cache --reconcile --what-if --json --help -h' ;;
@@ -121,6 +122,8 @@ _ogate_spec() {
     'usage|--what-if') spec='@model' ;;
     'usage reprice|--since') spec='-' ;;
     'usage reprice|--until') spec='-' ;;
+    'usage tools|--since') spec='-' ;;
+    'usage tools|--until') spec='-' ;;
     'sessions list|--limit') spec='-' ;;
     'sessions list|--since') spec='-' ;;
     'sessions list|--until') spec='-' ;;

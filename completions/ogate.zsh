@@ -91,12 +91,16 @@ _ogate_place() {
         options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'usage')
-        children=('reprice:Price anew what was counted, each request as of its day')
+        children=('reprice:Price anew what was counted, each request as of its day' 'tools:What the definitions of tools and MCP servers cost, and which are never called')
         options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--what-if:What the same tokens would have cost on provider/model; several with commas.' '--csv:The rows as CSV on stdout, for a spreadsheet.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'usage reprice')
         children=()
         options=('--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--dry-run:Show what would change, and write nothing.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'usage tools')
+        children=()
+        options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'sessions')
         children=('list:The latest sessions, with what they cost' 'show:The summary of a session again, with its conversations, prompts and modes' 'export:Every model call as a line of JSON (JSON Lines), without prompts or answers')
@@ -246,6 +250,8 @@ _ogate_spec() {
     'usage|--what-if') spec='@model' ;;
     'usage reprice|--since') spec='-' ;;
     'usage reprice|--until') spec='-' ;;
+    'usage tools|--since') spec='-' ;;
+    'usage tools|--until') spec='-' ;;
     'sessions list|--limit') spec='-' ;;
     'sessions list|--since') spec='-' ;;
     'sessions list|--until') spec='-' ;;
