@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .ogate-test
 
-.PHONY: help run demo install setup test lint fix types docs e2e bench bench-start
+.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-start
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ setup: $(VENV)/dev.stamp $(TOOLS)/ready.stamp ## Install everything the checks n
 
 test: setup ## Run every check: lint, types, layers, documents, tests
 	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh
+
+test-full: setup ## Replay every recorded answer, cut everywhere and ended in every way (slow)
+	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh -m full
 
 lint: $(VENV)/dev.stamp ## Style and layers
 	$(BIN)/ruff check .

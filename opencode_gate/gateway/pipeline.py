@@ -188,13 +188,16 @@ class Pipeline:
             await refuse(send, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
+            is_billed = exchange.http_status is None or exchange.http_status < 400
             if exchange.meter is not None and exchange.meter.has_ended:
                 # Some clients hang up on `[DONE]`, before the stream itself has ended.
                 exchange.finish(ExchangeStatus.COMPLETED)
             elif exchange.has_client_left:
-                exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED)
+                exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED, is_billed=is_billed)
             else:
-                exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_stopped")
+                exchange.finish(
+                    ExchangeStatus.INTERRUPTED, error_type="gateway_stopped", is_billed=is_billed
+                )
 
     def _record_of(self, asked: Asked, started_us: int) -> ExchangeRecord:
         conversation_id, parent_id = conversation_of(asked.headers)

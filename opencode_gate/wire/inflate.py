@@ -1,10 +1,11 @@
-"""Compressed answers read along: RFC 1950, 1952.
+"""Compressed answers read along: RFC 1950, 1952 and 7932.
 
 The gateway asks for `identity`, so this is for upstreams that compress all the same. The
 invariant: what comes out is bounded, whatever the input claims.
 """
 
 import zlib
+from typing import Protocol
 
 PLAIN_BYTES_MAX = 64 * 1024 * 1024
 """The most that is unpacked of one answer."""
@@ -16,13 +17,21 @@ class InflateError(Exception):
     """The bytes are not what they claim to be, or unpack to too much."""
 
 
+class _Unpacker(Protocol):
+    def push(self, chunk: bytes, at_most: int) -> bytes: ...
+
+
 class Inflate:
-    """Unpacks gzip or zlib data as it comes."""
+    """Unpacks data as it comes. `encoding` is one of `KNOWN_ENCODINGS`.
 
-    __slots__ = ("_left", "_state")
+    Raises:
+        InflateError: this installation lacks what unpacks it.
+    """
 
-    def __init__(self) -> None:
-        self._state = zlib.decompressobj(_ZLIB_OR_GZIP)
+    __slots__ = ("_left", "_unpacker")
+
+    def __init__(self, encoding: str) -> None:
+        self._unpacker: _Unpacker = _Brotli() if encoding == "br" else _Zlib()
         self._left = PLAIN_BYTES_MAX
 
     def push(self, chunk: bytes) -> bytes:
@@ -31,11 +40,46 @@ class Inflate:
         Raises:
             InflateError: broken or too much.
         """
-        try:
-            plain = self._state.decompress(chunk, self._left)
-        except zlib.error as error:
-            raise InflateError(str(error)) from error
+        plain = self._unpacker.push(chunk, self._left)
         self._left -= len(plain)
         if self._left <= 0:
             raise InflateError("unpacks to too much")
+        return plain
+
+
+KNOWN_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br"})
+
+
+class _Zlib:
+    """gzip and zlib data."""
+
+    def __init__(self) -> None:
+        self._state = zlib.decompressobj(_ZLIB_OR_GZIP)
+
+    def push(self, chunk: bytes, at_most: int) -> bytes:
+        try:
+            return self._state.decompress(chunk, at_most)
+        except zlib.error as error:
+            raise InflateError(str(error)) from error
+
+
+class _Brotli:
+    """Brotli data."""
+
+    def __init__(self) -> None:
+        try:
+            import brotli  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise InflateError(str(error)) from error
+
+        self._state = brotli.Decompressor()
+        self._error = brotli.error
+
+    def push(self, chunk: bytes, at_most: int) -> bytes:
+        try:
+            plain: bytes = self._state.process(chunk, output_buffer_limit=at_most)
+            while len(plain) < at_most and not self._state.can_accept_more_data():
+                plain += self._state.process(b"", output_buffer_limit=at_most - len(plain))
+        except self._error as error:
+            raise InflateError(str(error)) from error
         return plain

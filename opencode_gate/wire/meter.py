@@ -19,7 +19,7 @@ from opencode_gate.wire.estimates import estimated_tokens
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.formats import DONE, Edit, FormatReader
 from opencode_gate.wire.gemini_generate import GeminiGenerate
-from opencode_gate.wire.inflate import Inflate, InflateError
+from opencode_gate.wire.inflate import KNOWN_ENCODINGS, Inflate, InflateError
 from opencode_gate.wire.openai_chat import OpenAIChat
 from opencode_gate.wire.openai_responses import OpenAIResponses
 from opencode_gate.wire.routes import Route
@@ -111,8 +111,11 @@ class ExchangeMeter:
         self._is_unmended = False
         self._inflate: Inflate | None = None
         encoding = (content_encoding or "identity").strip().lower()
-        if encoding in ("gzip", "x-gzip", "deflate"):
-            self._inflate = Inflate()
+        if encoding in KNOWN_ENCODINGS:
+            try:
+                self._inflate = Inflate(encoding)
+            except InflateError:
+                self._is_blind = True
         elif encoding != "identity":
             self._is_blind = True
 
@@ -124,10 +127,10 @@ class ExchangeMeter:
     @property
     def has_ended(self) -> bool:
         """True once the format's own end of the answer has passed, whatever the stream does yet."""
-        if self._reader is None:
+        reader = self._reader
+        if reader is None or self._is_unmended:
             return False
-        tally = self._reader.tally
-        return tally.is_ended and tally.error_type is None
+        return reader.tally.is_ended and reader.tally.error_type is None and reader.is_complete
 
     @property
     def error_type(self) -> str | None:
@@ -255,6 +258,7 @@ class ExchangeMeter:
         data = data_of(unfinished)
         if data is None:
             return tail, is_complete
+        was_damaged = self._is_damaged
         edit = self._read(data)
         if self._is_blind:
             return tail, True
@@ -265,6 +269,9 @@ class ExchangeMeter:
                 tail = edit.before + tail + edit.after
             elif edit is not None:
                 self._is_unmended = self._is_unmended or not edit.drops
+        else:
+            # Half an event says nothing about those before it.
+            self._is_damaged = was_damaged
         return tail, is_complete
 
     def _read(self, data: bytes) -> Edit | None:

@@ -1,10 +1,12 @@
 """Every recorded answer, at every chunk size and cut at every event."""
 
+import functools
 import gzip
 import json
 import re
 import zlib
 
+import brotli
 import pytest
 
 from opencode_gate.core.semconv import UsageQuality
@@ -14,6 +16,11 @@ from tests.support.wire_corpus import EVENT_END, Case, cases, relayed, reported_
 STREAMS = cases("sse")
 BODIES = cases("json")
 LARGE_BYTES = 200_000
+PACKERS = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": functools.partial(brotli.compress, quality=5),
+}
 
 each_stream = pytest.mark.parametrize("case", STREAMS, ids=lambda case: case.name)
 each_body = pytest.mark.parametrize("case", BODIES, ids=lambda case: case.name)
@@ -77,12 +84,11 @@ def test_a_stream_cut_anywhere_does_not_raise_and_loses_no_byte(case: Case):
 
 
 @each_stream
-@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+@pytest.mark.parametrize("encoding", list(PACKERS))
 def test_a_compressed_stream_is_counted_and_never_touched(case: Case, encoding: str):
     """An upstream that compresses against our wish is read along; what would need a repair
     cannot be given a clean end."""
-    pack = gzip.compress if encoding == "gzip" else zlib.compress
-    packed = pack(case.upstream)
+    packed = PACKERS[encoding](case.upstream)
     meter = case.meter(content_encoding=encoding)
     received, end = relayed(meter, packed, 33)
     assert received == packed
@@ -103,10 +109,9 @@ def test_a_chunk_that_ends_with_an_event_goes_on_as_the_same_object(case: Case):
 
 @each_body
 @pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 30])
-@pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("encoding", [None, *PACKERS])
 def test_a_plain_body_is_counted(case: Case, chunk_bytes: int, encoding: str | None):
-    packers = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}
-    body = packers[encoding](case.upstream)
+    body = case.upstream if encoding is None else PACKERS[encoding](case.upstream)
     meter = case.meter(streamed=False, content_encoding=encoding)
     for start in range(0, len(body), chunk_bytes):
         meter.observe_body(body[start : start + chunk_bytes])
