@@ -4,7 +4,7 @@
 # Sets `children` and `options` of the command $1.
 _ogate_place() {
     case "$1" in
-    '') children='run keys providers models usage sessions doctor config completion alias uninstall' options='--version --help --provider --model --small-model --key --dry-run --install --summary --summary-file --no-input' ;;
+    '') children='run keys providers models usage sessions logs top ledger doctor config completion alias uninstall' options='--version --help --provider --model --small-model --key --dry-run --install --summary --summary-file --no-input' ;;
     'run') children='' options='--provider --model --small-model --key --dry-run --install --summary --summary-file --no-input --help -h' ;;
     'keys') children='add list test default rename rotate remove import' options='--help -h' ;;
     'keys add') children='' options='--name --stdin --from-env --reference --store --passphrase --default --test --no-test --no-input --help -h' ;;
@@ -32,6 +32,15 @@ _ogate_place() {
     'sessions list') children='' options='--limit --since --until --json --help -h' ;;
     'sessions show') children='' options='--cache --reconcile --what-if --json --help -h' ;;
     'sessions export') children='' options='--output -o --help -h' ;;
+    'logs') children='list show tail' options='--help -h' ;;
+    'logs list') children='' options='--limit --since --until --provider --model --key --session --status --error --min-cost --max-cost --json --help -h' ;;
+    'logs show') children='' options='--json --help -h' ;;
+    'logs tail') children='' options='--lines -n --provider --model --key --session --status --error --min-cost --max-cost --json --help -h' ;;
+    'top') children='' options='--json --help -h' ;;
+    'ledger') children='check backup vacuum' options='--help -h' ;;
+    'ledger check') children='' options='--json --help -h' ;;
+    'ledger backup') children='' options='--help -h' ;;
+    'ledger vacuum') children='' options='--help -h' ;;
     'doctor') children='' options='--json --help -h' ;;
     'config') children='path show get set edit' options='--help -h' ;;
     'config path') children='' options='--json --help -h' ;;
@@ -132,6 +141,29 @@ _ogate_spec() {
     'sessions export|--output') spec='/' ;;
     'sessions export|-o') spec='/' ;;
     'sessions export|1') spec='@session' ;;
+    'logs list|--limit') spec='-' ;;
+    'logs list|--since') spec='-' ;;
+    'logs list|--until') spec='-' ;;
+    'logs list|--provider') spec='@provider' ;;
+    'logs list|--model') spec='@model' ;;
+    'logs list|--key') spec='-' ;;
+    'logs list|--session') spec='@session' ;;
+    'logs list|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
+    'logs list|--error') spec='-' ;;
+    'logs list|--min-cost') spec='-' ;;
+    'logs list|--max-cost') spec='-' ;;
+    'logs show|1') spec='-' ;;
+    'logs tail|--lines') spec='-' ;;
+    'logs tail|-n') spec='-' ;;
+    'logs tail|--provider') spec='@provider' ;;
+    'logs tail|--model') spec='@model' ;;
+    'logs tail|--key') spec='-' ;;
+    'logs tail|--session') spec='@session' ;;
+    'logs tail|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
+    'logs tail|--error') spec='-' ;;
+    'logs tail|--min-cost') spec='-' ;;
+    'logs tail|--max-cost') spec='-' ;;
+    'ledger backup|1') spec='/' ;;
     'config get|1') spec='-' ;;
     'config set|1') spec='-' ;;
     'config set|2') spec='-' ;;

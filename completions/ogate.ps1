@@ -6,12 +6,14 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
 
     # The commands and the options of each command, with their descriptions.
     $children = @{
-        '' = [ordered]@{ 'run' = 'Start Opencode through a gateway of its own'; 'keys' = 'Provider keys in the OS keyring'; 'providers' = 'Built-in providers and your own'; 'models' = 'Models you can use now, with prices'; 'usage' = 'What was used and what it cost'; 'sessions' = 'Runs of Opencode, one summary each'; 'doctor' = 'What is wrong here, and what mends it'; 'config' = 'Settings in config.toml'; 'completion' = 'Completion for your shell'; 'alias' = 'Let plain `opencode` go through ogate'; 'uninstall' = 'Remove keys, files and shell lines' }
+        '' = [ordered]@{ 'run' = 'Start Opencode through a gateway of its own'; 'keys' = 'Provider keys in the OS keyring'; 'providers' = 'Built-in providers and your own'; 'models' = 'Models you can use now, with prices'; 'usage' = 'What was used and what it cost'; 'sessions' = 'Runs of Opencode, one summary each'; 'logs' = 'Every model call, later and as it happens'; 'top' = 'What runs now, and what it costs so far'; 'ledger' = 'Check, back up and tidy what was recorded'; 'doctor' = 'What is wrong here, and what mends it'; 'config' = 'Settings in config.toml'; 'completion' = 'Completion for your shell'; 'alias' = 'Let plain `opencode` go through ogate'; 'uninstall' = 'Remove keys, files and shell lines' }
         'keys' = [ordered]@{ 'add' = 'Keep a key for a provider'; 'list' = 'The keys there are, and those found elsewhere'; 'test' = 'Ask a provider whether its key works; without PROVIDER, all of them'; 'default' = 'Choose which key is used when no --key is given'; 'rename' = 'Give a key another name'; 'rotate' = 'Put a new key in the place of an old one, under the same name'; 'remove' = 'Delete a key from its store and from the list'; 'import' = 'Keep the keys found in the environment and in Opencode''s auth.json' }
         'providers' = [ordered]@{ 'list' = 'Providers you can use now; with --all or a TEXT, those you cannot, and why'; 'show' = 'One provider: address, format, key, and what stands in the way'; 'add' = 'Adds a server of your own that speaks one of the four formats'; 'edit' = 'Changes where a provider is reached or how; `remove` takes the changes back'; 'remove' = 'Removes a provider of your own, or your changes to a built-in one; keys stay' }
         'models' = [ordered]@{ 'list' = 'Models of the providers that are ready, with list prices in USD per million tokens'; 'show' = 'One model: limits, abilities, and its price line by line'; 'refresh' = 'Fetches the newest catalogue from models.dev now' }
         'usage' = [ordered]@{ 'reprice' = 'Price anew what was counted, each request as of its day'; 'tools' = 'What the definitions of tools and MCP servers cost, and which are never called' }
         'sessions' = [ordered]@{ 'list' = 'The latest sessions, with what they cost'; 'show' = 'The summary of a session again, with its conversations, prompts and modes'; 'export' = 'Every model call as a line of JSON (JSON Lines), without prompts or answers' }
+        'logs' = [ordered]@{ 'list' = 'The latest model calls, the last one at the bottom'; 'show' = 'Everything that is known of one call'; 'tail' = 'Calls as they end, also of sessions in other terminals; Ctrl-C leaves' }
+        'ledger' = [ordered]@{ 'check' = 'Read all of it and say what is damaged; status 1 if something is'; 'backup' = 'Copy it into one file, also while sessions run'; 'vacuum' = 'Forget old parts, mend sums, and give free space back; sessions may run meanwhile' }
         'config' = [ordered]@{ 'path' = 'Where the settings and everything else of ogate lie'; 'show' = 'Every setting in force, and where it comes from'; 'get' = 'The value of one setting, or of all below it'; 'set' = 'Writes one setting to config.toml; comments stay'; 'edit' = 'Opens config.toml in your editor and takes it over only if it is valid' }
         'completion' = [ordered]@{ 'show' = 'Print the script, to put it somewhere yourself'; 'install' = 'Put the script in place for every new shell' }
         'alias' = [ordered]@{ 'install' = 'Let `opencode` mean `ogate run --` in every new shell'; 'remove' = 'Take the alias out again, of every shell unless one is named' }
@@ -45,6 +47,15 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'sessions list' = [ordered]@{ '--limit' = 'How many, newest first.'; '--since' = 'Started on this day or later.'; '--until' = 'Started on this day or earlier.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions show' = [ordered]@{ '--cache' = 'What came from the prompt cache, and where it fell out.'; '--reconcile' = 'Beside Opencode''s own count, with every difference.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions export' = [ordered]@{ '--output' = 'Into a file, 0600.'; '-o' = 'Into a file, 0600.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs list' = [ordered]@{ '--limit' = 'How many, the latest of them.'; '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--until' = 'Up to then; a day still counts.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs tail' = [ordered]@{ '--lines' = 'How many of the latest come first.'; '-n' = 'How many of the latest come first.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON object a line, without an envelope.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'top' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'ledger' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'ledger check' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'ledger backup' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'ledger vacuum' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'doctor' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config path' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -142,6 +153,29 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'sessions export|--output' = '/'
         'sessions export|-o' = '/'
         'sessions export|1' = '@session'
+        'logs list|--limit' = '-'
+        'logs list|--since' = '-'
+        'logs list|--until' = '-'
+        'logs list|--provider' = '@provider'
+        'logs list|--model' = '@model'
+        'logs list|--key' = '-'
+        'logs list|--session' = '@session'
+        'logs list|--status' = 'open completed client_disconnected upstream_error interrupted denied'
+        'logs list|--error' = '-'
+        'logs list|--min-cost' = '-'
+        'logs list|--max-cost' = '-'
+        'logs show|1' = '-'
+        'logs tail|--lines' = '-'
+        'logs tail|-n' = '-'
+        'logs tail|--provider' = '@provider'
+        'logs tail|--model' = '@model'
+        'logs tail|--key' = '-'
+        'logs tail|--session' = '@session'
+        'logs tail|--status' = 'open completed client_disconnected upstream_error interrupted denied'
+        'logs tail|--error' = '-'
+        'logs tail|--min-cost' = '-'
+        'logs tail|--max-cost' = '-'
+        'ledger backup|1' = '/'
         'config get|1' = '-'
         'config set|1' = '-'
         'config set|2' = '-'

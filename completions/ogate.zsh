@@ -7,7 +7,7 @@ _ogate_place() {
     children=() options=()
     case "$1" in
     '')
-        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
+        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'logs:Every model call, later and as it happens' 'top:What runs now, and what it costs so far' 'ledger:Check, back up and tidy what was recorded' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
         options=('--version:Print the version.' '--help:Show this message and exit.' '--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.')
         ;;
     'run')
@@ -117,6 +117,42 @@ _ogate_place() {
     'sessions export')
         children=()
         options=('--output:Into a file, 0600.' '-o:Into a file, 0600.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'logs')
+        children=('list:The latest model calls, the last one at the bottom' 'show:Everything that is known of one call' 'tail:Calls as they end, also of sessions in other terminals; Ctrl-C leaves')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'logs list')
+        children=()
+        options=('--limit:How many, the latest of them.' '--since:From then on: 2026-11-03, 2026-11-03T14:00, 7d.' '--until:Up to then; a day still counts.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'logs show')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'logs tail')
+        children=()
+        options=('--lines:How many of the latest come first.' '-n:How many of the latest come first.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON object a line, without an envelope.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'top')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'ledger')
+        children=('check:Read all of it and say what is damaged; status 1 if something is' 'backup:Copy it into one file, also while sessions run' 'vacuum:Forget old parts, mend sums, and give free space back; sessions may run meanwhile')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'ledger check')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'ledger backup')
+        children=()
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'ledger vacuum')
+        children=()
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'doctor')
         children=()
@@ -260,6 +296,29 @@ _ogate_spec() {
     'sessions export|--output') spec='/' ;;
     'sessions export|-o') spec='/' ;;
     'sessions export|1') spec='@session' ;;
+    'logs list|--limit') spec='-' ;;
+    'logs list|--since') spec='-' ;;
+    'logs list|--until') spec='-' ;;
+    'logs list|--provider') spec='@provider' ;;
+    'logs list|--model') spec='@model' ;;
+    'logs list|--key') spec='-' ;;
+    'logs list|--session') spec='@session' ;;
+    'logs list|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
+    'logs list|--error') spec='-' ;;
+    'logs list|--min-cost') spec='-' ;;
+    'logs list|--max-cost') spec='-' ;;
+    'logs show|1') spec='-' ;;
+    'logs tail|--lines') spec='-' ;;
+    'logs tail|-n') spec='-' ;;
+    'logs tail|--provider') spec='@provider' ;;
+    'logs tail|--model') spec='@model' ;;
+    'logs tail|--key') spec='-' ;;
+    'logs tail|--session') spec='@session' ;;
+    'logs tail|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
+    'logs tail|--error') spec='-' ;;
+    'logs tail|--min-cost') spec='-' ;;
+    'logs tail|--max-cost') spec='-' ;;
+    'ledger backup|1') spec='/' ;;
     'config get|1') spec='-' ;;
     'config set|1') spec='-' ;;
     'config set|2') spec='-' ;;

@@ -94,7 +94,7 @@ def _print_data(blocks: Sequence[Block]) -> None:
     """Blocks to stdout; Rich is not even imported where there is nothing to draw."""
     plain = [block.text for block in blocks if isinstance(block, Text) and not block.style]
     if len(plain) == len(blocks):
-        sys.stdout.write("".join(_printable(text) + "\n" for text in plain))
+        sys.stdout.write("".join(printable(text) + "\n" for text in plain))
     else:
         print_blocks(stdout_console(), blocks)
 
@@ -125,19 +125,26 @@ def print_blocks(console: "Console", blocks: Sequence[Block], *, indent: int = 0
     console.file.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
 
 
+def drawn(blocks: Sequence[Block]) -> "RenderableType":
+    """Blocks below each other as one thing to draw, for a screen that is drawn again and again."""
+    from rich.console import Group
+
+    return Group(*map(_drawn, blocks))
+
+
 def _draw(console: "Console", block: Block, indent: int) -> None:
     from rich.padding import Padding
 
-    drawn: RenderableType
-    if isinstance(block, Text):
-        drawn = _text(block.text, block.style)
-    elif isinstance(block, Facts):
-        drawn = _facts(block)
-    else:
-        drawn = _table(block)
     # Padding swallows an empty line.
     is_indented = indent and block != Text("")
-    console.print(Padding(drawn, (0, 0, 0, indent), expand=False) if is_indented else drawn)
+    shape = _drawn(block)
+    console.print(Padding(shape, (0, 0, 0, indent), expand=False) if is_indented else shape)
+
+
+def _drawn(block: Block) -> "RenderableType":
+    if isinstance(block, Text):
+        return _text(block.text, block.style)
+    return _facts(block) if isinstance(block, Facts) else _table(block)
 
 
 def _facts(facts: Facts) -> "RenderableType":
@@ -181,10 +188,10 @@ def _text(text: str, style: str = "") -> "RichText":
     """Text as it is: no markup, and no control characters."""
     from rich.text import Text as RichText
 
-    return RichText(_printable(text), style=style)
+    return RichText(printable(text), style=style)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters: a title is written by a model, and must not drive a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 

@@ -27,6 +27,7 @@ CODES: dict[str, str] = {
     "gateway-failed": "The gateway process could not start or did not stay up.",
     "ledger-corrupt": "The ledger database is damaged.",
     "ledger-newer": "The ledger was written by a newer ogate.",
+    "ledger-missing": "There is no ledger yet: no session has run.",
     "ledger-unwritable": "The ledger cannot be opened for writing.",
     "agent-missing": "Opencode is not installed.",
     "agent-unusable": "Opencode was found but cannot be executed or is not supported.",

@@ -3,7 +3,6 @@
 The invariant: it only reads the ledger, and `show` says what the end of the session said.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from opencode_gate.cli import figures, render
 from opencode_gate.cli.options import AsJson
 from opencode_gate.cli.render import Block, Column, Result, Table, Text
 from opencode_gate.core.errors import ConfigError, UsageError
-from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ConversationKind
 
 if TYPE_CHECKING:
@@ -219,10 +217,12 @@ def export(
     ] = None,
 ) -> Result:
     """Every model call as a line of JSON (JSON Lines), without prompts or answers."""
+    from opencode_gate.cli.call_view import json_line
+
     with _ledger() as store:
         chosen = store.sessions() if session is None else [store.session(session)]
         lines = (
-            json.dumps(_exchange_document(record, exchange))
+            json_line(record, exchange)
             for record in reversed(chosen)
             for exchange in store.exchanges(record.id)
         )
@@ -307,51 +307,6 @@ def _cost(totals: "Totals") -> str:
     return figures.money_text(
         totals.cost_nano_usd, totals.cost_quality, unknown_requests=totals.unknown_cost_requests
     )
-
-
-def _exchange_document(session: "SessionRecord", exchange: "ExchangeRecord") -> dict[str, object]:
-    """One model call for machines, with the names of the summary's document."""
-    usage, cost_nano_usd = exchange.usage, exchange.cost_nano_usd
-    return {
-        "id": exchange.id,
-        "session_id": exchange.session_id,
-        "user": session.user,
-        "agent": session.agent,
-        "project": session.project,
-        "repository": session.repository,
-        "branch": session.branch,
-        "commit": session.commit,
-        "conversation_id": exchange.conversation_id,
-        "parent_conversation_id": exchange.parent_conversation_id,
-        "kind": exchange.kind,
-        "operation": exchange.operation,
-        "wire_format": exchange.wire_format,
-        "provider_name": exchange.provider_name,
-        "request_model": exchange.request_model,
-        "response_model": exchange.response_model,
-        "streamed": exchange.streamed,
-        "status": exchange.status,
-        "http_status": exchange.http_status,
-        "error_type": exchange.error_type,
-        "finish_reason": exchange.finish_reason,
-        "attempts": exchange.attempts,
-        "started_at": figures.iso_text(exchange.started_at_us),
-        "time_to_first_chunk_s": _seconds(exchange.time_to_first_chunk_us),
-        "duration_s": _seconds(exchange.duration_us),
-        "input_tokens": usage.input_tokens,
-        "cache_read_input_tokens": usage.cache_read,
-        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
-        "output_tokens": usage.output,
-        "reasoning_output_tokens": usage.reasoning,
-        "usage_quality": exchange.usage_quality,
-        "cost_usd": None if cost_nano_usd is None else usd_text(cost_nano_usd),
-        "cost_quality": exchange.cost_quality,
-        "price_source": exchange.price_source,
-    }
-
-
-def _seconds(time_us: int | None) -> float | None:
-    return None if time_us is None else time_us / 1_000_000
 
 
 def _write_private(output: Path, lines: Iterable[str]) -> int:
