@@ -23,7 +23,7 @@ WORDS: Final = {
     Reason.REPORTED_COST: "costs the provider reported",
     Reason.PRICES: "other prices",
     Reason.NO_PRICE: "models without a known price",
-    Reason.NOT_RECORDED: "requests it has no answer for",
+    Reason.NOT_RECORDED: "answers it does not have",
     Reason.COPIES: "forked conversations",
     Reason.RUNNING_TOTAL: "its running totals",
     Reason.BYPASS: "answers that did not pass the gateway",

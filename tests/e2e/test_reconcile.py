@@ -142,8 +142,7 @@ def test_an_answer_the_person_stopped_is_billed_and_opencode_counts_none_of_it(
         screen.press("Escape")
         screen.wait_for("interrupted")
         ask(screen, "And go on.")
-        screen.wait_for(lambda text: len(provider.of("main")) == 2)
-        screen.wait_for(lambda text: "esc interrupt" not in text and "again to" not in text)
+        answered(screen, provider, 1)
         command(screen, "exit")
         text = screen.wait_for("resume ")
     assert "interrupted answers +" in " ".join(text.split())
@@ -159,6 +158,38 @@ def test_an_answer_the_person_stopped_is_billed_and_opencode_counts_none_of_it(
     assert explained[Reason.INTERRUPTED].cost_nano_usd == stopped.cost_nano_usd
     assert recorded.reconciliation.agent == figures(provider.of("main")[1:])
     assert without_requests(recorded.reconciliation.agent) == shown_by_opencode(person)
+
+
+def test_an_answer_the_person_undid_was_paid_all_the_same(
+    person: Person, provider: ScriptedProvider, tmp_path: Path
+):
+    """Opencode forgets it as soon as the next prompt is typed; its tokens were used."""
+    environ = person.shell_environ()
+    with TerminalScreen(tmp_path, columns=110, rows=36, environ=environ) as screen:
+        screen.run(["cd", str(person.project)])
+        screen.run(["ogate", "run", "--model", MODEL])
+        screen.wait_for("Ask anything")
+        for number, text in enumerate(("One thing.", "Another thing."), start=1):
+            ask(screen, text)
+            answered(screen, provider, number)
+        command(screen, "undo")
+        screen.wait_for("1 message reverted")
+        screen.press("C-u")
+        screen.wait_for(lambda text: "Another thing." not in text)
+        ask(screen, "A better thing.")
+        answered(screen, provider, 3)
+        command(screen, "exit")
+        screen.wait_for("resume ")
+    recorded = Recorded()
+    first, undone, last = provider.of("main")
+    assert recorded.explained() == {
+        Reason.TITLES: figures(provider.of("title")),
+        Reason.NOT_RECORDED: figures([undone]),
+    }
+    assert recorded.reconciliation.agent == figures([first, last])
+    assert without_requests(recorded.reconciliation.agent) == shown_by_opencode(person)
+    (lost,) = [one for one in recorded.exchanges if one.usage.output == undone.output_tokens]
+    assert (lost.prompt_id, lost.mode) == (None, None), "its prompt is gone too"
 
 
 def test_answers_that_went_past_the_gateway_are_a_bypass_with_the_command_that_mends_it(
@@ -231,6 +262,12 @@ def ask(screen: TerminalScreen, text: str) -> None:
     screen.type(text)
     screen.wait_for(text)
     screen.press("Enter")
+
+
+def answered(screen: TerminalScreen, provider: ScriptedProvider, times: int) -> None:
+    """Waits until so many prompts were answered, and Opencode has nothing left to do."""
+    screen.wait_for(lambda text: sum(given.is_whole for given in provider.of("main")) == times)
+    screen.wait_for(lambda text: "interrupt" not in text.replace("interrupted", ""))
 
 
 def command(screen: TerminalScreen, name: str) -> None:
