@@ -57,6 +57,12 @@ class ProviderRow:
     missing_variables: tuple[str, ...] = ()
     why_not: str | None = None
 
+    @property
+    def command_for_variables(self) -> str:
+        """What a person types to fill in `missing_variables`."""
+        wanted = " ".join(f"--variable {name}=…" for name in self.missing_variables)
+        return f"ogate providers edit {self.id} {wanted}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrice:

@@ -219,11 +219,11 @@ def keep_variables(row: "ProviderRow", given: Mapping[str, str]) -> None:
 
 def still_missing(row: "ProviderRow", given: Mapping[str, str]) -> list[str]:
     """How to set what the provider's address needs and nobody has given."""
-    return [
-        f"its address still needs {name}: ogate config set providers.{row.id}.variables.{name} …"
-        for name in row.missing_variables
-        if name not in given
-    ]
+    names = tuple(name for name in row.missing_variables if name not in given)
+    if not names:
+        return []
+    left = replace(row, missing_variables=names)
+    return [f"its address still needs {', '.join(names)}: {left.command_for_variables}"]
 
 
 def filled(row: "ProviderRow", given: Mapping[str, str]) -> "ProviderRow":

@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 
 from opencode_gate.cli import figures
 from opencode_gate.cli.render import Block, Column, Table
+from opencode_gate.credentials.entries import PLACE_WORDS
 
 if TYPE_CHECKING:
     from opencode_gate.credentials.entries import CredentialEntry
     from opencode_gate.credentials.found import FoundKey
-
-PLACE_WORDS: dict[str, str] = {
-    "keyring": "OS keyring",
-    "file": "encrypted file",
-    "env": "environment",
-}
 
 
 def place_of(entry: "CredentialEntry") -> str:

@@ -1,11 +1,13 @@
 """Short questions of single commands, asked on stderr so that stdout stays data.
 
-The invariant: nothing is asked here without a terminal; callers check `options.may_ask`
-first. Ctrl-C and the end of input leave as `KeyboardInterrupt`.
+The invariant: nothing is asked here without a terminal; callers ask `options.may_ask` first.
+Ctrl-C and the end of input leave as `KeyboardInterrupt`.
 """
 
 import sys
 from collections.abc import Mapping
+
+from opencode_gate.core.errors import UsageError
 
 
 def ask_hidden(question: str) -> str:
@@ -51,6 +53,22 @@ def confirm(question: str, *, default: bool) -> bool:
             return False
         if not answer:
             return default
+
+
+def require_yes(question: str, *, may_ask: bool, instead: str, default: bool = False) -> None:
+    """Goes on only where the person says yes.
+
+    Args:
+        instead: the command that needs no answer.
+
+    Raises:
+        UsageError: nobody can be asked (`no-terminal`).
+        KeyboardInterrupt: the person said no, or left.
+    """
+    if not may_ask:
+        raise UsageError("no-terminal", "there is no terminal to confirm on", hint=instead)
+    if not confirm(question, default=default):
+        raise KeyboardInterrupt
 
 
 def choose(question: str, choices: Mapping[str, str]) -> str:

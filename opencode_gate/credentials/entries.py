@@ -5,6 +5,13 @@ from typing import Literal, TypeAlias
 
 CredentialStoreName: TypeAlias = Literal["keyring", "file", "env"]
 
+PLACE_WORDS: dict[str, str] = {
+    "keyring": "OS keyring",
+    "file": "encrypted file",
+    "env": "environment",
+}
+"""Where a key lies, in words for people."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialEntry:

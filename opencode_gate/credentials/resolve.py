@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.entries import PLACE_WORDS
 
 if TYPE_CHECKING:
     from opencode_gate.credentials.entries import CredentialEntry
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 SourceKind: TypeAlias = Literal["keyring", "file", "env", "agent-auth", "agent-config", "none"]
 AgentKeyKind: TypeAlias = Literal["agent-auth", "agent-config"]
 
-_LABELS: dict[SourceKind, str] = {
-    "keyring": "OS keyring",
-    "file": "encrypted file",
-    "env": "environment",
+_LABELS: dict[str, str] = {
+    **PLACE_WORDS,
     "agent-auth": "Opencode's auth.json",
     "agent-config": "Opencode's configuration",
     "none": "no key needed",

@@ -71,10 +71,16 @@ def require_provider(provider_id: str, discovery: Discovery) -> UsableProvider:
             f"{provider_id} does not work through the gateway: {row.why_not}",
             hint="ogate providers list",
         )
-    if row.base_url is None or row.missing_variables:
+    if row.missing_variables:
         raise UsageError(
             "unsupported-provider",
-            f"{provider_id} needs its address: {', '.join(row.missing_variables)} is not set",
+            f"the address of {provider_id} needs {', '.join(row.missing_variables)}",
+            hint=row.command_for_variables,
+        )
+    if row.base_url is None:
+        raise UsageError(
+            "unsupported-provider",
+            f"no address of {provider_id} is known",
             hint=f"ogate providers edit {provider_id} --base-url URL",
         )
     raise missing_credential(row, discovery.index)

@@ -13,6 +13,7 @@ from opencode_gate.config.paths import Paths
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.entries import PLACE_WORDS
 from opencode_gate.credentials.index import DEFAULT_NAME
 from opencode_gate.credentials.resolve import fetch
 from opencode_gate.credentials.testing import test_key
@@ -25,8 +26,6 @@ from opencode_gate.session.options import (
     ProviderOption,
     model_options,
 )
-
-_STORE_WORDS: dict[KeepingStore, str] = {"keyring": "OS keyring", "file": "encrypted file"}
 
 
 class Setup:
@@ -56,7 +55,7 @@ class Setup:
             folder=folder,
             agent_version=agent_version,
             providers=tuple(self._options()),
-            key_store=_STORE_WORDS[self._store()],
+            key_store=PLACE_WORDS[self._store()],
             keys_in_use=()
             if self._settings.run.keep_env
             else hidden_variables(self._environ, variables),
@@ -127,7 +126,7 @@ class Setup:
             agent_secrets={**self._discovery.auth.keys, **self._discovery.user_config.keys},
         )
         self.store_key(provider_id, secret)
-        return _STORE_WORDS[self._store()]
+        return PLACE_WORDS[self._store()]
 
     def _store(self) -> KeepingStore:
         """The keyring; where there is none, the encrypted file with a key file."""

@@ -165,6 +165,17 @@ def test_an_address_without_encryption_is_remarked_on(capsys) -> None:
     assert "not encrypted" not in capsys.readouterr().err
 
 
+def test_a_servers_address_without_encryption_is_remarked_on_where_a_key_goes_there(
+    capsys,
+) -> None:
+    line = ["providers", "add", "work", "--base-url", "http://llm.example/v1", "--wire", "gemini"]
+    assert main(line) == 0
+    assert "not encrypted" in capsys.readouterr().err
+    line[2], line[4] = "here", "http://127.0.0.1:9/v1"
+    assert main(line) == 0
+    assert "not encrypted" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [

@@ -184,6 +184,11 @@ def test_opencode_for_another_machine_is_126(tmp_path: Path, words: tuple[str, .
     ("arguments", "code", "shown"),
     [
         (("--provider", "antropic"), "unknown-provider", "anthropic"),
+        (
+            ("--provider", "databricks"),
+            "unsupported-provider",
+            "ogate providers edit databricks --variable DATABRICKS_HOST=…",
+        ),
         (("--model", "anthropic/claude-sonet-5"), "unknown-model", "claude-sonnet-5"),
         (("--model", "sonnet"), "unknown-model", "provider/model"),
         (("--model", "deepseek/deepseek-v4-flash"), "unknown-model", "deprecated"),

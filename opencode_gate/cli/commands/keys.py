@@ -13,6 +13,7 @@ from opencode_gate.cli import key_entry, key_view, prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
 from opencode_gate.cli.render import Result, Text, talk
 from opencode_gate.core.errors import CredentialError, UsageError
+from opencode_gate.credentials.entries import PLACE_WORDS
 
 if TYPE_CHECKING:
     from opencode_gate.catalog.catalogue import Catalogue
@@ -239,7 +240,11 @@ def remove(
     vault = _vault(asks=asks)
     entry = _chosen(vault, provider, name)
     if not yes:
-        _confirm_removal(entry, asks=asks)
+        prompts.require_yes(
+            f"Remove {provider}/{entry.name} (…{entry.last_four})?",
+            may_ask=asks,
+            instead=f"ogate keys remove {provider} {entry.name} --yes",
+        )
     try:
         heir = vault.remove(provider, entry.name)
     except CredentialError as error:
@@ -249,7 +254,7 @@ def remove(
         if not prompts.confirm("Take it off the list all the same?", default=False):
             raise
         heir = vault.forget(provider, entry.name)
-        talk(f"it may still lie in the {key_view.PLACE_WORDS[entry.store]}")
+        talk(f"it may still lie in the {PLACE_WORDS[entry.store]}")
     lines = [Text(f"{provider}/{entry.name} is removed")]
     if heir is not None and entry.is_default:
         lines.append(Text(f"{provider} now uses {heir.name}"))
@@ -281,12 +286,8 @@ def import_keys(
     for key in found:
         talk(f"  {key.provider_id}  …{key.secret.last_four}  from {key.label}")
     if not yes:
-        if not asks:
-            raise UsageError(
-                "no-terminal", "there is no terminal to confirm on", hint="ogate keys import --yes"
-            )
-        if not prompts.confirm("Keep them?" if len(found) > 1 else "Keep it?", default=True):
-            return Result(data={}, talk=["nothing kept"])
+        question = "Keep them?" if len(found) > 1 else "Keep it?"
+        prompts.require_yes(question, may_ask=asks, instead="ogate keys import --yes", default=True)
     place = store or vault.keeping_store()
     kept = [_import_one(vault, key, place) for key in found]
     return Result(
@@ -336,18 +337,6 @@ def _import_one(
         talk(f"{key.provider_id}: what {key.label} holds is not a key: {problem}")
         return None
     return vault.add(key.provider_id, DEFAULT_NAME, key.secret, store=place)
-
-
-def _confirm_removal(entry: "CredentialEntry", *, asks: bool) -> None:
-    if not asks:
-        raise UsageError(
-            "no-terminal",
-            "there is no terminal to confirm on",
-            hint=f"ogate keys remove {entry.provider_id} {entry.name} --yes",
-        )
-    what = f"{entry.provider_id}/{entry.name} (…{entry.last_four})"
-    if not prompts.confirm(f"Remove {what}?", default=False):
-        raise KeyboardInterrupt
 
 
 def _chosen(vault: "Vault", provider: str, name: str | None) -> "CredentialEntry":

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from opencode_gate.cli import options, prompts
-from opencode_gate.cli.options import AsJson, NoInput, Yes
+from opencode_gate.cli import prompts
+from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
 from opencode_gate.core.errors import UsageError
 
@@ -123,6 +123,8 @@ def add(
     talk = [f"{provider_id} added; next: {next_step}"]
     if not models:
         talk.append(f"it has no models yet: ogate providers edit {provider_id} --model ID")
+    if not no_key:
+        talk += _notes_on(base_url)
     return Result(data={}, talk=talk)
 
 
@@ -145,7 +147,7 @@ def edit(
     ] = None,
 ) -> Result:
     """Changes where a provider is reached or how; `remove` takes the changes back."""
-    row = _row_of_catalogue(provider_id)
+    row = _row(_discover(), provider_id)
     changes: dict[KeyPath, object] = {
         ("base_url",): base_url,
         ("auth_header",): auth_header,
@@ -163,9 +165,7 @@ def edit(
             hint=f"ogate providers edit {provider_id} --help",
         )
     _write(provider_id, changes)
-    talk = [f"{row.id} changed; ogate providers show {row.id}"]
-    if base_url is not None and base_url.startswith("http://") and not _is_loopback(base_url):
-        talk.append("note: this address is not encrypted; the key travels in the clear")
+    talk = [f"{row.id} changed; ogate providers show {row.id}", *_notes_on(base_url)]
     return Result(data={}, talk=talk)
 
 
@@ -187,10 +187,11 @@ def remove(provider_id: Id, yes: Yes = False, no_input: NoInput = False) -> Resu
             hint="ogate config show",
         )
     if not yes:
-        if not options.may_ask(no_input=no_input):
-            raise UsageError("no-terminal", "this removes settings", hint="add --yes")
-        if not prompts.confirm(f"Remove [providers.{provider_id}] from config.toml?", default=True):
-            return Result(data={}, talk=["nothing removed"])
+        prompts.require_yes(
+            f"Remove [providers.{provider_id}] from config.toml?",
+            may_ask=may_ask(no_input=no_input),
+            instead=f"ogate providers remove {provider_id} --yes",
+        )
     set_values(paths(), {("providers", provider_id): None})
     return Result(data={}, talk=[f"{provider_id} removed from config.toml"])
 
@@ -211,11 +212,6 @@ def _catalogue_row(provider_id: str) -> "ProviderRow | None":
 
     places = paths()
     return open_catalogue(places, load_settings(places, os.environ)).providers().get(provider_id)
-
-
-def _row_of_catalogue(provider_id: str) -> "ProviderRow":
-    found = _discover()
-    return _row(found, provider_id)
 
 
 def _rows(found: "Discovery") -> "dict[str, ProviderRow]":
@@ -262,8 +258,7 @@ def _sentence(row: "ProviderRow", found: "Discovery") -> str:
             name = _unset_variables(row)[0]
             return f"needs {name} for a header: export {name}=… in this shell"
         case "needs-variable":
-            names = ", ".join(row.missing_variables)
-            return f"needs {names}: ogate providers edit {row.id} --variable {names}=…"
+            return f"needs {', '.join(row.missing_variables)}: {row.command_for_variables}"
         case _:
             return f"no key: ogate keys add {row.id}"
 
@@ -385,7 +380,12 @@ def _write(provider_id: str, changes: "dict[KeyPath, object]") -> None:
     set_values(paths(), values)  # type: ignore[arg-type]  # only text, flags and empty tables
 
 
-def _is_loopback(url: str) -> bool:
+def _notes_on(base_url: str | None) -> list[str]:
     from urllib.parse import urlsplit
 
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    from opencode_gate.config.proxies import is_loopback
+
+    parts = urlsplit(base_url or "")
+    if parts.scheme != "http" or is_loopback(parts.hostname or ""):
+        return []
+    return ["note: this address is not encrypted; the key travels in the clear"]

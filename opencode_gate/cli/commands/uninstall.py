@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opencode_gate.cli.options import NoInput, Yes, may_ask
+from opencode_gate.cli.prompts import require_yes
 from opencode_gate.cli.render import Result, Text, talk
-from opencode_gate.core.errors import CheckFailed, ConfigError, UsageError
+from opencode_gate.core.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
     from opencode_gate.config.paths import Paths
@@ -51,7 +52,13 @@ def command(
     if dry_run or not removals:
         return Result(data={}, blocks=[Text(line) for line in lines or ["nothing to remove"]])
     if not yes:
-        _confirm(lines, no_input=no_input)
+        for line in lines:
+            talk(f"  {line}")
+        require_yes(
+            "Remove all of this?",
+            may_ask=may_ask(no_input=no_input),
+            instead="ogate uninstall --yes",
+        )
     for removal in removals:
         removal.remove()
     return Result(data={}, blocks=[Text(f"removed {line}") for line in lines], talk=[_PROGRAM])
@@ -89,25 +96,6 @@ def _refuse_running_session(where: "Paths") -> None:
 
     if len(journals(where.journals)) > len(orphans(where.journals)):
         raise CheckFailed("session-running", "a session is running", hint="end it first")
-
-
-def _confirm(lines: list[str], *, no_input: bool) -> None:
-    """Asks once, with the whole list.
-
-    Raises:
-        UsageError: nobody can be asked.
-        KeyboardInterrupt: the person said no.
-    """
-    from opencode_gate.cli.prompts import confirm
-
-    if not may_ask(no_input=no_input):
-        raise UsageError(
-            "no-terminal", "this removes things for good", hint="add --yes, or --dry-run to see"
-        )
-    for line in lines:
-        talk(f"  {line}")
-    if not confirm("Remove all of this?", default=False):
-        raise KeyboardInterrupt
 
 
 def _removals(where: "Paths", *, keep_ledger: bool) -> Iterator[_Removal]:
