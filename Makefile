@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .ogate-test
 
-.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-start
+.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-start bench-ledger
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench: setup ## Latency and memory beside nginx, in one run
 
 bench-start: setup ## The launcher's own time
 	$(BIN)/python -m bench.start
+
+bench-ledger: setup ## How a ledger of a million calls answers (EXCHANGES=10000000 for ten)
+	$(BIN)/python -m bench.ledger_scale --exchanges $(or $(EXCHANGES),1000000)
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
