@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 _RUN: Final = re.compile(rb"\brun=(\w+)")
-_CONVERSATION: Final = re.compile(rb"\bses_\w+")
 _MOST_READ_BYTES: Final = 32 * 1024 * 1024
 """Only the end of a longer log is read: some hours of work."""
 
@@ -22,33 +21,45 @@ def conversations_of_run(data_folder: Path, config_folder: str) -> frozenset[str
 
     `config_folder` is the last part of that folder's path, `data_folder` Opencode's own.
     """
-    mark = re.compile(rb"\bpath=\S*[/\\]" + re.escape(config_folder.encode()) + rb"[/\\]")
+    name = config_folder.encode()
     found: set[bytes] = set()
     is_known = False
-    for lines in _logs(data_folder / "log"):
+    for log in _logs(data_folder / "log"):
+        marks = _lines_with(name, log)
+        if not marks:
+            continue
+        is_known = True
+        runs = {run[1] for line in marks if (run := _RUN.search(line)) is not None}
         # Early versions write a file for each run, and its lines name none.
-        runs = {_run_of(line) for line in lines if mark.search(line)}
-        is_known = is_known or bool(runs)
-        for line in lines:
-            if _run_of(line) in runs:
-                found.update(_CONVERSATION.findall(line))
+        line_of_run = rb"\brun=(?:" + rb"|".join(runs) + rb")\b[^\n]*?" if runs else b""
+        found.update(re.findall(line_of_run + rb"\b(ses_\w+)", log))
     if not is_known:
         return None
-    return frozenset(name.decode("ascii", "replace") for name in found)
+    return frozenset(conversation.decode("ascii", "replace") for conversation in found)
 
 
-def _logs(folder: Path) -> Iterator[list[bytes]]:
-    """The lines of each log that can be read."""
+def _lines_with(config_folder: bytes, log: bytes) -> list[bytes]:
+    """The lines that say that a configuration was loaded from this folder."""
+    mark = re.compile(rb"\bpath=.*[/\\]" + re.escape(config_folder) + rb"[/\\]")
+    lines = []
+    at = log.find(config_folder)
+    while at >= 0:
+        end = log.find(b"\n", at)
+        end = len(log) if end < 0 else end
+        line = log[log.rfind(b"\n", 0, at) + 1 : end]
+        if mark.search(line):
+            lines.append(line)
+        at = log.find(config_folder, end)
+    return lines
+
+
+def _logs(folder: Path) -> Iterator[bytes]:
+    """Each log that can be read."""
     for file in sorted(folder.glob("*.log")):
         try:
-            yield _end_of(file).splitlines()
+            yield _end_of(file)
         except OSError:
             continue
-
-
-def _run_of(line: bytes) -> bytes | None:
-    found = _RUN.search(line)
-    return None if found is None else found[1]
 
 
 def _end_of(file: Path) -> bytes:

@@ -1,5 +1,9 @@
 """The end of a session says in one line how Opencode's figure and the ledger's differ."""
 
+from pathlib import Path
+
+import pytest
+
 from opencode_gate.session.check_line import check_line
 from opencode_gate.session.reconciliation import Difference, Figures, Reason, Reconciliation
 
@@ -37,6 +41,14 @@ def test_what_cost_nothing_is_compared_in_tokens():
         refused=Figures(requests=1),
     )
     assert said == "Opencode counted 4,100 tokens, ogate 5,020 tokens: titles +920 tokens"
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.ROUNDING])
+def test_every_reason_has_its_words_here_and_in_the_documentation(reason: Reason):
+    said = line(Figures(), **{reason.name.lower(): Figures(cost_nano_usd=160 * CENT)})
+    assert said is not None and said.endswith("+$1.60")
+    page = Path(__file__).parents[3] / "docs/explanation/accounting.md"
+    assert f"| `{reason}` |" in page.read_text(encoding="utf-8")
 
 
 def test_agreement_is_worth_a_line_and_nothing_is_not():

@@ -28,6 +28,13 @@ def test_a_run_is_known_by_the_configuration_it_loaded(tmp_path):
     assert conversations_of_run(data, "01THEIRS") == {"ses_theirs"}
 
 
+def test_a_folder_with_a_space_in_its_name_is_known_too(tmp_path):
+    data = log(
+        tmp_path, LOG.replace("path=/h/run/01OURS/opencode.json", 'path="/h h/01OURS/o.json"')
+    )
+    assert conversations_of_run(data, "01OURS") == {"ses_ours", "ses_resumed"}
+
+
 def test_a_run_that_had_no_conversation_had_none(tmp_path):
     data = log(tmp_path, "run=9a48c5eb message=loading path=C:\\\\run\\\\01OURS\\\\opencode.json\n")
     assert conversations_of_run(data, "01OURS") == frozenset()
