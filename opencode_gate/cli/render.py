@@ -192,7 +192,7 @@ def _text(text: str, style: str = "") -> "RichText":
 
 
 def printable(text: str) -> str:
-    """Without control characters: a title is written by a model, and must not drive a terminal."""
+    """Without control characters: a model's title or a server's words must not drive a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -216,17 +216,17 @@ def _console(stream: TextIO) -> "Console":
 
 def talk(line: str) -> None:
     """One line to stderr."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
 
 
 def render_error(error: GateError) -> int:
     """An error in its parts on stderr (code, details, hint); returns its exit status."""
     red, reset = ("\x1b[31m", "\x1b[0m") if _colour(sys.stderr) else ("", "")
-    sys.stderr.write(f"{red}error:{reset} {error.message}  [{error.code}]\n")
+    sys.stderr.write(f"{red}error:{reset} {printable(error.message)}  [{error.code}]\n")
     for detail in error.details:
-        sys.stderr.write(f"  {detail}\n")
+        sys.stderr.write(f"  {printable(detail)}\n")
     if error.hint:
-        sys.stderr.write(f"  hint: {error.hint}\n")
+        sys.stderr.write(f"  hint: {printable(error.hint)}\n")
     return error.exit_code
 
 

@@ -15,9 +15,19 @@ import pytest
 from opencode_gate.cli import registry
 from opencode_gate.cli.exit_codes import ExitCode
 from opencode_gate.cli.main import main
-from opencode_gate.cli.render import Column, Fact, Facts, Result, Table, Text, render
+from opencode_gate.cli.render import (
+    Column,
+    Fact,
+    Facts,
+    Result,
+    Table,
+    Text,
+    render,
+    render_error,
+    talk,
+)
 from opencode_gate.core import errors
-from opencode_gate.core.errors import GateError
+from opencode_gate.core.errors import GateError, UsageError
 
 WIDE = "x" * 150
 TABLE = Table(
@@ -42,6 +52,15 @@ def test_a_table_adapts_to_a_narrow_terminal(capsys, monkeypatch) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 40
     assert "$ 10.25" in "\n".join(lines)
+
+
+def test_what_a_server_said_cannot_drive_the_terminal(capsys) -> None:
+    """Its words are quoted in what is said and in errors."""
+    talk("it said \x1b]0;title\x07")
+    render_error(UsageError("usage", "no \x1b[2J", hint="h\x9b", details=("d\x1b",)))
+    said = capsys.readouterr().err
+    assert not any(character in said for character in "\x1b\x07\x9b")
+    assert said.count("\n") == 4
 
 
 def test_markup_and_control_characters_are_only_text(capsys) -> None:
