@@ -9,6 +9,8 @@ opencode_version=1.18.33
 aimock_version=1.43.0
 
 mkdir -p "$tools"
+# npm wants to be told from 11.19 on that Opencode's own installation script may run.
+echo '{"private": true, "allowScripts": {"opencode-ai": true}}' > "$tools/package.json"
 npm install --prefix "$tools" --no-audit --no-fund --no-save --loglevel=error \
   "opencode-ai@$opencode_version" "@copilotkit/aimock@$aimock_version"
 

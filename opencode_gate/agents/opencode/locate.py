@@ -36,6 +36,8 @@ _VERSION_IN_FOLDER = re.compile(r"[\\/](?:opencode[\\/]|[^\\/]*-opencode-)(\d+\.
 _VERSION_TEXT = re.compile(r"\d+\.\d+\.\d+\S*")
 _VERSION_TIMEOUT_S = 20.0
 _INSTALL_TIMEOUT_S = 600.0
+_PACKAGE = b'{"private": true, "allowScripts": {"opencode-ai": true}}\n'
+"""Tells npm that Opencode's own installation script may run (it asks from 11.19 on)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,7 @@ def install_private(paths: Paths, environ: Mapping[str, str]) -> Installation:
         AgentMissing: npm is missing, or the installation failed.
     """
     folder = str(private_folder(paths.private_agent))
+    replace_private(paths.private_agent / "package.json", _PACKAGE)
     _install(["--prefix", folder, "--no-save", f"opencode-ai@{TESTED_VERSION}"], environ)
     found = private_copy(paths)
     if found is None:
