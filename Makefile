@@ -20,10 +20,10 @@ demo: $(VENV)/run.stamp ## The same with the scripted practice model: no key, no
 	@echo
 	@echo "That was a scripted model. For real ones: make install, then ogate"
 
-install: ## Install the ogate command for this user (uv or pipx, else pip --user)
+install: ## Install the ogate command for this user, with uv or pipx
 	@if command -v uv >/dev/null; then uv tool install --force .; \
 	elif command -v pipx >/dev/null; then pipx install --force .; \
-	else $(PYTHON) -m pip install --user .; fi
+	else $(MAKE) --no-print-directory $(BIN)/uv && $(BIN)/uv tool install --force --python $(PYTHON) .; fi
 
 setup: $(VENV)/dev.stamp $(TOOLS)/ready.stamp ## Install everything the checks need
 
@@ -62,7 +62,8 @@ bench-ledger: setup ## How a ledger of a million calls answers (EXCHANGES=100000
 	$(BIN)/python -m bench.ledger_scale --exchanges $(or $(EXCHANGES),1000000)
 
 $(VENV)/bin/uv:
-	$(PYTHON) -m venv $(VENV)
+	@# Debian keeps what makes environments in a package of its own.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); scripts/install_packages.sh python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip uv
 
 $(VENV)/run.stamp: $(VENV)/bin/uv pyproject.toml uv.lock

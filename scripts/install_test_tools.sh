@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Installs the real programs the tests drive: Opencode and a mock provider from npm, and with
-# Debian's packages a keyring service, D-Bus, tmux, nginx, git,
-# zsh and fish where they are missing.
+# Debian's packages a keyring service, D-Bus, tmux, nginx, git, zsh and fish where they are missing.
 set -euo pipefail
 
 tools=${1:?usage: install_test_tools.sh FOLDER}
@@ -23,12 +22,5 @@ command -v git >/dev/null || missing+=(git)
 command -v zsh >/dev/null || missing+=(zsh)
 command -v fish >/dev/null || missing+=(fish)
 if [ ${#missing[@]} -gt 0 ]; then
-  sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  if ! command -v apt-get >/dev/null; then
-    echo "please install: ${missing[*]}" >&2
-    exit 1
-  fi
-  $sudo apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  "$(dirname "$0")/install_packages.sh" "${missing[@]}"
 fi
