@@ -36,6 +36,8 @@ class Repriceable(Priceable, Protocol):
     def price_source(self) -> str | None: ...  # noqa: D102
     @property
     def priced_cost_nano_usd(self) -> int | None: ...  # noqa: D102
+    @property
+    def cache_saved_nano_usd(self) -> int | None: ...  # noqa: D102
 
 
 Record = TypeVar("Record", bound=Repriceable)
@@ -46,6 +48,7 @@ class Change:
     """A new amount for an exchange, in nano-dollars.
 
     Attributes:
+        cache_saved_nano_usd: what the prompt cache saved at the new prices.
         is_beside_reported: it is the book's word beside a reported cost, which goes on counting.
     """
 
@@ -57,6 +60,7 @@ class Change:
     cost_nano_usd: int
     cost_quality: CostQuality
     price_source: str | None
+    cache_saved_nano_usd: int | None
     is_beside_reported: bool = False
 
 
@@ -81,6 +85,7 @@ def change_of(record: Repriceable, book: PriceBook) -> Change | None:
         cost_nano_usd=priced.cost_nano_usd,
         cost_quality=priced.cost_quality,
         price_source=priced.price_source,
+        cache_saved_nano_usd=priced.cache_saved_nano_usd,
     )
 
 
@@ -135,8 +140,9 @@ def _difference(row: ModelChanges) -> int:
 
 
 def _beside_reported(record: Repriceable, book: PriceBook) -> Change | None:
-    priced = _priced_anew(record, book).priced_cost_nano_usd
-    if priced is None or priced == record.priced_cost_nano_usd:
+    priced = _priced_anew(record, book)
+    amount = priced.priced_cost_nano_usd
+    if amount is None or amount == record.priced_cost_nano_usd:
         return None
     return Change(
         exchange_id=record.id,
@@ -144,9 +150,10 @@ def _beside_reported(record: Repriceable, book: PriceBook) -> Change | None:
         request_model=record.request_model,
         old_cost_nano_usd=record.priced_cost_nano_usd,
         old_source=None,
-        cost_nano_usd=priced,
+        cost_nano_usd=amount,
         cost_quality=record.cost_quality,
         price_source=record.price_source,
+        cache_saved_nano_usd=priced.cache_saved_nano_usd,
         is_beside_reported=True,
     )
 

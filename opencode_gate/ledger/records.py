@@ -5,7 +5,7 @@ the agent's own id). `None` is unknown and never stands for zero.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import msgspec
 
@@ -164,5 +164,11 @@ class ToolUse:
     usage: TokenUsage
 
 
-Repricing: TypeAlias = tuple[str, int | None, CostQuality, str | None]
-"""The id of an exchange, its new amount in nano-dollars, that amount's quality and its source."""
+class Repricing(NamedTuple):
+    """The id of an exchange, its new amount in nano-dollars, and what comes with it."""
+
+    id: str
+    cost_nano_usd: int | None
+    cost_quality: CostQuality
+    price_source: str | None
+    cache_saved_nano_usd: int | None = None

@@ -16,7 +16,7 @@ from opencode_gate.core.errors import LedgerError, UsageError
 from opencode_gate.core.semconv import ConversationKind, CostQuality, ExchangeStatus, Operation
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.exchange_query import ExchangeQuery
-from opencode_gate.ledger.records import Annotation, ExchangeRecord
+from opencode_gate.ledger.records import Annotation, ExchangeRecord, Repricing
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import GROUPINGS, UsageQuery, total_of
@@ -358,7 +358,7 @@ def test_usage_stays_the_total_of_the_records_whatever_is_done_to_them(store: St
     )
     qualities = (CostQuality.PRICED, CostQuality.ESTIMATED)
     store.reprice(
-        (row.id, chance.choice((None, 0, 7, 10**9)), chance.choice(qualities), "book 2")
+        Repricing(row.id, chance.choice((None, 0, 7, 10**9)), chance.choice(qualities), "book 2")
         for row in chance.sample(rows, 60)
     )
     known = [each for id in ("01S1", "01S2", "01S3") for each in store.exchanges(id)]
@@ -482,10 +482,10 @@ def test_repricing_keeps_the_amount_first_counted(store: Store):
     """However often it is done; the same amount again changes nothing."""
     exchange = an_exchange(cost_nano_usd=5, price_source="book 1")
     store.fold([exchange])
-    store.reprice([(exchange.id, 5, CostQuality.PRICED, "book 1")])
+    store.reprice([Repricing(exchange.id, 5, CostQuality.PRICED, "book 1")])
     assert store.exchanges("01SESSION") == [exchange]
     for cost_nano_usd in (7, 9):
-        store.reprice([(exchange.id, cost_nano_usd, CostQuality.PRICED, "override")])
+        store.reprice([Repricing(exchange.id, cost_nano_usd, CostQuality.PRICED, "override")])
     assert store.exchanges("01SESSION") == [
         msgspec.structs.replace(
             exchange,
@@ -505,7 +505,7 @@ def test_repricing_remembers_that_there_was_no_amount_at_first(store: Store):
     exchange = an_exchange(cost_nano_usd=None, cost_quality=CostQuality.UNKNOWN, price_source=None)
     store.fold([exchange])
     for cost_nano_usd in (7, 9):
-        store.reprice([(exchange.id, cost_nano_usd, CostQuality.ESTIMATED, "override")])
+        store.reprice([Repricing(exchange.id, cost_nano_usd, CostQuality.ESTIMATED, "override")])
     [found] = store.exchanges("01SESSION")
     assert (found.cost_nano_usd, found.cost_quality) == (9, CostQuality.ESTIMATED)
     assert (found.superseded_cost_nano_usd, found.superseded_price_source) == (None, "none")
@@ -521,17 +521,34 @@ def test_repricing_leaves_a_reported_cost_in_force(store: Store):
         price_source="provider",
     )
     store.fold([exchange])
-    store.reprice([(exchange.id, 8, CostQuality.PRICED, "override")])
+    store.reprice([Repricing(exchange.id, 8, CostQuality.PRICED, "override")])
     assert store.exchanges("01SESSION") == [
         msgspec.structs.replace(exchange, priced_cost_nano_usd=8)
     ]
+
+
+def test_repricing_brings_what_the_cache_saved(store: Store):
+    """At the new prices; beside a reported cost, too."""
+    priced = an_exchange(cost_nano_usd=5, cache_saved_nano_usd=3)
+    reported = an_exchange(
+        cost_nano_usd=5, cost_quality=CostQuality.REPORTED, cache_saved_nano_usd=3
+    )
+    store.fold([priced, reported])
+    store.reprice(
+        [
+            Repricing(priced.id, 8, CostQuality.PRICED, "override", 11),
+            Repricing(reported.id, 8, CostQuality.REPORTED, "provider", 12),
+        ]
+    )
+    saved = {row.id: row.cache_saved_nano_usd for row in store.exchanges("01SESSION")}
+    assert saved == {priced.id: 11, reported.id: 12}
 
 
 def test_repricing_outlives_a_second_folding(store: Store):
     """A journal that is folded again does not bring the old price back."""
     exchange = an_exchange(cost_nano_usd=5)
     store.fold([exchange])
-    store.reprice([(exchange.id, 7, CostQuality.PRICED, "override")])
+    store.reprice([Repricing(exchange.id, 7, CostQuality.PRICED, "override")])
     store.fold([exchange])
     [found] = store.exchanges("01SESSION")
     assert found.cost_nano_usd == 7
@@ -544,8 +561,8 @@ def test_a_repricing_is_whole_or_not_at_all(store: Store):
     with pytest.raises(OverflowError):
         store.reprice(
             [
-                (exchanges[0].id, 7, CostQuality.PRICED, "override"),
-                (exchanges[1].id, 2**70, CostQuality.PRICED, "override"),
+                Repricing(exchanges[0].id, 7, CostQuality.PRICED, "override"),
+                Repricing(exchanges[1].id, 2**70, CostQuality.PRICED, "override"),
             ]
         )
     assert store.exchanges("01SESSION") == exchanges

@@ -77,8 +77,16 @@ def _changes(page: "Sequence[ExchangeRecord]", book: "PriceBook") -> "list[Chang
 
 
 def _write(store: "Store", changes: "Sequence[Change]") -> None:
+    from opencode_gate.ledger.records import Repricing
+
     store.reprice(
-        (change.exchange_id, change.cost_nano_usd, change.cost_quality, change.price_source)
+        Repricing(
+            change.exchange_id,
+            change.cost_nano_usd,
+            change.cost_quality,
+            change.price_source,
+            change.cache_saved_nano_usd,
+        )
         for change in changes
     )
 

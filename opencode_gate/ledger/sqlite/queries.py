@@ -98,14 +98,16 @@ UPDATE exchanges SET
     cost_nano_usd = :cost_nano_usd,
     cost_quality = :cost_quality,
     price_source = :price_source,
-    priced_cost_nano_usd = :cost_nano_usd
+    priced_cost_nano_usd = :cost_nano_usd,
+    cache_saved_nano_usd = :cache_saved_nano_usd
 WHERE id = :id AND cost_quality <> 'reported'
     AND (cost_nano_usd, cost_quality, price_source)
         IS NOT (:cost_nano_usd, :cost_quality, :price_source)
 """
 
 REPRICE_REPORTED = """
-UPDATE exchanges SET priced_cost_nano_usd = :cost_nano_usd
+UPDATE exchanges SET
+    priced_cost_nano_usd = :cost_nano_usd, cache_saved_nano_usd = :cache_saved_nano_usd
 WHERE id = :id AND cost_quality = 'reported'
 """
 

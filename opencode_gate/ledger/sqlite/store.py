@@ -124,13 +124,8 @@ class SqliteStore:
     def reprice(self, repricings: Iterable[Repricing]) -> None:
         """Writes new amounts, all or none, and keeps the ones first counted."""
         rows = [
-            {
-                "id": id,
-                "cost_nano_usd": cost_nano_usd,
-                "cost_quality": cost_quality.value,
-                "price_source": price_source,
-            }
-            for id, cost_nano_usd, cost_quality, price_source in repricings
+            {**repricing._asdict(), "cost_quality": repricing.cost_quality.value}
+            for repricing in repricings
         ]
         with self._write():
             for row in rows:

@@ -54,8 +54,18 @@ def test_a_price_of_the_users_changes_what_a_book_said_on_the_days_it_holds() ->
         cost_nano_usd=3_000_000,
         cost_quality=CostQuality.PRICED,
         price_source="config.toml",
+        cache_saved_nano_usd=None,
     )
     assert change_of(exchange(started_at_us=NOON_US - DAY_US), book(text)) is None
+
+
+def test_what_the_cache_saved_is_reckoned_anew_with_the_price() -> None:
+    """A summary must not set off new costs against old savings."""
+    usage = TokenUsage(input_uncached=1000, cache_read=1_000_000, output=10)
+    text = OWN + "cache_read = 0.25\n"
+    change = change_of(exchange(usage=usage, cache_saved_nano_usd=7), book(text))
+    assert change is not None
+    assert change.cache_saved_nano_usd == 1_000_000 * 750
 
 
 def test_an_unknown_cost_becomes_known() -> None:
