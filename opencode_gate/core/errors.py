@@ -36,7 +36,7 @@ CODES: dict[str, str] = {
     "no-route": "The path belongs to no routed provider.",
     "unknown-price": "The model has no known price, and the settings refuse such models.",
     "bad-body": "The request body is not understood.",
-    "request-loop": "The same request came back too often within seconds.",
+    "request-loop": "The same question came back too often within seconds.",
     "upstream-unreachable": "The provider could not be reached.",
     "upstream-timeout": "The provider did not answer in time.",
     "upstream-protocol": "The provider's answer is not what the request asked for.",

@@ -16,7 +16,7 @@ record, whatever way it ended.
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
 from opencode_gate.core.clock import Clock
@@ -61,6 +61,7 @@ from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import Route, identify
 from opencode_gate.wire.splice import ask_for_usage
+from opencode_gate.wire.turns import turns_asked
 
 HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
@@ -222,7 +223,9 @@ class Pipeline:
         if self._price_rule is not None and asked.facts is not None:
             self._price_rule.check(asked.destination.target.row.id, asked.facts.request_model)
         if conversation_id is not None and asked.facts is not None:
-            self._loops.check(conversation_id, asked.body, self._clock.monotonic_s())
+            self._loops.check(
+                conversation_id, lambda: _question(asked), self._clock.monotonic_s()
+            )
 
     def _key_for(self, asked: Asked) -> Secret | None:
         key = self._keys.get(asked.destination.target.row.id)
@@ -347,6 +350,14 @@ class Pipeline:
                 error_type=f"http_{status}" if status >= 400 else failure.kind,
                 is_billed=status < 400,
             )
+
+
+def _question(asked: Asked) -> Hashable:
+    """What tells one question from another, however much the model has said to it since."""
+    place = turns_asked(asked.body)
+    if place is None or asked.facts is None:
+        return (len(asked.body), hash(asked.body))
+    return (asked.facts.instructions_head, place)
 
 
 class _NotAStream(GateError):

@@ -16,6 +16,7 @@ from opencode_gate.core.semconv import (
     UsageQuality,
     WireFormat,
 )
+from opencode_gate.governance.loops import LIMIT
 from tests.support.gateway import TOKEN, RunningGateway, running_gateway
 from tests.support.scripted_upstream import Peer, Script, ScriptedUpstream, scripted
 
@@ -433,14 +434,18 @@ async def test_a_body_no_provider_could_take_is_a_400_and_a_denied_row(proxied: 
     assert (row.status, row.denial) == (ExchangeStatus.DENIED, "bad-body")
 
 
-async def test_the_seventh_equal_request_of_a_conversation_is_stopped(proxied: Any) -> None:
+async def test_a_conversation_that_asks_the_same_again_and_again_is_stopped(proxied: Any) -> None:
+    """Also when each request has the half answers to the ones before behind its question."""
     it = await proxied(streaming(*CHAT_EVENTS, CHAT_USAGE, DONE))
-    answers = [
-        await it.send("/v1/chat/completions", CHAT_BODY, x_session_id="ses_1") for _ in range(7)
-    ]
-    assert [answer.status_code for answer in answers] == [200] * 6 + [402]
+    turns = [{"role": "user", "content": "hi"}]
+    answers = []
+    for _ in range(2 * LIMIT + 1):
+        body = {"model": "m", "stream": True, "messages": turns}
+        answers.append(await it.send("/v1/chat/completions", body, x_session_id="ses_1"))
+        turns.append({"role": "assistant", "content": "half"})
+    assert [answer.status_code for answer in answers] == [200] * 2 * LIMIT + [402]
     assert answers[-1].headers["x-should-retry"] == "false"
-    assert len(it.upstream.requests) == 6
+    assert len(it.upstream.requests) == 2 * LIMIT
 
 
 async def test_a_provider_that_is_not_there_is_a_502_that_names_it(proxied: Any) -> None:

@@ -1,34 +1,57 @@
-"""An agent that sends the same request for ever is stopped; honest retries are not."""
+"""An agent that asks the same thing for ever is stopped; honest retries and real work are not."""
 
 import pytest
 
 from opencode_gate.governance.loops import LIMIT, WINDOW_S, LoopBreaker, RequestLoop
 
 
-def test_the_request_after_the_limit_is_stopped_with_402() -> None:
+def ask(breaker: LoopBreaker, question: object, now_s: float, conversation: str = "ses_1") -> None:
+    breaker.check(conversation, lambda: question, now_s)
+
+
+def test_a_question_that_comes_back_for_ever_is_stopped_with_402() -> None:
     breaker = LoopBreaker()
-    for attempt in range(LIMIT):
-        breaker.check("ses_1", b"{}", now_s=attempt * 0.25)
     with pytest.raises(RequestLoop) as stop:
-        breaker.check("ses_1", b"{}", now_s=LIMIT * 0.25)
+        for attempt in range(2 * LIMIT + 1):
+            ask(breaker, 7, attempt * 0.25)
+            assert attempt < 2 * LIMIT
     assert stop.value.http_status == 402
+
+
+def test_a_circle_whose_answers_take_seconds_is_stopped_too() -> None:
+    breaker = LoopBreaker()
+    with pytest.raises(RequestLoop):
+        for attempt in range(3 * LIMIT):
+            ask(breaker, 7, attempt * WINDOW_S / (LIMIT + 1))
 
 
 def test_the_agents_own_retries_pass() -> None:
     breaker = LoopBreaker()
     for now_s in (0, 2, 6, 15, 32, 72):
-        breaker.check("ses_1", b"{}", now_s=now_s)
+        ask(breaker, 7, now_s)
 
 
-def test_other_bodies_and_other_conversations_are_counted_apart() -> None:
+def test_work_passes_however_fast_it_is() -> None:
+    """Each step of it is a new question, and conversations do not count together."""
     breaker = LoopBreaker()
     for number in range(100):
-        breaker.check("ses_1", b"%d" % number, now_s=0)
-        breaker.check(f"ses_{number}", b"{}", now_s=0)
+        ask(breaker, number, 0)
+        ask(breaker, 7, 0, f"ses_{number}")
 
 
-def test_the_window_slides_on() -> None:
+def test_nobody_looks_at_the_question_of_requests_that_do_not_come_fast() -> None:
     breaker = LoopBreaker()
-    for _ in range(LIMIT):
-        breaker.check("ses_1", b"{}", now_s=0)
-    breaker.check("ses_1", b"{}", now_s=WINDOW_S)
+
+    def question() -> int:
+        raise AssertionError("it costs time")
+
+    for number in range(100):
+        breaker.check("ses_1", question, now_s=number * WINDOW_S / LIMIT)
+
+
+def test_a_stop_is_over_when_the_window_has_passed() -> None:
+    breaker = LoopBreaker()
+    with pytest.raises(RequestLoop):
+        for _ in range(3 * LIMIT):
+            ask(breaker, 7, 0)
+    ask(breaker, 7, WINDOW_S)
