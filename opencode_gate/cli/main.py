@@ -46,14 +46,15 @@ def _run(arguments: list[str]) -> int:
         return completion_index.answer(arguments[1:])
     own, tail = _split(arguments)
     own = _named([word for word in own if word != "--debug"])
-    if tail is not None and own[0] != "run" and not set(_HELP) & set(own):
+    from opencode_gate.cli import registry
+
+    takes_none = own[0] != "run" and own[0] in registry.COMMANDS and not set(_HELP) & set(own)
+    if tail is not None and takes_none:
         from opencode_gate.core.errors import UsageError
 
         raise UsageError(
             "usage", f"`ogate {own[0]}` takes nothing behind `--`", hint=f"ogate {own[0]} --help"
         )
-    from opencode_gate.cli import registry
-
     registry.keep_tail(tail or (), is_bare=not arguments)
     return _invoke(own)
 

@@ -12,7 +12,7 @@ provider, so a request in that format is moved from the one base to the other he
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.errors import PolicyDenied
@@ -96,7 +96,9 @@ class RouteTable:
     __slots__ = ("_targets",)
 
     def __init__(self, rows: Iterable[ProviderRow]) -> None:
-        self._targets: Mapping[bytes, Target] = {row.id.encode(): target_of(row) for row in rows}
+        self._targets: Mapping[bytes, Target] = {
+            quote(row.id, safe="").encode(): target_of(row) for row in rows
+        }
 
     def destination(
         self, raw_path: bytes, wire_format: WireFormat = WireFormat.UNKNOWN
@@ -115,10 +117,10 @@ class RouteTable:
         provider_id, slash, rest = raw_path[len(PREFIX) :].partition(b"/")
         target = self._targets.get(provider_id)
         if target is None:
-            known = ", ".join(sorted(name.decode() for name in self._targets))
+            known = ", ".join(sorted(unquote(name.decode()) for name in self._targets))
             raise NoRoute(
                 "no-route",
-                f"provider {provider_id.decode(errors='replace')!r} is not routed; "
+                f"provider {unquote(provider_id.decode(errors='replace'))!r} is not routed; "
                 f"routed here: {known}",
                 hint="add its key with ogate keys add, then start again",
             )

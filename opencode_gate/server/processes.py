@@ -1,4 +1,4 @@
-"""Ending another process by number without ending a stranger that got the number later."""
+"""Ending another process by number; on Linux never a stranger that got the number later."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ def start_time(pid: int) -> str | None:
 
 
 def terminate(pid: int, started: str | None) -> bool:
-    """Sends SIGTERM to the process if it is still the one that began at `started`."""
+    """Sends SIGTERM; on Linux only to the very process that began at `started`."""
     try:
         if sys.platform == "linux":
             descriptor = os.pidfd_open(pid)

@@ -78,8 +78,11 @@ def _origin(config: Path) -> str | None:
     return None
 
 
-def _without_password(address: str) -> str:
-    parts = urlsplit(address)
+def _without_password(address: str) -> str | None:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
     if "@" not in parts.netloc:
         return address
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

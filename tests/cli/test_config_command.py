@@ -1,6 +1,7 @@
 """`ogate config`: settings shown with their source, changed from text, edited with a net."""
 
 import json
+import signal
 import stat
 import sys
 
@@ -84,6 +85,16 @@ def test_an_edit_is_taken_over_when_it_is_valid(capsys, monkeypatch) -> None:
     assert main(["config", "edit"]) == 0
     assert 'summary = "off"' in paths().config_file.read_text()
     assert [file.name for file in paths().config.iterdir()] == ["config.toml"]
+
+
+def test_ctrl_c_in_the_editor_is_the_editors(capsys, monkeypatch) -> None:
+    """The terminal sends it to both; who waits for the editor goes on waiting."""
+    put_file('[run]\nsummary = "json"\n')
+    interrupt = "import os, signal; os.kill(os.getppid(), signal.SIGINT); "
+    editor(monkeypatch, interrupt + 'p.write_text(p.read_text().replace("json", "off"))')
+    assert main(["config", "edit"]) == 0
+    assert 'summary = "off"' in paths().config_file.read_text()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_edit_that_breaks_the_file_is_kept_as_a_draft(capsys, monkeypatch) -> None:

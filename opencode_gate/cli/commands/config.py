@@ -6,6 +6,7 @@ The invariant: a change that would make the file invalid is refused and the file
 import dataclasses
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -150,6 +151,8 @@ _FIRST_LINES = "# Settings of ogate; docs/reference/config.md lists them all.\n"
 
 def _open_editor(draft: Path) -> None:
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    # Ctrl-C is the editor's; the terminal sends it here too.
+    former = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         status = subprocess.run([*shlex.split(command), str(draft)], check=False).returncode
     except OSError as error:
@@ -159,6 +162,8 @@ def _open_editor(draft: Path) -> None:
             f"cannot start the editor {command!r}: {error.strerror}",
             hint="set EDITOR, or use `ogate config set KEY VALUE`",
         ) from error
+    finally:
+        signal.signal(signal.SIGINT, former)
     if status != 0:
         draft.unlink()
         raise UsageError("usage", f"the editor {command!r} ended with status {status}")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from opencode_gate.agents.opencode.configuration import client_base_path
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.routing.targets import NoRoute, RouteTable
 
@@ -57,6 +58,17 @@ def test_a_path_outside_the_base_is_refused_with_a_404(path: bytes) -> None:
         _table(a="https://api.example/v1").destination(path)
     assert refusal.value.http_status == 404
     assert refusal.value.code == "no-route"
+
+
+@pytest.mark.parametrize("name", ["lm studio", "org/tools", "größe", "a.b_c-d~e"])
+def test_a_provider_of_the_users_own_may_be_called_anything(name: str) -> None:
+    """The client is told its id percent-encoded, and refusals name it as the user knows it."""
+    row = ProviderRow(id=name, name=name, base_url="http://h/v1")
+    table = RouteTable([row])
+    path = client_base_path(row).encode() + b"/models"
+    assert table.destination(path).target.row.id == name
+    with pytest.raises(NoRoute, match=f"routed here: {name}"):
+        table.destination(b"/p/other/v1/models")
 
 
 def test_a_base_without_a_version_allows_no_sibling() -> None:

@@ -59,6 +59,12 @@ def test_a_detached_head_has_a_commit_and_no_branch(repository: Path) -> None:
     assert (project.branch, project.commit) == (None, _head(repository))
 
 
+def test_an_address_that_is_none_is_unknown_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text('[remote "origin"]\n\turl = https://[git\n')
+    assert project_of(tmp_path).repository is None
+
+
 def test_outside_a_repository_the_folder_is_the_project(tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
