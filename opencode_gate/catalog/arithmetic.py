@@ -6,8 +6,10 @@ input as input, reasoning as output), and a request above a tier's threshold is 
 tier as a whole. The invariant: a missing count is not charged as zero but said (`is_exact`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
+
+import msgspec
 
 from opencode_gate.catalog.rows import ModelPrice
 from opencode_gate.core.usage import TokenUsage
@@ -50,7 +52,7 @@ def cost_of(usage: TokenUsage, price: ModelPrice) -> Amount | None:
 
 def uncached(usage: TokenUsage) -> TokenUsage:
     """The same tokens as if there had been no prompt cache to read from or write to."""
-    return replace(
+    return msgspec.structs.replace(
         usage,
         input_uncached=usage.input_tokens,
         cache_read=None,

@@ -105,12 +105,15 @@ class Exchange:
     def relayed(self) -> None:
         """After each chunk: notes the first content, and about once a second the progress."""
         meter = self.meter
-        if meter is None or not meter.content_delivered:
+        if meter is None:
             return
+        now_s = self._clock.monotonic_s()
         if self._first_chunk_us is None:
+            if not meter.content_delivered:
+                return
             self._first_chunk_us = self._elapsed_us()
-        if self._clock.monotonic_s() >= self._next_progress_s:
-            self._next_progress_s = self._clock.monotonic_s() + PROGRESS_EVERY_S
+        if now_s >= self._next_progress_s:
+            self._next_progress_s = now_s + PROGRESS_EVERY_S
             metering = meter.metering()
             self._recorder.progressed(
                 self._record.id, metering.usage, metering.delivered_text_chars

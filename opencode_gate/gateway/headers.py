@@ -5,7 +5,7 @@ reaches no provider but its own, and every other end-to-end header passes as it 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
@@ -38,6 +38,7 @@ _SET_ANEW = _HOP_BY_HOP | {
     b"accept-encoding",
 }
 
+_PASSED_AT_TIMES = frozenset((b"content-length", b"retry-after", b"retry-after-ms"))
 _OURS = b"x-ogate-"
 
 
@@ -46,16 +47,21 @@ def request_headers(
 ) -> Headers:
     """The headers towards the provider: the credential swapped in place, `identity` asked for."""
     secret = key.reveal().encode() if key is not None else None
-    own = {extra.lower().encode(): text.encode() for extra, text in row.headers.items()}
+    own: dict[bytes, bytes] = {}
+    set_anew = _SET_ANEW
+    if row.headers:
+        own = {extra.lower().encode(): text.encode() for extra, text in row.headers.items()}
+        set_anew = _SET_ANEW.union(own)
     sent: Headers = []
-    for name, value in client:
-        if name in _SET_ANEW or name in own or name.startswith(_OURS):
+    for field in client:
+        name, value = field
+        if name in set_anew or name.startswith(_OURS):
             continue
         if token in value:
             if secret is None or row.auth_header is not None:
                 continue
-            value = value.replace(token, secret)
-        sent.append((name, value))
+            field = name, value.replace(token, secret)
+        sent.append(field)
     sent.append((b"accept-encoding", b"identity"))
     if secret is not None and row.auth_header is not None:
         name = row.auth_header.lower().encode()
@@ -80,13 +86,15 @@ def response_headers(upstream: Iterable[tuple[bytes, bytes]], *, keep_length: bo
     A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
     """
     passed: Headers = []
-    for name, value in upstream:
-        lowered = name.lower()
-        if lowered in _HOP_BY_HOP or (lowered == b"content-length" and not keep_length):
+    for field in upstream:
+        name = field[0].lower()
+        if name in _HOP_BY_HOP:
             continue
-        if lowered.startswith(b"retry-after") and not _is_short(lowered, value):
-            continue
-        passed.append((name, value))
+        if name in _PASSED_AT_TIMES:
+            is_passed = keep_length if name == b"content-length" else _is_short(name, field[1])
+            if not is_passed:
+                continue
+        passed.append(field)
     return passed
 
 
@@ -101,9 +109,6 @@ def _is_short(name: bytes, value: bytes) -> bool:
     return delay <= RETRY_AFTER_LIMIT_S
 
 
-def header(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
-    """The first value of a header, by its lower-case name."""
-    for name, value in headers:
-        if name.lower() == wanted:
-            return value
-    return None
+def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The first value of each header, by its lower-case name."""
+    return {name.lower(): value for name, value in reversed(headers)}

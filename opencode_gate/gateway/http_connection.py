@@ -68,10 +68,7 @@ class HttpResponse:
                 "reset", "the answer was given up", bytes_sent=True
             )
         waiter = self._waiter = self._connection.part_waiter()
-        try:
-            return await waiter
-        finally:
-            self._waiter = None
+        return await waiter
 
     def abort(self) -> None:
         """See `UpstreamResponse.abort`."""

@@ -15,8 +15,9 @@ record, whatever way it ended.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Hashable, Mapping
+
+import msgspec
 
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
 from opencode_gate.core.clock import Clock
@@ -39,7 +40,7 @@ from opencode_gate.gateway.asgi import (
 )
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import (
-    header,
+    by_name,
     request_headers,
     request_query,
     response_headers,
@@ -69,8 +70,7 @@ HEADER_TIMEOUT_S = 240.0
 PATHS_REMEMBERED = 512
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One admitted request, read to its end."""
 
     method: str
@@ -223,9 +223,7 @@ class Pipeline:
         if self._price_rule is not None and asked.facts is not None:
             self._price_rule.check(asked.destination.target.row.id, asked.facts.request_model)
         if conversation_id is not None and asked.facts is not None:
-            self._loops.check(
-                conversation_id, lambda: _question(asked), self._clock.monotonic_s()
-            )
+            self._loops.check(conversation_id, lambda: _question(asked), self._clock.monotonic_s())
 
     def _key_for(self, asked: Asked) -> Secret | None:
         key = self._keys.get(asked.destination.target.row.id)
@@ -307,7 +305,8 @@ class Pipeline:
     ) -> None:
         """Passes the answer on as its kind demands."""
         status = response.status
-        content_type = header(response.headers, b"content-type")
+        described = by_name(response.headers)
+        content_type = described.get(b"content-type")
         # Some providers call an error an event stream too; it is a body like any other.
         is_stream = (
             status < 400
@@ -324,7 +323,7 @@ class Pipeline:
                 f"{'no content type' if content_type is None else content_type.decode('latin-1')}",
                 hint="check the address with ogate providers show",
             )
-        encoding = header(response.headers, b"content-encoding")
+        encoding = described.get(b"content-encoding")
         exchange.meter = ExchangeMeter(
             asked.route,
             streamed=is_stream,

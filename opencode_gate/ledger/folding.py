@@ -9,7 +9,6 @@ is never touched, and no exchange is lost because it could not be priced.
 import logging
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -272,12 +271,13 @@ def seen_so_far(contents: JournalContents, exchange: ExchangeRecord) -> Exchange
     input_bytes = contents.input_bytes.get(exchange.id)
     is_generation = exchange.operation is Operation.GENERATE
     if is_generation and usage.input_tokens is None and input_bytes is not None:
-        usage = replace(usage, input_uncached=estimated_tokens(input_bytes, exchange.wire_format))
+        uncached = estimated_tokens(input_bytes, exchange.wire_format)
+        usage = msgspec.structs.replace(usage, input_uncached=uncached)
     delivered_chars = contents.delivered_text_chars.get(exchange.id, 0)
     delivered_tokens = estimated_tokens(delivered_chars, exchange.wire_format)
     # Providers send a first output count of one or so long before the true one.
     if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
-        usage = replace(usage, output=delivered_tokens)
+        usage = msgspec.structs.replace(usage, output=delivered_tokens)
     return msgspec.structs.replace(
         exchange,
         usage=usage,

@@ -17,7 +17,7 @@ from opencode_gate.core.semconv import (
     UsageQuality,
     WireFormat,
 )
-from opencode_gate.core.usage import TokenUsage
+from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     queued_us: int | None = None
     time_to_first_chunk_us: int | None = None
     duration_us: int | None = None
-    usage: TokenUsage = msgspec.field(default_factory=TokenUsage)
+    usage: TokenUsage = NOTHING_KNOWN
     usage_quality: UsageQuality = UsageQuality.UNKNOWN
     raw_usage: str | None = None
     reported_cost_nano_usd: int | None = None

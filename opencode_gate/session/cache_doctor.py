@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
+import msgspec
+
 from opencode_gate.catalog.arithmetic import cost_of
 from opencode_gate.catalog.rows import ModelPrice
 from opencode_gate.core.money import nano_usd
@@ -190,7 +192,7 @@ def extra_cost(usage: TokenUsage, lost_tokens: int, price: ModelPrice | None) ->
     rewritten_1h = min(lost_tokens, usage.cache_write_1h or 0)
     rewritten_5m = min(lost_tokens - rewritten_1h, usage.cache_write_5m or 0)
     uncached = min(lost_tokens - rewritten_1h - rewritten_5m, usage.input_uncached or 0)
-    as_read = replace(
+    as_read = msgspec.structs.replace(
         usage,
         input_uncached=_less(usage.input_uncached, uncached),
         cache_write_5m=_less(usage.cache_write_5m, rewritten_5m),

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import msgspec
+
 from opencode_gate.catalog.arithmetic import cost_of
 from opencode_gate.catalog.rows import ModelPrice
 from opencode_gate.core.money import NANO_PER_USD
@@ -143,7 +145,8 @@ def _nano_usd_per_token(use: ToolUse, price: ModelPrice | None) -> Decimal | Non
     count = use.usage.input_tokens
     if price is None or not count:
         return None
-    amount = cost_of(replace(use.usage, output=0, reasoning=None), replace(price, tiers=()))
+    input_usage = msgspec.structs.replace(use.usage, output=0, reasoning=None)
+    amount = cost_of(input_usage, replace(price, tiers=()))
     return None if amount is None else amount.usd * NANO_PER_USD / count
 
 

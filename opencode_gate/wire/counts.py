@@ -35,8 +35,11 @@ def later_usage(earlier: Usage, text: bytes) -> Usage:
     Raises:
         msgspec.DecodeError: `text` is not a JSON object.
     """
-    usage = earlier.copy()
-    for name, value in _usages.decode(text).items():
+    usage = _usages.decode(text)
+    if not earlier:
+        return {name: value for name, value in usage.items() if value is not None}
+    later, usage = usage, earlier.copy()
+    for name, value in later.items():
         if value is None:
             continue
         before = usage.get(name)
@@ -61,11 +64,14 @@ def member(usage: Usage, name: str) -> Mapping[str, Any]:
 
 def token_count(value: object) -> int | None:
     """A token count, or `None` for anything that is not a whole number from 0."""
-    if isinstance(value, float | Decimal):
-        # NaN and infinities fail the comparison.
-        value = int(value) if 0 <= value <= _MOST_TOKENS and value == int(value) else None
-    if type(value) is int and 0 <= value <= _MOST_TOKENS:
-        return value
+    if type(value) is int:
+        return value if 0 <= value <= _MOST_TOKENS else None
+    if value is None:
+        return None
+    # NaN and infinities fail the comparison.
+    if isinstance(value, float | Decimal) and 0 <= value <= _MOST_TOKENS:
+        count = int(value)
+        return count if count == value else None
     return None
 
 

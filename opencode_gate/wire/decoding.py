@@ -27,11 +27,11 @@ class Lenient(Generic[_T]):
     def __init__(
         self, schema: type[_T] | UnionType, *, float_hook: Callable[[str], Any] | None = None
     ) -> None:
-        self._decode: Callable[[bytes], _T] = msgspec.json.Decoder(
+        self._decode: Callable[[bytes | msgspec.Raw], _T] = msgspec.json.Decoder(
             schema, float_hook=float_hook
         ).decode
 
-    def decode(self, data: bytes) -> _T:
+    def decode(self, data: bytes | msgspec.Raw) -> _T:
         """The decoded value.
 
         Raises:
@@ -46,8 +46,8 @@ class Lenient(Generic[_T]):
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._decode_mended(data)
 
-    def _decode_mended(self, data: bytes) -> _T:
-        readable = data.decode("utf-8", "replace").encode()
+    def _decode_mended(self, data: bytes | msgspec.Raw) -> _T:
+        readable = bytes(data).decode("utf-8", "replace").encode()
         readable = _SURROGATES.sub(lambda match: match[1] or rb"\ufffd", readable)
         try:
             return self._decode(readable)

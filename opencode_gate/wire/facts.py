@@ -8,14 +8,12 @@ unusual is left for the provider to judge.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation, WireFormat
-from opencode_gate.wire.counts import token_count
 from opencode_gate.wire.decoding import Lenient
 from opencode_gate.wire.routes import Route
 
@@ -37,25 +35,19 @@ class BadBody(GateError):
         super().__init__("bad-body", message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFacts:
+class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for.
 
     Attributes:
-        max_output_tokens: the client's own cap, `None` if it set none.
         asks_for_usage: the answer will carry usage without our asking; False only for a
             streamed chat completion that does not set `stream_options.include_usage`.
-        has_tool_results: results of tool calls stand behind the last text of the user.
         instructions_head: the first 200 characters of the system prompt.
         input_bytes: the size of the body without inline media, to estimate tokens from.
     """
 
     request_model: str | None = None
     stream: bool = False
-    max_output_tokens: int | None = None
-    tool_names: tuple[str, ...] = ()
     asks_for_usage: bool = True
-    has_tool_results: bool = False
     instructions_head: str = ""
     input_bytes: int = 0
 
@@ -68,37 +60,25 @@ class _UsageOption(msgspec.Struct):
     include: Any = None
 
 
-class _GenerationConfig(msgspec.Struct, rename="camel"):
-    max_output_tokens: Any = None
-
-
 class _Body(msgspec.Struct):
     """The members of all four formats side by side: their names do not collide."""
 
     model: str | None = None
     stream: bool | None = None
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    generation_config: msgspec.Raw = msgspec.field(name="generationConfig", default=_RAW_NULL)
     stream_options: msgspec.Raw = _RAW_NULL
     usage: msgspec.Raw = _RAW_NULL
-    tools: msgspec.Raw = _RAW_NULL
     messages: msgspec.Raw = _RAW_NULL
     input: msgspec.Raw = _RAW_NULL
-    contents: msgspec.Raw = _RAW_NULL
     instructions: msgspec.Raw = _RAW_NULL
     system: msgspec.Raw = _RAW_NULL
     system_instruction: msgspec.Raw = msgspec.field(name="systemInstruction", default=_RAW_NULL)
 
 
 class _Turn(msgspec.Struct):
-    """One message, input item or content; what it says stays undecoded."""
+    """One message or input item; what it says stays undecoded."""
 
     role: Any = None
-    type: Any = None
     content: msgspec.Raw = _RAW_NULL
-    parts: msgspec.Raw = _RAW_NULL
 
 
 class _TextPart(msgspec.Struct):
@@ -109,27 +89,12 @@ class _Parts(msgspec.Struct):
     parts: list[_TextPart] = []
 
 
-class _ToolName(msgspec.Struct):
-    name: Any = None
-
-
-class _Tool(msgspec.Struct):
-    name: Any = None
-    type: Any = None
-    function: _ToolName | None = None
-    function_declarations: list[_ToolName] | None = msgspec.field(
-        name="functionDeclarations", default=None
-    )
-
-
 _bodies = Lenient(_Body)
 _turns_decoder = Lenient(list[_Turn])
-_tools_decoder = Lenient(list[_Tool])
 _text_decoder: Lenient[str | list[_TextPart]] = Lenient(str | list[_TextPart])
 _parts_decoder = Lenient(_Parts)
 _stream_options_decoder = Lenient(_StreamOptions)
 _usage_option_decoder = Lenient(_UsageOption)
-_generation_config_decoder = Lenient(_GenerationConfig)
 
 
 def read_facts(route: Route, body: bytes) -> RequestFacts:
@@ -145,16 +110,11 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
     except msgspec.DecodeError as error:
         raise BadBody(f"The request body is not understood: {error}.") from error
     stream = route.stream if route.stream is not None else parsed.stream is True
-    turns_of, instructions_of = _READERS[route.wire_format]
-    turns = _decoded(_turns_decoder, turns_of(parsed)) or []
     return RequestFacts(
         request_model=route.model if route.model is not None else parsed.model,
         stream=stream,
-        max_output_tokens=_max_output_tokens(parsed),
-        tool_names=_tool_names(parsed.tools),
         asks_for_usage=_asks_for_usage(route.wire_format, stream, parsed),
-        has_tool_results=_has_tool_results(turns),
-        instructions_head=instructions_of(parsed, turns)[:INSTRUCTIONS_HEAD_CHARS],
+        instructions_head=_INSTRUCTIONS[route.wire_format](parsed)[:INSTRUCTIONS_HEAD_CHARS],
         input_bytes=prompt_bytes(body),
     )
 
@@ -164,23 +124,9 @@ def _decoded(decoder: Lenient[Any], raw: msgspec.Raw) -> Any:
     if raw is _RAW_NULL:
         return None
     try:
-        return decoder.decode(bytes(raw))
+        return decoder.decode(raw)
     except msgspec.DecodeError:
         return None
-
-
-def _max_output_tokens(body: _Body) -> int | None:
-    config = _decoded(_generation_config_decoder, body.generation_config)
-    for value in (
-        body.max_output_tokens,
-        body.max_completion_tokens,
-        body.max_tokens,
-        config.max_output_tokens if config is not None else None,
-    ):
-        count = token_count(value)
-        if count is not None:
-            return count
-    return None
 
 
 def _asks_for_usage(wire_format: WireFormat, stream: bool, body: _Body) -> bool:
@@ -194,30 +140,6 @@ def _asks_for_usage(wire_format: WireFormat, stream: bool, body: _Body) -> bool:
     return own is not None and own.include is True
 
 
-def _tool_names(raw: msgspec.Raw) -> tuple[str, ...]:
-    names: list[Any] = []
-    for tool in _decoded(_tools_decoder, raw) or []:
-        if tool.function is not None:
-            names.append(tool.function.name)
-        elif tool.function_declarations is not None:
-            names.extend(declared.name for declared in tool.function_declarations)
-        else:
-            names.append(tool.name if tool.name is not None else tool.type)
-    return tuple(name for name in names if isinstance(name, str))
-
-
-def _has_tool_results(turns: Sequence[_Turn]) -> bool:
-    for turn in reversed(turns):
-        if turn.role == "tool" or turn.type in ("function_call_output", "custom_tool_call_output"):
-            return True
-        if turn.role in ("user", "function") or (turn.role is None and turn.parts is not _RAW_NULL):
-            # A quotation mark inside a JSON string is escaped, so these bytes are a key or a type.
-            return b'"tool_result"' in bytes(turn.content) or b'"functionResponse"' in bytes(
-                turn.parts
-            )
-    return False
-
-
 def _text(raw: msgspec.Raw) -> str:
     content = _decoded(_text_decoder, raw)
     if content is None:
@@ -229,8 +151,8 @@ def _joined(parts: Sequence[_TextPart]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part.text, str))
 
 
-def _leading_instructions(turns: Sequence[_Turn]) -> str:
-    for turn in turns:
+def _leading_instructions(turns: msgspec.Raw) -> str:
+    for turn in _decoded(_turns_decoder, turns) or ():
         if turn.role in ("system", "developer"):
             return _text(turn.content)
     return ""
@@ -248,22 +170,16 @@ def prompt_bytes(body: bytes) -> int:
     return len(body) - sum(match.end() - match.start() for match in _MEDIA_RUN.finditer(body))
 
 
-_Reader = tuple[Callable[[_Body], msgspec.Raw], Callable[[_Body, Sequence[_Turn]], str]]
-_CHAT: _Reader = (lambda body: body.messages, lambda _, turns: _leading_instructions(turns))
+def _chat_instructions(body: _Body) -> str:
+    return _leading_instructions(body.messages)
 
-_READERS: dict[WireFormat, _Reader] = {
-    WireFormat.OPENAI_CHAT: _CHAT,
-    WireFormat.UNKNOWN: _CHAT,
+
+_INSTRUCTIONS: dict[WireFormat, Callable[[_Body], str]] = {
+    WireFormat.OPENAI_CHAT: _chat_instructions,
+    WireFormat.UNKNOWN: _chat_instructions,
     WireFormat.OPENAI_RESPONSES: (
-        lambda body: body.input,
-        lambda body, turns: _text(body.instructions) or _leading_instructions(turns),
+        lambda body: _text(body.instructions) or _leading_instructions(body.input)
     ),
-    WireFormat.ANTHROPIC_MESSAGES: (
-        lambda body: body.messages,
-        lambda body, _: _text(body.system),
-    ),
-    WireFormat.GEMINI_GENERATE: (
-        lambda body: body.contents,
-        lambda body, _: _gemini_instructions(body),
-    ),
+    WireFormat.ANTHROPIC_MESSAGES: lambda body: _text(body.system),
+    WireFormat.GEMINI_GENERATE: _gemini_instructions,
 }

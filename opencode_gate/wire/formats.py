@@ -4,7 +4,7 @@ A format is read by an object with state, one for each answer. The invariant: a 
 looks at bytes; what shall differ on the way to the client it says as an `Edit`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
@@ -37,8 +37,7 @@ class UsageReading(NamedTuple):
     contradicts: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class Tally:
+class Tally(msgspec.Struct, kw_only=True):
     """What has been seen of one answer so far; `None` is what nobody said.
 
     Attributes:
@@ -55,13 +54,13 @@ class Tally:
 
     response_model: str | None = None
     finish_reason: str | None = None
-    usage: Usage = field(default_factory=dict)
-    _raw_usages: list[bytes] = field(default_factory=list)
+    usage: Usage = {}
+    _raw_usages: list[bytes] = []
     reported_cost_usd: Decimal | None = None
     delivered_chars: int = 0
     has_content: bool = False
     has_tool_call: bool = False
-    tools_called: list[str] = field(default_factory=list)
+    tools_called: list[str] = []
     error_type: str | None = None
     repaired: str | None = None
     is_ended: bool = False

@@ -7,13 +7,12 @@ here raises to the caller, and when something cannot be read the bytes pass unch
 then on, with the quality of the usage lowered instead.
 """
 
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import msgspec
 
 from opencode_gate.core.semconv import Operation, UsageQuality, WireFormat
-from opencode_gate.core.usage import TokenUsage
+from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage
 from opencode_gate.wire.anthropic_messages import AnthropicMessages
 from opencode_gate.wire.estimates import estimated_tokens
 from opencode_gate.wire.facts import RequestFacts
@@ -31,8 +30,7 @@ READ_BYTES_MAX = 32 * 1024 * 1024
 """What is kept of a plain body, or of one event, to be read; beyond it the answer is not read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metering:
+class Metering(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer came to, as far as it was seen.
 
     Attributes:
@@ -47,7 +45,7 @@ class Metering:
         contradicts: the counts contradict each other or what was delivered.
     """
 
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    usage: TokenUsage = NOTHING_KNOWN
     usage_quality: UsageQuality = UsageQuality.UNKNOWN
     raw_usage: str | None = None
     response_model: str | None = None
@@ -61,14 +59,16 @@ class Metering:
     wire_format: WireFormat = WireFormat.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEnd:
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended: bytes still to be sent, and whether the client may be given a clean
     end. If not, its connection has to be aborted.
     """
 
     tail: bytes
     is_complete: bool
+
+
+_CLEAN_END = StreamEnd(tail=b"", is_complete=True)
 
 
 class ExchangeMeter:
@@ -161,10 +161,10 @@ class ExchangeMeter:
         """What to do now that the upstream has ended the answer cleanly."""
         if not self._streamed:
             self._read_body()
-            return StreamEnd(tail=b"", is_complete=True)
+            return _CLEAN_END
         reader = self._reader
         if self._is_blind or reader is None:
-            return StreamEnd(tail=b"", is_complete=True)
+            return _CLEAN_END
         tail, is_complete = self._last_of(reader)
         last = reader.last_event() if is_complete else b""
         if last:
@@ -337,9 +337,9 @@ def estimated(metering: Metering, facts: RequestFacts) -> Metering:
         return metering
     usage = metering.usage
     if usage.input_tokens is None:
-        size = facts.input_bytes
-        usage = replace(usage, input_uncached=estimated_tokens(size, metering.wire_format))
+        uncached = estimated_tokens(facts.input_bytes, metering.wire_format)
+        usage = msgspec.structs.replace(usage, input_uncached=uncached)
     delivered = estimated_tokens(metering.delivered_text_chars, metering.wire_format)
     if usage.output is None or usage.output < delivered:
-        usage = replace(usage, output=delivered)
-    return replace(metering, usage=usage, usage_quality=UsageQuality.ESTIMATED)
+        usage = msgspec.structs.replace(usage, output=delivered)
+    return msgspec.structs.replace(metering, usage=usage, usage_quality=UsageQuality.ESTIMATED)

@@ -181,12 +181,13 @@ class OpenAIChat:
 
     def _deliver(self, delta: _Delta) -> None:
         tally = self.tally
-        if delta.content:
-            if isinstance(delta.content, list):
-                for part in delta.content:
+        content = delta.content
+        if content:
+            if isinstance(content, list):
+                for part in content:
                     tally.deliver(_part_text(part))
             else:
-                tally.deliver(delta.content)
+                tally.deliver(content)
         reasoning = delta.reasoning_content or delta.reasoning
         if reasoning:
             tally.deliver(reasoning)

@@ -7,7 +7,7 @@ order and unchanged, either as complete events or as the tail.
 """
 
 import re
-from typing import NamedTuple
+from typing import TypeAlias
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -20,12 +20,8 @@ _OVERLAP = 3
 `\\r\\n\\r\\n`."""
 
 
-class Event(NamedTuple):
-    """An event that carries data, and where it stands in its block."""
-
-    start: int
-    end: int
-    data: bytes
+Event: TypeAlias = tuple[int, int, bytes]
+"""Where an event that carries data starts and ends in its block, and the data."""
 
 
 class EventBuffer:
@@ -117,6 +113,10 @@ def _last_event_end(block: bytes) -> int:
 def events(block: bytes) -> list[Event]:
     """The events with data in a block of complete events (comments and bare names have none)."""
     if b"\r" not in block:
+        size = len(block)
+        if block.startswith(b"data: ") and 6 < block.find(b"\n") == size - 2:
+            # Nearly every block is a single event of a single line.
+            return [(0, size, block[6:-2])]
         separator = b"\n\n"
     elif block.count(b"\r") == block.count(b"\r\n") == block.count(b"\n"):
         separator = b"\r\n\r\n"
@@ -132,7 +132,7 @@ def events(block: bytes) -> list[Event]:
                 value = field + 5
                 data = block[value + (block[value] == _SPACE) : stop]
                 if data:
-                    found_events.append(Event(start, end, data))
+                    found_events.append((start, end, data))
             else:
                 _append_lines(found_events, block, start, end)
         start = end
@@ -152,7 +152,7 @@ def _mixed_events(block: bytes) -> list[Event]:
 def _append_lines(found_events: list[Event], block: bytes, start: int, end: int) -> None:
     data = data_of(block[start:end])
     if data is not None:
-        found_events.append(Event(start, end, data))
+        found_events.append((start, end, data))
 
 
 def data_of(event: bytes) -> bytes | None:

@@ -10,9 +10,11 @@ which a clean end is one, and `reports_at_event`, the first after which its coun
 import gzip
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.meter import ExchangeMeter, Metering, StreamEnd
@@ -121,7 +123,8 @@ def reported_after(case: Case, events: int) -> dict[str, int] | None:
 def seen(meter: ExchangeMeter) -> dict[str, object]:
     """What a meter has found, in the form of the `expected.json` files."""
     metering: Metering = meter.metering()
-    usage = {name: count for name, count in asdict(metering.usage).items() if count is not None}
+    counts = msgspec.structs.asdict(metering.usage)
+    usage = {name: count for name, count in counts.items() if count is not None}
     cost = metering.reported_cost_usd
     return {
         "usage": usage,

@@ -13,7 +13,6 @@ from opencode_gate.core.semconv import ConversationKind
 
 _CONVERSATION_HEADERS: Final = (b"x-session-affinity", b"x-session-id", b"x-opencode-session")
 _PARENT_HEADER: Final = b"x-parent-session-id"
-_WANTED_HEADERS: Final = frozenset((*_CONVERSATION_HEADERS, _PARENT_HEADER))
 _MAX_ID_BYTES: Final = 128
 
 _TITLE_HEADS: Final = ("You are a title generator", "Generate a short 2-3 word name")
@@ -39,16 +38,13 @@ def conversation_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None,
 
     Header names are lower case, as ASGI has them.
     """
-    found: dict[bytes, str] = {}
-    for name, value in headers:
-        if name in _WANTED_HEADERS and name not in found:
-            id = _id(value)
-            if id is not None:
-                found[name] = id
-    if not found:
-        return None, None
-    own = next((found[name] for name in _CONVERSATION_HEADERS if name in found), None)
-    return own, found.get(_PARENT_HEADER)
+    given = dict(headers)
+    own = None
+    for name in _CONVERSATION_HEADERS:
+        own = _id(given.get(name))
+        if own is not None:
+            break
+    return own, _id(given.get(_PARENT_HEADER))
 
 
 def kind_of(facts: Instructed, parent_id: str | None) -> ConversationKind:
@@ -63,7 +59,7 @@ def kind_of(facts: Instructed, parent_id: str | None) -> ConversationKind:
     return ConversationKind.SUBAGENT if parent_id is not None else ConversationKind.MAIN
 
 
-def _id(raw: bytes) -> str | None:
+def _id(raw: bytes | None) -> str | None:
     """An id fit for a ledger column: short printable ASCII."""
     if not raw or len(raw) > _MAX_ID_BYTES:
         return None
