@@ -71,6 +71,11 @@ class OneWriteProtocol(HttpToolsProtocol):
         extensions: dict[str, Any] = {CLIENT_LEFT: self._remember}
         self.scope["extensions"] = extensions
 
+    def on_response_complete(self) -> None:
+        """Lets go of an answered request: an idle connection must not keep its body."""
+        self._deed = None
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends a client's connection."""
         super().connection_lost(exc)

@@ -1,8 +1,15 @@
 """A head waits for its body for one turn of the loop and not a byte is lost or moved."""
 
 import asyncio
+import gc
+import weakref
+from typing import Any
 
-from opencode_gate.server.one_write import HeadJoiningTransport
+import uvicorn
+from uvicorn.server import ServerState
+
+from opencode_gate.gateway.asgi import CLIENT_LEFT
+from opencode_gate.server.one_write import HeadJoiningTransport, OneWriteProtocol
 from tests.support.watched_transport import WatchedTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
@@ -77,3 +84,42 @@ async def test_everything_else_is_the_transports_own() -> None:
     assert not transport.is_reading
     joined.resume_reading()
     assert transport.is_reading
+
+
+class _Left:
+    """Notes that it was told that the client left."""
+
+    told = 0
+
+    def __call__(self) -> None:
+        type(self).told += 1
+
+
+async def test_a_kept_connection_does_not_keep_what_it_has_answered() -> None:
+    """A request's body may be megabytes, and connections wait more than a minute for the next."""
+    deeds: list[weakref.ref[_Left]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        deed = _Left()
+        deeds.append(weakref.ref(deed))
+        scope["extensions"][CLIENT_LEFT](deed)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: OneWriteProtocol(config=config, server_state=ServerState(), app_state={}),
+        "127.0.0.1",
+        0,
+    )
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    for _ in range(2):
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+    gc.collect()
+    assert [deed() for deed in deeds] == [None, None]
+    writer.close()
+    server.close()
+    await server.wait_closed()
+    assert _Left.told == 0
