@@ -54,7 +54,6 @@ class GateError(Exception):
     exit_code: ClassVar[int] = 125
     http_status: ClassVar[int] = 500
     error_type: ClassVar[str] = "gateway_error"
-    is_retryable: ClassVar[bool] = False
 
     def __init__(
         self, code: str, message: str, *, hint: str | None = None, details: Sequence[str] = ()
@@ -118,7 +117,6 @@ class UpstreamError(GateError):
     exit_code = 8
     http_status = 502
     error_type = "upstream_error"
-    is_retryable = True
 
 
 class AgentMissing(GateError):
