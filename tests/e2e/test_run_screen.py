@@ -10,7 +10,7 @@ import pytest
 
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ConversationKind, ExchangeStatus
-from tests.support.launcher import ledger
+from tests.support.launcher import gateway_of, ledger
 from tests.support.mock_providers import aimock
 from tests.support.real_session import (
     Person,
@@ -165,6 +165,40 @@ def test_opencode_killed_leaves_a_usable_terminal_and_an_account(screen: Termina
     assert "ogate · session" in text
     assert is_usable(screen)
     assert ledger().session.exit_status == 137
+
+
+def test_ogate_killed_takes_everything_with_it_and_the_next_one_settles_the_account(
+    screen: TerminalScreen, person: Person
+):
+    """The gateway notices, and ends Opencode in a way that lets it put the screen back."""
+    ask(screen, "first question")
+    screen.wait_for("The answer of alpha.")
+    os.kill(launcher_in(screen.shell_pid()), signal.SIGKILL)
+    screen.wait_for("status 137")
+    ours = {screen.shell_pid(), screen.server_pid()}
+    until(lambda: set(process_ids_of(person)) <= ours, "the end of every process")
+    screen.wait_for(lambda _: screen.modes() == AT_REST)
+    assert is_usable(screen)
+    left = ledger()
+    assert left.session.ended_at_us is not None
+    assert [row.status for row in left.exchanges] == [ExchangeStatus.COMPLETED] * 2
+    assert list(paths().journals.glob("*.jsonl")) == []
+
+
+def test_a_gateway_killed_in_mid_answer_is_replaced_and_opencode_asks_again(
+    screen: TerminalScreen, provider: RecordingRelay
+):
+    provider.flows.clear()
+    ask(screen, "first question")
+    provider.wait_for(lambda relay: len(relay.seen) == 2)
+    os.kill(gateway_of(launcher_in(screen.shell_pid())), signal.SIGKILL)
+    provider.flows.set()
+    screen.wait_for("The answer of alpha.")
+    command(screen, "exit")
+    text = screen.wait_for("status 0")
+    assert "interrupted answer" in text
+    rows = [row for row in ledger().exchanges if row.kind is ConversationKind.MAIN]
+    assert [row.status for row in rows] == [ExchangeStatus.INTERRUPTED, ExchangeStatus.COMPLETED]
 
 
 def test_a_terminal_that_is_closed_in_mid_answer_ends_everything_and_loses_nothing(

@@ -66,6 +66,10 @@ class TerminalScreen:
         """The shell in the window."""
         return int(self._tmux("display-message", "-p", "#{pane_pid}"))
 
+    def server_pid(self) -> int:
+        """The process that plays the terminal."""
+        return int(self._tmux("display-message", "-p", "#{pid}"))
+
     def hang_up(self) -> None:
         """Closes the window as a person does who clicks it away."""
         self._tmux("kill-pane")
