@@ -160,9 +160,11 @@ def _answer(question: _Question, messages: list[_Message]) -> _Answer:
         call = _call(question, messages)
         text, reasoning_tokens = _CLOSING if call is None else _OPENING, _REASONING_TOKENS
     sizes = [len(bytes(message)) for message in question.messages]
-    prompt_tokens = _tokens(sum(sizes) + sum(len(bytes(tool)) for tool in question.tools))
+    tools_size = sum(len(bytes(tool)) for tool in question.tools)
+    prompt_tokens = _tokens(sum(sizes) + tools_size)
     # As if everything but the last message had been asked before, in whole blocks.
-    seen_tokens = _tokens(sum(sizes[:-1])) if any(m.role == "assistant" for m in messages) else 0
+    is_going_on = any(message.role == "assistant" for message in messages)
+    seen_tokens = _tokens(sum(sizes[:-1]) + tools_size) if is_going_on else 0
     cached_tokens = seen_tokens // _CACHE_BLOCK_TOKENS * _CACHE_BLOCK_TOKENS
     completion_tokens = len(_pieces(text)) + reasoning_tokens
     if call is not None:

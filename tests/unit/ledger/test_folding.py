@@ -3,6 +3,7 @@
 import gc
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -128,6 +129,29 @@ def test_a_body_that_cannot_be_read_costs_only_its_parts(
     folding.submit(exchanges[1], chat_body())
     folding.drain()
     assert store.exchanges(session.id) == exchanges
+    folding.close()
+
+
+def test_a_body_is_looked_at_in_the_folding_thread(
+    folder: Path,
+    ledger_file: Path,
+    session: SessionRecord,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Never in the one that serves requests."""
+    journal = Journal.create(folder, session=session)
+    shapes = RequestShapes(b"k" * 32)
+    threads: list[threading.Thread] = []
+    shaped = shapes.shaped
+    monkeypatch.setattr(
+        shapes,
+        "shaped",
+        lambda *given: threads.append(threading.current_thread()) or shaped(*given),
+    )
+    folding = Folder(folder, ledger_file, unpriced, journal=journal, shapes=shapes)
+    folding.submit(an_exchange(session_id=session.id), chat_body())
+    folding.drain()
+    assert threads == [folding]
     folding.close()
 
 
