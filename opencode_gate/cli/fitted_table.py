@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from opencode_gate.cli.plain import GAP, cell_width
 from opencode_gate.cli.render import Column, Table, printable
-
-GAP = 3
-"""Between two columns, as `render` draws them."""
 
 _LEAST = 12
 """What a column that is cut short keeps, unless it never had so much."""
@@ -71,14 +69,12 @@ def _width(column: FittedColumn) -> int:
 
 
 def _length(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(printable(text))
+    return cell_width(printable(text))
 
 
 def _cut(text: str, width: int) -> str:
-    from rich.cells import set_cell_size
-
     if _length(text) <= width:
         return text
+    from rich.cells import set_cell_size
+
     return set_cell_size(printable(text), width - 1).rstrip() + "…"

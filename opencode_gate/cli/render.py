@@ -7,6 +7,7 @@ The invariant: with `--json` stdout carries exactly one document and nothing els
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,12 +92,27 @@ def render(result: Result, *, as_json: bool) -> int:
 
 
 def _print_data(blocks: Sequence[Block]) -> None:
-    """Blocks to stdout; Rich is not even imported where there is nothing to draw."""
-    plain = [block.text for block in blocks if isinstance(block, Text) and not block.style]
-    if len(plain) == len(blocks):
-        sys.stdout.write("".join(printable(text) + "\n" for text in plain))
+    """Blocks to stdout; Rich is not even imported where it would change nothing."""
+    is_plain = all(isinstance(block, Text) and not block.style for block in blocks)
+    if is_plain or _is_pipe(sys.stdout):
+        from opencode_gate.cli.plain import plain_lines
+
+        sys.stdout.write("".join(line + "\n" for line in plain_lines(blocks)))
     else:
         print_blocks(stdout_console(), blocks)
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    """True where nobody looks: no terminal, nor what makes Rich take a stream for one."""
+    told = ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    return not stream.isatty() and not any(os.environ.get(name) for name in told)
+
+
+def stdout_width() -> int:
+    """The columns there are for data; many in a pipe."""
+    if _is_pipe(sys.stdout):
+        return _PIPE_WIDTH
+    return shutil.get_terminal_size().columns
 
 
 def print_document(data: Mapping[str, object], stream: TextIO | None = None) -> None:

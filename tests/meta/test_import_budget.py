@@ -51,8 +51,10 @@ LINES = [
         },
     ),
     (["usage", "--help"], {*_HEAVY, "rich", "sqlite3"}),
-    # A table needs Rich, one line or a document does not.
-    (["usage", "--today"], {*_HEAVY, "opencode_gate.session", "opencode_gate.catalog"}),
+    # A table needs Rich only on a terminal.
+    (["usage", "--today"], {*_HEAVY, "rich", "opencode_gate.session", "opencode_gate.catalog"}),
+    (["sessions", "list"], {*_HEAVY, "rich", "opencode_gate.catalog"}),
+    (["logs", "list"], {*_HEAVY, "rich", "opencode_gate.session", "opencode_gate.catalog"}),
     (["usage", "--short"], {*_HEAVY, "rich", "opencode_gate.session", "opencode_gate.catalog"}),
     (["usage", "--today", "--json"], {*_HEAVY, "rich", "opencode_gate.catalog"}),
     (["sessions", "list", "--json"], {*_HEAVY, "rich", "opencode_gate.catalog"}),

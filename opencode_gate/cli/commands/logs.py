@@ -88,8 +88,7 @@ def list_calls(
         return Result(data={"calls": documents(found, sessions)})
     if not found:
         return Result(data={}, blocks=[Text("no such calls")])
-    width = render.stdout_console().width
-    return Result(data={}, blocks=[calls_table(found, sessions, width=width)])
+    return Result(data={}, blocks=[calls_table(found, sessions, width=render.stdout_width())])
 
 
 @app.command()
