@@ -80,7 +80,11 @@ def _is_whole(received: bytes) -> bool:
 
 
 def chat_request(path: str, number: int, *, stream: bool) -> bytes:
-    """What Opencode sends, at a size of 8 kB; the number keeps each one different."""
+    """What Opencode sends, at a size of 8 kB.
+
+    The number makes each one the first of a conversation: an agent that asked as often in a
+    single one would be stopped.
+    """
     filler = "All work and no play makes a dull agent. " * 200
     messages = [
         {"role": "system", "content": filler[: BODY_BYTES - 1100]},
@@ -100,8 +104,8 @@ def chat_request(path: str, number: int, *, stream: bool) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
         "Content-Type: application/json\r\nAccept: */*\r\nConnection: keep-alive\r\n"
         "User-Agent: opencode/1.18.33 ai-sdk/provider-utils/4.0.23 runtime/bun/1.3.14\r\n"
-        "Accept-Encoding: gzip, deflate, br, zstd\r\nx-session-id: ses_bench\r\n"
-        f"x-session-affinity: ses_bench\r\nContent-Length: {len(body)}\r\n\r\n"
+        "Accept-Encoding: gzip, deflate, br, zstd\r\nx-session-id: ses_{number}\r\n"
+        f"x-session-affinity: ses_{number}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

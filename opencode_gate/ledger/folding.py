@@ -8,9 +8,10 @@ is never touched, and no exchange is lost because it could not be priced.
 
 import logging
 import threading
-from collections.abc import Callable, Container, Iterable, Mapping
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,6 +35,7 @@ from opencode_gate.ledger.store import Store
 from opencode_gate.wire.estimates import estimated_tokens
 
 Price = Callable[[ExchangeRecord], ExchangeRecord]
+_T = TypeVar("_T")
 
 _RETRY_AFTER_S = 2.0
 _GATHER_S = 0.25
@@ -191,7 +193,7 @@ class Folder(threading.Thread):
         """What waits now; the bodies are let go of, however long the ledger fails."""
         with self._changed:
             waiting = list(self._waiting)
-        batch = [_shaped(submitted, self._shapes) for submitted in waiting]
+        batch = [_shaped(submitted, self._shapes) for submitted in _unhurried(waiting)]
         with self._changed:
             self._waiting[: len(batch)] = [_Submitted(exchange, None) for exchange in batch]
         return batch
@@ -286,12 +288,23 @@ def seen_so_far(contents: JournalContents, exchange: ExchangeRecord) -> Exchange
 
 
 def _commit(store: Store, batch: Iterable[ExchangeRecord], price: Price) -> None:
-    priced = [_priced(exchange, price) for exchange in batch]
+    priced = [_priced(exchange, price) for exchange in _unhurried(batch)]
     try:
         store.fold(priced)
     except (ValueError, OverflowError):
         for exchange in priced:
             _fold_alone(store, exchange)
+
+
+def _unhurried(items: Iterable[_T]) -> Iterator[_T]:
+    """The items; between two of them the event loop's thread may go first.
+
+    Else a batch would keep the interpreter for a whole switch interval each time, and a request
+    that comes just then would wait for it.
+    """
+    for item in items:
+        yield item
+        time.sleep(0)
 
 
 def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:

@@ -10,19 +10,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.request_cost import instructions_of_a_request
+from tests.support.request_cost import instructions_of_a_request, instructions_of_an_event
 
 SLACK = 1.10
 
 BOUNDS = {
-    (3, 11): {"plain": 5_148, "streamed": 33_455},
+    (3, 11): {"plain": 3_853, "streamed": 27_736, "event": 273},
 }
+no_counts = sys.version_info[:2] not in BOUNDS
 
 
-@pytest.mark.skipif(sys.version_info[:2] not in BOUNDS, reason="no counts for this Python yet")
+@pytest.mark.skipif(no_counts, reason="no counts for this Python yet")
 @pytest.mark.parametrize("kind", ["plain", "streamed"])
 async def test_a_request_costs_no_more_than_it_did(kind: str, tmp_path: Path) -> None:
     """An 8 kB chat request with its answer, plain and as a stream of 50 chunks."""
     counted = await instructions_of_a_request(tmp_path, stream=kind == "streamed")
+    _assert_allowed(kind, counted)
+
+
+@pytest.mark.skipif(no_counts, reason="no counts for this Python yet")
+def test_metering_an_event_costs_no_more_than_it_did() -> None:
+    """A long answer has thousands of events, and each one passes through the meter."""
+    _assert_allowed("event", instructions_of_an_event())
+
+
+def _assert_allowed(kind: str, counted: int) -> None:
     allowed = int(BOUNDS[sys.version_info[:2]][kind] * SLACK)
     assert counted <= allowed, f"{kind}: {counted} instructions, {allowed} allowed"

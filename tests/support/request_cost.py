@@ -27,6 +27,8 @@ from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
+from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.routes import identify
 from tests.support.watched_transport import WatchedTransport
 
 _TOKEN = b"ogate-bench-token"
@@ -113,6 +115,16 @@ async def instructions_of_a_request(folder: Path, *, stream: bool) -> int:
         counts.append(count.instructions)
     journal.close()
     return min(counts)
+
+
+def instructions_of_an_event() -> int:
+    """The instructions that metering takes for one event of a stream, a chunk of its own."""
+    meter = ExchangeMeter(identify("POST", _PATH), streamed=True, asked_for_usage=False)
+    event = stream_parts()[1].split(b"\r\n")[1]
+    assert meter.relay(event) is event
+    with InstructionCount() as count:
+        meter.relay(event)
+    return count.instructions
 
 
 async def _application(folder: Path) -> tuple[App, Journal]:
