@@ -40,7 +40,7 @@ WIRE_BY_NPM: dict[str, str] = {
     "@ai-sdk/google": "gemini",
 }
 NPM_BY_WIRE: dict[str, str] = {wire: npm for npm, wire in WIRE_BY_NPM.items()}
-"""The SDK package that speaks a wire format, for servers the user adds."""
+"""The SDK package that speaks a wire format, for servers the user adds; Opencode has them all."""
 
 _OTHER_PACKAGE = "its SDK package is not among those Opencode carries, so its address is not ours"
 

@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from opencode_gate.agents.opencode.jsonc import JsonObject, as_object, parse_object
+from opencode_gate.catalog.provider_facts import NPM_BY_WIRE
 from opencode_gate.catalog.rows import ModelPrice, ModelRow, ProviderRow
 from opencode_gate.core.errors import ConfigError
 from opencode_gate.core.semconv import WireFormat
@@ -25,14 +26,6 @@ TOKEN_HEADER: Final = "x-ogate-token"
 SCHEMA: Final = "https://opencode.ai/config.json"
 
 _TOKEN = f"{{env:{TOKEN_VARIABLE}}}"
-
-NPM_BY_WIRE: Final[Mapping[str, str]] = {
-    WireFormat.OPENAI_CHAT: "@ai-sdk/openai-compatible",
-    WireFormat.OPENAI_RESPONSES: "@ai-sdk/openai",
-    WireFormat.ANTHROPIC_MESSAGES: "@ai-sdk/anthropic",
-    WireFormat.GEMINI_GENERATE: "@ai-sdk/google",
-}
-"""The AI SDK package that speaks a wire format; all are bundled with Opencode."""
 
 _MODEL_KEYS = (
     "name",
