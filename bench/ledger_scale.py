@@ -147,7 +147,7 @@ def a_session(started_at_us: int, number: int) -> SessionRecord:
         user=f"person-{number % 5}",
         agent="opencode",
         agent_version="1.18.33",
-        directory=f"/work/project-{number % 40}",
+        directory=f"/home/you/project-{number % 40}",
         project=f"project-{number % 40}",
         branch="main",
         time_zone="Europe/Berlin",

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return _exit_code().BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the one top handler: whatever arrives here ends the program
-        return _report(error, with_traceback="--debug" in _split(arguments)[0])
+        return report(error, with_traceback="--debug" in _split(arguments)[0])
     return status
 
 
@@ -98,7 +98,7 @@ def _invoke(own: list[str]) -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
-def _report(error: Exception, *, with_traceback: bool) -> int:
+def report(error: Exception, *, with_traceback: bool) -> int:
     """Says what went wrong on stderr; the traceback only with `--debug`."""
     from opencode_gate.cli import render
     from opencode_gate.core.errors import GateError

@@ -409,3 +409,11 @@ def test_the_session_is_recorded_where_opencode_works(tmp_path: Path) -> None:
     done = run(tmp_path, *PRACTICE, "run", "dump", "--dir", "inner", PWD=str(tmp_path / "link"))
     assert json.loads(done.stdout)["cwd"] == str(tmp_path / "project"), "Opencode goes there itself"
     assert ledger().session.directory == str(tmp_path / "project/inner")
+
+
+def test_an_account_that_cannot_be_made_leaves_the_status_opencodes(tmp_path: Path) -> None:
+    target = tmp_path / "no-such-folder" / "account.json"
+    options = ("--provider", "practice", "--summary-file", str(target))
+    done = run(tmp_path, "run", *options, "--", "run", "exit", "7")
+    assert done.returncode == 7
+    assert "[folder-unwritable]" in done.stderr

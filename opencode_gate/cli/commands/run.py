@@ -13,7 +13,7 @@ import typer
 
 from opencode_gate.cli import registry
 from opencode_gate.cli.options import NoInput, may_ask
-from opencode_gate.cli.render import Result, render_error, talk
+from opencode_gate.cli.render import Result, talk
 from opencode_gate.cli.run_view import SummaryForm, dry_run_result, show_account
 from opencode_gate.core.errors import GateError, UsageError
 
@@ -337,7 +337,8 @@ def _session(
     outcome = launch(plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets))
     try:
         show_account(plan, discovery, where, outcome, form, summary_file)
-    except GateError as error:
-        # The session is over; its status stays Opencode's.
-        render_error(error)
+    except Exception as error:  # noqa: BLE001 - the session is over; its status stays Opencode's
+        from opencode_gate.cli.main import report
+
+        report(error, with_traceback=False)
     return outcome.exit_status
