@@ -39,10 +39,15 @@ class ExchangeStatus(StrEnum):
 
 
 class UsageQuality(StrEnum):
-    """Where token counts come from, best first."""
+    """Where token counts come from, best first.
+
+    `LOWER_BOUND` is an estimate of an answer that was cut and whose model also thinks where
+    nobody sees it: what was seen is counted, and there was more.
+    """
 
     REPORTED = "reported"
     ESTIMATED = "estimated"
+    LOWER_BOUND = "lower_bound"
     UNKNOWN = "unknown"
 
 

@@ -14,6 +14,8 @@ from opencode_gate.wire.counts import member, remainder, token_count
 from opencode_gate.wire.decoding import Lenient
 from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
 
+_THINKING = frozenset({"thinking", "redacted_thinking"})
+"""Models since Claude 4 show a summary of it: docs, build-with-claude/extended-thinking."""
 _KNOWN_STOPS = frozenset(
     {
         "end_turn",
@@ -155,12 +157,14 @@ class AnthropicMessages:
         tally = self.tally
         tally.deliver(block.text)
         tally.deliver(block.thinking)
+        if block.type in _THINKING:
+            tally.hides_reasoning = True
         if block.type == "tool_use":
             tally.call(block.name)
             tally.deliver(block.name)
             arguments = bytes(block.input)
             if len(arguments) > len(b"null"):
-                tally.delivered_chars += len(arguments)
+                tally.deliver(arguments.decode("utf-8", "replace"))
 
     def _fail(self, error: Any) -> None:
         details = error if isinstance(error, dict) else {}

@@ -6,6 +6,7 @@ looks at bytes; what shall differ on the way to the client it says as an `Edit`.
 
 from dataclasses import dataclass
 from decimal import Decimal
+from io import StringIO
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -26,6 +27,8 @@ class Edit:
 DROP = Edit(drops=True)
 DONE = b"[DONE]"
 """The data that ends a stream of OpenAI's formats; not JSON."""
+KEPT_CHARS_MAX = 4 * 1024 * 1024
+"""No model writes that much; an upstream that goes mad may."""
 ABSENT = msgspec.Raw(b"null")
 """What a member holds that is not there, for schemas that leave it undecoded."""
 
@@ -43,7 +46,8 @@ class Tally(msgspec.Struct, kw_only=True):
     Attributes:
         finish_reason: the last one, as the provider wrote it.
         usage: the usage object, a later one laid over the earlier.
-        delivered_chars: characters of text, reasoning and tool arguments.
+        text: what was delivered of text, reasoning and tool arguments, for `delivered_text`.
+        hides_reasoning: the model thinks, and what is seen of that is nothing or a summary.
         has_content: a text, reasoning or tool-call delta was seen.
         has_tool_call: the client is asked to run a tool.
         tools_called: the names of those tools, each once.
@@ -57,7 +61,9 @@ class Tally(msgspec.Struct, kw_only=True):
     usage: Usage = {}
     _raw_usages: list[bytes] = []
     reported_cost_usd: Decimal | None = None
-    delivered_chars: int = 0
+    text: StringIO = msgspec.field(default_factory=StringIO)
+    _forgotten_chars: int = 0
+    hides_reasoning: bool = False
     has_content: bool = False
     has_tool_call: bool = False
     tools_called: list[str] = []
@@ -68,8 +74,24 @@ class Tally(msgspec.Struct, kw_only=True):
     def deliver(self, piece: object) -> None:
         """Counts a delta; anything but a non-empty text is none."""
         if isinstance(piece, str) and piece:
-            self.delivered_chars += len(piece)
+            self.text.write(piece)
             self.has_content = True
+
+    @property
+    def delivered_chars(self) -> int:
+        """Characters of text, reasoning and tool arguments."""
+        return self._forgotten_chars + self.text.tell()
+
+    def delivered_text(self) -> str:
+        """The latest of what was delivered, and mostly all of it."""
+        return self.text.getvalue()
+
+    def bound(self) -> None:
+        """Forgets what was delivered, but for how much it was, when it is very much."""
+        if self.text.tell() > KEPT_CHARS_MAX:
+            self._forgotten_chars += self.text.tell()
+            self.text.seek(0)
+            self.text.truncate()
 
     def call(self, name: object) -> None:
         """Notes a tool call; a name that is none, or comes again, changes nothing."""

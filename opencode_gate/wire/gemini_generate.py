@@ -36,6 +36,8 @@ class _FunctionCall(msgspec.Struct, gc=False):
 
 class _Part(msgspec.Struct, rename="camel"):
     text: Any = None
+    thought: Any = None
+    thought_signature: Any = None
     function_call: _FunctionCall | None = None
     inline_data: msgspec.Raw = ABSENT
 
@@ -152,10 +154,12 @@ class GeminiGenerate:
         for part in parts:
             if part.text:
                 tally.deliver(part.text)
+            if part.thought or part.thought_signature is not None:
+                tally.hides_reasoning = True
             if part.function_call is not None:
                 tally.call(part.function_call.name)
                 tally.deliver(part.function_call.name)
-                tally.delivered_chars += len(bytes(part.function_call.args))
+                tally.deliver(bytes(part.function_call.args).decode("utf-8", "replace"))
             if part.inline_data is not ABSENT:
                 tally.has_content = True
 

@@ -14,7 +14,7 @@ import msgspec
 from opencode_gate.core.semconv import Operation, UsageQuality, WireFormat
 from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage
 from opencode_gate.wire.anthropic_messages import AnthropicMessages
-from opencode_gate.wire.estimates import estimated_tokens
+from opencode_gate.wire.estimates import estimated_tokens, quality_of_estimate, texts_of_a_part
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.formats import DONE, Edit, FormatReader
 from opencode_gate.wire.gemini_generate import GeminiGenerate
@@ -39,6 +39,7 @@ class Metering(msgspec.Struct, frozen=True, kw_only=True):
         raw_usage: the provider's usage object, JSON text; several are laid over each other.
         finish_reason: the provider's own, also where another one was supplied.
         delivered_text_chars: characters of text, reasoning and tool arguments passed on.
+        hides_reasoning: the model also thought where nobody sees it.
         tools_called: the names of the tools the client is asked to run, each once.
         error_type: a short name of an error inside the answer.
         repaired: what was mended for the client, `None` if the bytes are the upstream's own.
@@ -52,11 +53,28 @@ class Metering(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
     reported_cost_usd: Decimal | None = None
     delivered_text_chars: int = 0
+    hides_reasoning: bool = False
     tools_called: tuple[str, ...] = ()
     error_type: str | None = None
     repaired: str | None = None
     contradicts: bool = False
     wire_format: WireFormat = WireFormat.UNKNOWN
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer's output can be counted from; in memory only, and only until it is.
+
+    Attributes:
+        text: of text, reasoning and tool arguments; the end of it, where it is very much.
+        chars: how many characters it was in all.
+        seen: the counts the provider has told, final or not.
+        hides_reasoning: the model also thought where nobody sees it.
+    """
+
+    text: str
+    chars: int
+    seen: TokenUsage
+    hides_reasoning: bool = False
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,11 +196,17 @@ class ExchangeMeter:
         )
 
     def metering(self) -> Metering:
-        """What has been seen so far; may be asked for at any time."""
+        """What has been seen so far; may be asked for at any time.
+
+        Of a plain body that is what has come by then, so it is asked for at its end.
+        """
+        if self._body:
+            self._read_body()
         reader = self._reader
         if reader is None:
             return Metering(wire_format=self._route.wire_format)
         tally = reader.tally
+        tally.bound()
         usage, contradicts = reader.usage()
         is_final = tally.is_ended or (
             # Some send the input early, and the output only behind the finish reason.
@@ -204,12 +228,25 @@ class ExchangeMeter:
             finish_reason=tally.finish_reason,
             reported_cost_usd=tally.reported_cost_usd,
             delivered_text_chars=tally.delivered_chars,
+            hides_reasoning=tally.hides_reasoning,
             tools_called=tuple(tally.tools_called),
             error_type=tally.error_type,
             repaired=None if self._is_unmended else tally.repaired,
             contradicts=contradicts
             or (is_final and usage.output == 0 and tally.delivered_chars > 0),
             wire_format=self._route.wire_format,
+        )
+
+    def delivered(self) -> Delivered | None:
+        """What counting is done from, `None` where nothing is read."""
+        reader = self._reader
+        if reader is None:
+            return None
+        return Delivered(
+            text=reader.tally.delivered_text(),
+            chars=reader.tally.delivered_chars,
+            seen=reader.usage().usage,
+            hides_reasoning=reader.tally.hides_reasoning,
         )
 
     @property
@@ -296,6 +333,8 @@ class ExchangeMeter:
             self._reader.body(body)
         except msgspec.DecodeError:
             self._is_damaged = True
+            for text in texts_of_a_part(body):
+                self._reader.tally.deliver(text)
         except Exception:  # noqa: BLE001 - a bug in a reader must not cost the client a byte
             self._go_blind()
 
@@ -342,4 +381,5 @@ def estimated(metering: Metering, facts: RequestFacts) -> Metering:
     delivered = estimated_tokens(metering.delivered_text_chars, metering.wire_format)
     if usage.output is None or usage.output < delivered:
         usage = msgspec.structs.replace(usage, output=delivered)
-    return msgspec.structs.replace(metering, usage=usage, usage_quality=UsageQuality.ESTIMATED)
+    quality = quality_of_estimate(facts.request_model, is_reasoning_hidden=metering.hides_reasoning)
+    return msgspec.structs.replace(metering, usage=usage, usage_quality=quality)

@@ -81,8 +81,11 @@ class OpenAIResponses:
         if event.delta.__class__ is str:
             self.tally.deliver(event.delta)
             return None
-        if event.item is not None and event.item.type in _TOOL_ITEMS:
-            self.tally.call(_tool_name(event.item))
+        if event.item is not None:
+            if event.item.type in _TOOL_ITEMS:
+                self.tally.call(_tool_name(event.item))
+            elif event.item.type == "reasoning":
+                self.tally.hides_reasoning = True
         if event.type == "error":
             self._fail(event.error, event.code)
         elif event.type == _IMAGE_DELTA:
@@ -146,6 +149,8 @@ class OpenAIResponses:
             tally.deliver(item.name)
             tally.deliver(item.arguments)
             tally.deliver(item.input)
+        elif item.type == "reasoning":
+            tally.hides_reasoning = True
         for part in (*(item.content or ()), *(item.summary or ())):
             tally.deliver(part.text)
             tally.deliver(part.refusal)
@@ -162,12 +167,12 @@ class OpenAIResponses:
 
     def _end(self, event: _Event, response: _Response) -> Edit | None:
         tally = self.tally
-        tally.is_ended = True
+        had_ended, tally.is_ended = tally.is_ended, True
         tally.finish_reason = self._finish(response) or event.type.removeprefix("response.")
         if event.type == "response.failed":
             self._fail(response.error, None)
             return None
-        return self._mended_end(event.type, response)
+        return None if had_ended else self._mended_end(event.type, response)
 
     def _mended_end(self, event_type: str, response: _Response) -> Edit | None:
         """A terminal event Opencode can read behind one it cannot; `None` if it can.

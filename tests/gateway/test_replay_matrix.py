@@ -186,7 +186,8 @@ def _check_counts(replay: Replay, row: ExchangeRecord) -> None:
         return
     final = _final_counts(replay)
     if row.usage_quality is UsageQuality.REPORTED:
-        assert row.usage in [TokenUsage(**usage) for usage in final], f"{replay}: {row.usage}"
+        told = [TokenUsage(**usage) for usage in final if usage is not None]
+        assert row.usage in told, f"{replay}: {row.usage}"
     else:
         assert None in final or not final, f"{replay}: {row.usage_quality}"
         assert row.usage_quality is not UsageQuality.UNKNOWN, str(replay)
