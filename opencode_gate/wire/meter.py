@@ -102,6 +102,7 @@ class ExchangeMeter:
     __slots__ = (
         "_body",
         "_buffer",
+        "_has_mended",
         "_inflate",
         "_is_blind",
         "_is_damaged",
@@ -127,6 +128,7 @@ class ExchangeMeter:
         self._is_blind = self._reader is None
         self._is_damaged = False
         self._is_unmended = False
+        self._has_mended = False
         self._inflate: Inflate | None = None
         encoding = (content_encoding or "identity").strip().lower()
         if encoding in KNOWN_ENCODINGS:
@@ -188,6 +190,7 @@ class ExchangeMeter:
         if last:
             if self._may_edit and not tail.strip():
                 tail += last
+                self._has_mended = True
             else:
                 self._is_unmended = True
         return StreamEnd(
@@ -231,7 +234,7 @@ class ExchangeMeter:
             hides_reasoning=tally.hides_reasoning,
             tools_called=tuple(tally.tools_called),
             error_type=tally.error_type,
-            repaired=None if self._is_unmended else tally.repaired,
+            repaired=tally.repaired if self._has_mended else None,
             contradicts=contradicts
             or (is_final and usage.output == 0 and tally.delivered_chars > 0),
             wire_format=self._route.wire_format,
@@ -273,6 +276,7 @@ class ExchangeMeter:
             pieces.append(block[copied:start])
             if not edit.drops:
                 pieces += (edit.before, block[start:end], edit.after)
+                self._has_mended = True
             copied = end
         if pieces:
             block = b"".join((*pieces, block[copied:]))
@@ -304,6 +308,7 @@ class ExchangeMeter:
             is_complete = reader.is_complete
             if edit is not None and self._may_edit:
                 tail = edit.before + tail + edit.after
+                self._has_mended = self._has_mended or not edit.drops
             elif edit is not None:
                 self._is_unmended = self._is_unmended or not edit.drops
         else:
