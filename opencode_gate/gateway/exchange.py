@@ -31,8 +31,10 @@ class Recorder(Protocol):
         """About once a second while an answer streams."""
         ...
 
-    def finished(self, record: ExchangeRecord, body: bytes) -> None:
-        """Once, at the end. Of the request's body nothing may be kept but what tells no text."""
+    def finished(self, record: ExchangeRecord, body: bytes, meter: ExchangeMeter | None) -> None:
+        """Once, at the end. Nothing may be kept of the request's body, or of what the meter saw
+        delivered, but what tells no text.
+        """
         ...
 
 
@@ -151,7 +153,7 @@ class Exchange:
             duration_us=self._elapsed_us(),
             **seen,
         )
-        self._recorder.finished(record, self._body)
+        self._recorder.finished(record, self._body, self.meter if is_billed else None)
 
     def _metering(self) -> Metering:
         metering = Metering() if self.meter is None else self.meter.metering()

@@ -19,6 +19,7 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.calibration import Calibration, CountText
 from opencode_gate.ledger.journal import (
     Journal,
     JournalContents,
@@ -32,7 +33,8 @@ from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
-from opencode_gate.wire.estimates import estimated_tokens
+from opencode_gate.wire.estimates import estimated_tokens, quality_of_estimate
+from opencode_gate.wire.meter import ExchangeMeter
 
 Price = Callable[[ExchangeRecord], ExchangeRecord]
 _T = TypeVar("_T")
@@ -47,6 +49,7 @@ _logger = logging.getLogger(__name__)
 class _Submitted(NamedTuple):
     exchange: ExchangeRecord
     body: bytes | None
+    meter: ExchangeMeter | None
 
 
 class Folder(threading.Thread):
@@ -65,6 +68,7 @@ class Folder(threading.Thread):
         *,
         journal: Journal,
         shapes: RequestShapes | None = None,
+        count_text: CountText | None = None,
         keep_parts_days: int | None = None,
     ) -> None:
         super().__init__(name="ledger-folding", daemon=True)
@@ -73,6 +77,7 @@ class Folder(threading.Thread):
         self._price = price
         self._journal = journal
         self._shapes = shapes
+        self._calibration = Calibration(count_text)
         self._keep_parts_days = keep_parts_days
         self._changed = threading.Condition()
         self._waiting: list[_Submitted] = []
@@ -90,14 +95,20 @@ class Folder(threading.Thread):
         """Why the latest batch could not be committed; `None` while all is well."""
         return self._failure
 
-    def submit(self, exchange: ExchangeRecord, body: bytes | None = None) -> None:
+    def submit(
+        self,
+        exchange: ExchangeRecord,
+        body: bytes | None = None,
+        meter: ExchangeMeter | None = None,
+    ) -> None:
         """Hands over a finished exchange that is in the journal already. Never blocks on I/O.
 
         Args:
             body: the request's; it is looked at and let go of, and nothing of it is kept.
+            meter: of the answer; the same holds for what it saw delivered.
         """
         with self._changed:
-            self._waiting.append(_Submitted(exchange, body))
+            self._waiting.append(_Submitted(exchange, body, meter))
             if len(self._waiting) == 1:
                 # Else the thread is at work or gathering; waking it would cost each request.
                 self._changed.notify_all()
@@ -167,11 +178,14 @@ class Folder(threading.Thread):
         try:
             if self._store is None:
                 self._store = open_store(self._store_path)
+                self._calibration.remember(self._store.token_ratios())
             if not self._has_begun:
                 settle_orphans(self._journal_dir, self._store, self._price)
                 if self._keep_parts_days is not None:
                     self._store.retire(SystemClock().now_us() - self._keep_parts_days * _DAY_US)
             _put_tool_sets(self._store, tool_sets)
+            self._store.add_token_ratios(self._calibration.learned)
+            self._calibration.learned.clear()
             _commit(self._store, batch, self._price)
         except LedgerError as error:
             _logger.warning("the ledger cannot be written: %s", error)
@@ -193,9 +207,11 @@ class Folder(threading.Thread):
         """What waits now; the bodies are let go of, however long the ledger fails."""
         with self._changed:
             waiting = list(self._waiting)
-        batch = [_shaped(submitted, self._shapes) for submitted in _unhurried(waiting)]
+        batch = [
+            _shaped(submitted, self._shapes, self._calibration) for submitted in _unhurried(waiting)
+        ]
         with self._changed:
-            self._waiting[: len(batch)] = [_Submitted(exchange, None) for exchange in batch]
+            self._waiting[: len(batch)] = [_Submitted(exchange, None, None) for exchange in batch]
         return batch
 
 
@@ -238,8 +254,9 @@ def _settle_session(
 
 
 def _settle(contents: JournalContents, store: Store, price: Price) -> int:
+    calibration = Calibration(known=store.token_ratios())
     unfolded = [
-        _closed(contents, exchange)
+        _closed(contents, exchange, calibration)
         for id, exchange in contents.exchanges.items()
         if id not in contents.folded_ids
     ]
@@ -256,34 +273,43 @@ def _put_tool_sets(store: Store, tool_sets: Mapping[str, Mapping[str, int]]) -> 
             _logger.warning("the tools of %s cannot be stored", tool_set)
 
 
-def _closed(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeRecord:
+def _closed(
+    contents: JournalContents, exchange: ExchangeRecord, calibration: Calibration
+) -> ExchangeRecord:
     """An exchange as it is recorded when its process died."""
     if exchange.status is not ExchangeStatus.OPEN:
         return exchange
     return msgspec.structs.replace(
-        seen_so_far(contents, exchange),
+        seen_so_far(contents, exchange, calibration),
         status=ExchangeStatus.INTERRUPTED,
         error_type="gateway_died",
     )
 
 
-def seen_so_far(contents: JournalContents, exchange: ExchangeRecord) -> ExchangeRecord:
+def seen_so_far(
+    contents: JournalContents, exchange: ExchangeRecord, calibration: Calibration | None = None
+) -> ExchangeRecord:
     """An open exchange with what its journal tells of its tokens, estimated where need be."""
     usage = exchange.usage
+    corrected = Calibration() if calibration is None else calibration
     input_bytes = contents.input_bytes.get(exchange.id)
     is_generation = exchange.operation is Operation.GENERATE
     if is_generation and usage.input_tokens is None and input_bytes is not None:
         uncached = estimated_tokens(input_bytes, exchange.wire_format)
+        uncached = round(uncached * corrected.factor(exchange, "input_size"))
         usage = msgspec.structs.replace(usage, input_uncached=uncached)
     delivered_chars = contents.delivered_text_chars.get(exchange.id, 0)
     delivered_tokens = estimated_tokens(delivered_chars, exchange.wire_format)
+    delivered_tokens = round(delivered_tokens * corrected.factor(exchange, "output_size"))
     # Providers send a first output count of one or so long before the true one.
     if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
         usage = msgspec.structs.replace(usage, output=delivered_tokens)
     return msgspec.structs.replace(
         exchange,
         usage=usage,
-        usage_quality=UsageQuality.UNKNOWN if usage.is_empty else UsageQuality.ESTIMATED,
+        usage_quality=UsageQuality.UNKNOWN
+        if usage.is_empty
+        else quality_of_estimate(exchange.request_model, is_reasoning_hidden=False),
     )
 
 
@@ -339,12 +365,16 @@ def _storable(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
-def _shaped(submitted: _Submitted, shapes: RequestShapes | None) -> ExchangeRecord:
-    exchange, body = submitted
-    if body is None or shapes is None:
+def _shaped(
+    submitted: _Submitted, shapes: RequestShapes | None, calibration: Calibration
+) -> ExchangeRecord:
+    exchange, body, meter = submitted
+    if body is None:
         return exchange
     try:
-        return shapes.shaped(exchange, body)
+        if meter is not None:
+            exchange = calibration.settled(exchange, body, meter.delivered())
+        return exchange if shapes is None else shapes.shaped(exchange, body)
     except Exception:
         # Whatever a client may send, the exchange happened.
         _logger.exception("what exchange %s was made of could not be read", exchange.id)

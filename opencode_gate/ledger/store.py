@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from opencode_gate.ledger.calibration import Ratio, RatioKey
 from opencode_gate.ledger.exchange_query import ExchangeQuery
 from opencode_gate.ledger.records import (
     Annotation,
@@ -57,6 +58,14 @@ class Store(Protocol):
 
     def put_tool_set(self, hash: str, tool_bytes: Mapping[str, int]) -> None:
         """Records the tools of a set with the sizes of their definitions; a known one stays."""
+        ...
+
+    def add_token_ratios(self, ratios: Mapping[RatioKey, Ratio]) -> None:
+        """Adds to the sums that estimates of tokens are corrected by."""
+        ...
+
+    def token_ratios(self) -> dict[RatioKey, Ratio]:
+        """All those sums."""
         ...
 
     def reprice(self, repricings: Iterable[Repricing]) -> None:

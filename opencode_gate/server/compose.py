@@ -9,6 +9,7 @@ from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.prices import PriceBook
 from opencode_gate.catalog.rows import ModelRow
+from opencode_gate.catalog.token_counter import TokenCounter
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.proxies import proxy_rules
 from opencode_gate.config.settings import Settings
@@ -29,6 +30,7 @@ from opencode_gate.ledger.request_shape import RequestShapes, installation_key
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.server.protocol import Hello, Secrets
+from opencode_gate.wire.meter import ExchangeMeter
 
 
 class JournalRecorder:
@@ -49,11 +51,11 @@ class JournalRecorder:
         """About once a second while an answer streams."""
         self._journal.progressed(exchange_id, usage, delivered_text_chars)
 
-    def finished(self, record: ExchangeRecord, body: bytes) -> None:
+    def finished(self, record: ExchangeRecord, body: bytes, meter: ExchangeMeter | None) -> None:
         """Once, at the end."""
         self.exchanges += 1
         self._journal.finished(record)
-        self._folder.submit(record, body)
+        self._folder.submit(record, body, meter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         paths.ledger_file,
         prices.price,
         journal=journal,
+        count_text=TokenCounter().count,
         shapes=RequestShapes(installation_key(paths.prompt_key)),
         keep_parts_days=settings.ledger.keep_parts_days,
     )

@@ -74,7 +74,7 @@ class _Recorder:
         self.progressed = journal.progressed
         self._finished = journal.finished
 
-    def finished(self, record: ExchangeRecord, body: bytes) -> None:
+    def finished(self, record: ExchangeRecord, body: bytes, meter: ExchangeMeter | None) -> None:
         self._finished(record)
 
 

@@ -160,3 +160,18 @@ LAST_ARRIVAL = "SELECT coalesce(max(rowid), 0) FROM exchanges"
 """Row numbers grow with each exchange that is new, whatever its start or id."""
 
 RETIRE_PARTS = "DELETE FROM message_parts WHERE started_at_us < ?"
+
+ADD_TOKEN_RATIO = """
+    INSERT INTO token_ratios
+        (provider_name, model, kind, estimated_tokens, reported_tokens, answers)
+    VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (provider_name, model, kind) DO UPDATE SET
+        estimated_tokens = estimated_tokens + excluded.estimated_tokens,
+        reported_tokens = reported_tokens + excluded.reported_tokens,
+        answers = answers + excluded.answers
+"""
+
+TOKEN_RATIOS = """
+    SELECT provider_name, model, kind, estimated_tokens, reported_tokens, answers
+    FROM token_ratios
+"""

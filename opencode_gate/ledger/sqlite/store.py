@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_gate.core.errors import LedgerError, UsageError
+from opencode_gate.ledger.calibration import Ratio, RatioKey
 from opencode_gate.ledger.exchange_query import ExchangeQuery
 from opencode_gate.ledger.records import (
     Annotation,
@@ -120,6 +121,23 @@ class SqliteStore:
         rows = [(hash, name, size) for name, size in tool_bytes.items()]
         with self._write():
             self._connection.executemany(queries.PUT_TOOL, rows)
+
+    def add_token_ratios(self, ratios: Mapping[RatioKey, Ratio]) -> None:
+        """Adds to the sums that estimates of tokens are corrected by."""
+        rows = [
+            (*key, ratio.estimated_tokens, ratio.reported_tokens, ratio.answers)
+            for key, ratio in ratios.items()
+        ]
+        if rows:
+            with self._write():
+                self._connection.executemany(queries.ADD_TOKEN_RATIO, rows)
+
+    def token_ratios(self) -> dict[RatioKey, Ratio]:
+        """All those sums."""
+        return {
+            (provider, model, kind): Ratio(*sums)
+            for provider, model, kind, *sums in self._rows(queries.TOKEN_RATIOS)
+        }
 
     def reprice(self, repricings: Iterable[Repricing]) -> None:
         """Writes new amounts, all or none, and keeps the ones first counted."""
