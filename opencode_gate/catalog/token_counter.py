@@ -14,10 +14,12 @@ from opencode_gate.catalog.vocabulary import Vocabulary
 SAMPLED_CHARS = 16_384
 _SAMPLES = 8
 _CHARS_PER_TOKEN = 4.0
-_ENGLISH = frozenset(
-    ["a", "an", "and", "are", "as", "be", "by", "can", "for", "from", "have", "i", "if", "it"]
-    + ["not", "or", "that", "the", "this", "to", "we", "when", "which", "will", "with", "you"]
-)
+# fmt: off
+_ENGLISH = frozenset((
+    "a", "an", "and", "are", "as", "be", "by", "can", "for", "from", "have", "i", "if", "it",
+    "not", "or", "that", "the", "this", "to", "we", "when", "which", "will", "with", "you",
+))
+# fmt: on
 _ENGLISH_SHARE = 0.08
 """Prose with fewer of these words is in another language; code has few too, but many signs."""
 _SIGNS_SHARE = 0.6
@@ -68,7 +70,12 @@ def _sample(text: str) -> str:
 
 
 def _converted(pieces: Iterable[tuple[str, int]], family: Family) -> float:
-    """The tokens in a family's vocabulary, of a text cut and counted in o200k_base."""
+    counts = tokens_by_class(pieces).values()
+    return sum(count * ratio for count, ratio in zip(counts, family.ratios, strict=True))
+
+
+def tokens_by_class(pieces: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The tokens of a text by what they stand for, in the order of `CLASSES`."""
     tokens = dict.fromkeys(CLASSES, 0)
     word_tokens = words = english = signs = 0
     for piece, count in pieces:
@@ -85,7 +92,7 @@ def _converted(pieces: Iterable[tuple[str, int]], family: Family) -> float:
     if english < _ENGLISH_SHARE * words and signs < _SIGNS_SHARE * words:
         tokens["ascii"] -= word_tokens
         tokens["foreign"] += word_tokens
-    return sum(count * ratio for count, ratio in zip(tokens.values(), family.ratios, strict=True))
+    return tokens
 
 
 def _class_of(piece: str) -> str:
