@@ -149,6 +149,12 @@ def make_plan(
             f"your plugin {', '.join(plugins)} may send requests past the gateway; "
             "what it sends is named in the summary",
         )
+    if uses_keys_instead and direct:
+        # The built-in sign-in plugins can only be switched off all together.
+        warnings += (
+            f"the subscription of {', '.join(direct)} is out of use in this session: a key answers "
+            "for another one, and Opencode's sign-in plugins are off for that",
+        )
     start = chosen
     if start is None and not named:
         start = _start_of_folder(discovery, environ, folder, {*routed, *direct}, remembered)

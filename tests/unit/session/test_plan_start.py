@@ -164,3 +164,11 @@ def test_a_key_for_a_subscription_left_direct_is_refused(folder):
     chosen = Choice(provider_id="openai", model_id="gpt-5")
     with pytest.raises(UsageError, match="subscription"):
         planned(folder, chosen=chosen, key_name="work", sign_ins={"openai": "direct"})
+
+
+def test_a_key_for_one_subscription_says_that_another_is_out_of_use(folder):
+    plan = planned(folder, sign_ins={"openai": "key", "github-copilot": "direct"})
+    assert plan.disable_default_plugins
+    (warning,) = plan.warnings
+    assert "github-copilot" in warning
+    assert planned(folder, sign_ins={"openai": "key"}).warnings == ()
