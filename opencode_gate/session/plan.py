@@ -12,7 +12,7 @@ from pathlib import Path
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
 from opencode_gate.agents.opencode.configuration import model_entry, session_config
-from opencode_gate.agents.opencode.database import has_organisation, last_model
+from opencode_gate.agents.opencode.database import has_organisation, last_model, last_session
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
 from opencode_gate.agents.opencode.in_force import overruled_settings
@@ -54,6 +54,7 @@ class RunPlan:
         key_variables: environment variables that hold a routed provider's key.
         hidden: those of them that Opencode will not see.
         warnings: what the user should know before it starts.
+        resumes: the conversation that is taken up again, `None` for a new one or if nobody says.
         agent_catalogue: all models, in the form Opencode reads; only called when the
             configuration is too long for one variable.
     """
@@ -73,6 +74,7 @@ class RunPlan:
     key_variables: tuple[str, ...]
     hidden: tuple[str, ...]
     disable_default_plugins: bool
+    resumes: str | None
     warnings: tuple[str, ...]
     agent_catalogue: Callable[[], JsonObject]
 
@@ -194,9 +196,19 @@ def make_plan(
         key_variables=key_variables,
         hidden=hidden,
         disable_default_plugins=uses_keys_instead,
+        resumes=_resumed(arguments, discovery, environ, folder),
         warnings=warnings,
         agent_catalogue=lambda: _agent_catalogue(discovery),
     )
+
+
+def _resumed(
+    arguments: AgentArguments, discovery: Discovery, environ: Mapping[str, str], folder: Path
+) -> str | None:
+    """The conversation that what stands behind `--` takes up again."""
+    if arguments.session is None and arguments.continue_last:
+        return last_session(database_file(environ, discovery.folders), folder)
+    return arguments.session
 
 
 def _start_of_folder(

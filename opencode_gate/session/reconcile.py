@@ -99,6 +99,9 @@ def _recorded(
     """
     session = plan.session
     seen = {one.conversation_id for one in exchanges if one.conversation_id is not None}
+    if plan.resumes is not None:
+        # A run that ends at once may take the end of its log with it.
+        seen.add(plan.resumes)
     logged = conversations_of_run(discovery.folders.data, session.id)
     return run_record(
         database_file(environ, discovery.folders),

@@ -42,6 +42,7 @@ class Run:
             direct=(),
             rows=(ProviderRow(id="acme", name="Acme", base_url=None),),
             disable_default_plugins=False,
+            resumes=None,
         )
         self.sign_ins: dict[str, str | None] = {}
 
@@ -129,6 +130,16 @@ def test_the_log_tells_whose_conversations_they_are(run: Run):
     run.answer("msg_1", "ses_ours", 200, ("sneaky", "m"))
     run.answer("msg_2", "ses_other", 200, ("theirs", "m"))
     run.log("ses_ours")
+    (bypass,) = run.account().bypass
+    assert (bypass.provider_name, bypass.answers, bypass.is_certain) == ("sneaky", 1, True)
+
+
+def test_a_conversation_taken_up_again_is_ours_whatever_the_log_lost(run: Run):
+    """A run that ends at once leaves a log without its last lines."""
+    run.conversation("ses_resumed")
+    run.answer("msg_1", "ses_resumed", 200, ("sneaky", "m"))
+    run.log()
+    run.plan.resumes = "ses_resumed"
     (bypass,) = run.account().bypass
     assert (bypass.provider_name, bypass.answers, bypass.is_certain) == ("sneaky", 1, True)
 
