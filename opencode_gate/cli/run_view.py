@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 SummaryForm: TypeAlias = Literal["table", "json", "off"]
 
 
+def prepare_account() -> None:
+    """Loads what `show_account` needs."""
+    import opencode_gate.cli.summary_view
+    import opencode_gate.session.reconcile  # noqa: F401
+
+
 def show_account(
     plan: "RunPlan",
     discovery: "Discovery",

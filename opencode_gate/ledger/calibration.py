@@ -8,12 +8,12 @@ The invariant: nothing but sums is kept, never what was said.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from opencode_gate.core.semconv import Operation, UsageQuality
+from opencode_gate.ledger.ratios import Kind, Ratio, RatioKey
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.estimates import estimated_tokens, hides_reasoning
 from opencode_gate.wire.facts import prompt_bytes
@@ -21,40 +21,11 @@ from opencode_gate.wire.meter import Delivered
 
 CountText: TypeAlias = Callable[[str, str | None], int]
 """The tokens of a text as a model would have cut it."""
-Kind: TypeAlias = Literal["input_size", "output_text", "output_size"]
-RatioKey: TypeAlias = tuple[str, str, Kind]
-"""Provider, model as asked for, and kind of estimate."""
 
-_ANSWERS_MIN = 3
-_ESTIMATED_TOKENS_MIN = 200
-_FACTOR_MIN, _FACTOR_MAX = 0.5, 2.0
 _TEXTS_COUNTED = 20
 """Answers whose text is counted though their counts are known, for each model; then it is known."""
 _OUTPUT_TOKENS_MIN = 32
 """Below it what frames an answer outweighs what it says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Sums over answers whose counts the provider told."""
-
-    estimated_tokens: int
-    reported_tokens: int
-    answers: int
-
-    def __add__(self, other: "Ratio") -> "Ratio":
-        return Ratio(
-            self.estimated_tokens + other.estimated_tokens,
-            self.reported_tokens + other.reported_tokens,
-            self.answers + other.answers,
-        )
-
-    @property
-    def factor(self) -> float:
-        """What an estimate is multiplied with; 1 as long as too little is known."""
-        if self.answers < _ANSWERS_MIN or self.estimated_tokens < _ESTIMATED_TOKENS_MIN:
-            return 1.0
-        return min(max(self.reported_tokens / self.estimated_tokens, _FACTOR_MIN), _FACTOR_MAX)
 
 
 class Calibration:

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from opencode_gate.ledger.calibration import Ratio, RatioKey
 from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.ratios import Ratio, RatioKey
 from opencode_gate.ledger.records import (
     Annotation,
     ConversationRecord,

@@ -73,4 +73,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    # Everything is in the ledger; the launcher waits for this process, and taking the interpreter
+    # apart would only take longer than the settling did.
+    sys.stderr.flush()
+    os._exit(status)

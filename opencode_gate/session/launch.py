@@ -10,6 +10,7 @@ import os
 import secrets as random_source
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,15 @@ class Outcome:
     problems: dict[str, str]
 
 
-def launch(plan: RunPlan, paths: Paths, read_keys: "Callable[[], KeysRead]") -> Outcome:
+def launch(
+    plan: RunPlan,
+    paths: Paths,
+    read_keys: "Callable[[], KeysRead]",
+    meanwhile: Callable[[], None],
+) -> Outcome:
     """Runs one session to its end; `read_keys` is called once the agent has been started.
+
+    `meanwhile` is work for a thread of its own while the agent runs.
 
     Raises:
         GateError: before the agent ran: the ledger, the port or the agent was in the way.
@@ -69,7 +77,7 @@ def launch(plan: RunPlan, paths: Paths, read_keys: "Callable[[], KeysRead]") -> 
     status: int | None = None
     try:
         with _run_folder(paths, plan.session.id) as folder:
-            outcome = _run(plan, folder, read_keys)
+            outcome = _run(plan, folder, read_keys, meanwhile)
         status = outcome.exit_status
         return outcome
     finally:
@@ -101,7 +109,12 @@ def _run_folder(paths: Paths, session_id: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(plan: RunPlan, folder: Path, read_keys: Callable[[], KeysRead]) -> Outcome:
+def _run(
+    plan: RunPlan,
+    folder: Path,
+    read_keys: Callable[[], KeysRead],
+    meanwhile: Callable[[], None],
+) -> Outcome:
     token = f"ogs-{random_source.token_hex(32)}"
     listener = listen()
     port = listener.getsockname()[1]
@@ -123,7 +136,8 @@ def _run(plan: RunPlan, folder: Path, read_keys: Callable[[], KeysRead]) -> Outc
                 launch_token=token, keys=keys.keys, problems=keys.problems, headers=keys.headers
             )
         )
-        _import_ahead()
+        # There is nothing else to do while the agent runs.
+        threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
         status = wait_for(agent)
         if status == SIGKILL_STATUS:
             restore_terminal()
@@ -213,13 +227,3 @@ def _log_tail(folder: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(text.splitlines()[-3:])
-
-
-def _import_ahead() -> None:
-    """Loads what the end of the session needs while there is nothing else to do."""
-    import threading
-
-    def load() -> None:
-        import opencode_gate.session.summary  # noqa: F401
-
-    threading.Thread(target=load, name="import-ahead", daemon=True).start()

@@ -14,7 +14,7 @@ import typer
 from opencode_gate.cli import registry
 from opencode_gate.cli.options import NoInput, may_ask
 from opencode_gate.cli.render import Result, talk
-from opencode_gate.cli.run_view import SummaryForm, dry_run_result, show_account
+from opencode_gate.cli.run_view import SummaryForm, dry_run_result, prepare_account, show_account
 from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -334,7 +334,9 @@ def _session(
 
     agent_secrets = {**discovery.auth.keys, **discovery.user_config.keys}
     vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
-    outcome = launch(plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets))
+    outcome = launch(
+        plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets), prepare_account
+    )
     try:
         show_account(plan, discovery, where, outcome, form, summary_file)
     except Exception as error:  # noqa: BLE001 - the session is over; its status stays Opencode's

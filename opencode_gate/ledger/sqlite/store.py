@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from opencode_gate.core.errors import LedgerError, UsageError
-from opencode_gate.ledger.calibration import Ratio, RatioKey
 from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.ratios import Ratio, RatioKey
 from opencode_gate.ledger.records import (
     Annotation,
     ConversationRecord,

@@ -5,7 +5,8 @@ import pytest
 
 from opencode_gate.core.semconv import ExchangeStatus, Operation, UsageQuality, WireFormat
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.calibration import Calibration, Ratio
+from opencode_gate.ledger.calibration import Calibration
+from opencode_gate.ledger.ratios import Ratio
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.wire.meter import Delivered
