@@ -1,1 +1,1 @@
-"""The vocabulary of the project, on the standard library alone."""
+"""The vocabulary of the project: the standard library, and msgspec for what is made per request."""
