@@ -52,6 +52,21 @@ class ConversationRecord:
     directory: str | None = None
 
 
+class Charge(msgspec.Struct, frozen=True, array_like=True):
+    """A budget that an exchange is charged to, in the window in which it was admitted.
+
+    Attributes:
+        window_start_us: 0 for a window that never begins anew.
+        unit: `usd` (amounts in nano-dollars) or `tokens`.
+        reserved: the worst case that was reserved for it; 0 where the budget only counts.
+    """
+
+    budget_id: str
+    window_start_us: int
+    unit: str
+    reserved: int
+
+
 class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One client request and its answer.
 
@@ -88,6 +103,17 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         tool_set: hash of the tools offered; their names and sizes are kept apart, once.
         tools_called: names of the tools the answer called.
         parts: what the request was made of, by `wire.prompt_parts`; never text.
+        virtual_key: the name of the key of this gateway that asked; `team` and `customer` are
+            those it belonged to then.
+        charges: the budgets it counts against.
+        reserved_cost_nano_usd: its worst case, reserved before it was sent; `None` where no hard
+            budget in money was above it. What it cost above that is what a provider billed
+            beyond the limits it was given.
+        output_limit_tokens: what the output limit of the request was lowered to.
+        downgraded_from: the model that was asked for, where a rule put a cheaper one in its place.
+        decisions: what rules had to say, a JSON list of `governance.decisions.Decision`.
+        request_hash: keyed hash of the request's body, and `answer_hash` of what was delivered;
+            hexadecimal digits, for the audit trail.
     """
 
     id: str
@@ -130,6 +156,16 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     tool_set: str | None = None
     tools_called: tuple[str, ...] = ()
     parts: bytes | None = None
+    virtual_key: str | None = None
+    team: str | None = None
+    customer: str | None = None
+    charges: tuple[Charge, ...] = ()
+    reserved_cost_nano_usd: int | None = None
+    output_limit_tokens: int | None = None
+    downgraded_from: str | None = None
+    decisions: str | None = None
+    request_hash: str | None = None
+    answer_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
