@@ -17,7 +17,7 @@ from opencode_gate.core.semconv import (
     UsageQuality,
     WireFormat,
 )
-from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage
+from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage, sum_known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +166,16 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     decisions: str | None = None
     request_hash: str | None = None
     answer_hash: str | None = None
+
+
+def charged(record: ExchangeRecord, charge: Charge) -> int:
+    """What an exchange takes from a budget; where nobody knows, all that was reserved."""
+    if charge.unit == "usd":
+        return charge.reserved if record.cost_nano_usd is None else record.cost_nano_usd
+    if record.cost_nano_usd == 0 and record.usage.is_empty:
+        return 0
+    tokens = sum_known(record.usage.input_tokens, record.usage.output)
+    return charge.reserved if tokens is None else tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ class Hello:
         costs: by provider and model, the prices that the agent's own configuration states, in
             the shape of models.dev.
         run_folder: removed by the gateway if the launcher dies first.
+        virtual_key: the name of the key the session runs under, if it does.
     """
 
     session: SessionRecord
@@ -34,6 +35,7 @@ class Hello:
     rows: tuple[ProviderRow, ...]
     key_names: dict[str, str] = field(default_factory=dict)
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    virtual_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
