@@ -6,13 +6,14 @@ invariants: a rule that is not there allows; an empty allow-list is refused as a
 here reads a clock, a file or a database.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from opencode_gate.core.errors import PolicyDenied
 from opencode_gate.core.money import nano_usd
 
 OwnerKind: TypeAlias = Literal["session", "user", "vkey", "team", "customer"]
@@ -244,3 +245,29 @@ def rules_of(kind: OwnerKind, document: str) -> Rules:
         msgspec.ValidationError: it is not the document of such an owner.
     """
     return msgspec.json.decode(document, type=KINDS[kind])
+
+
+def policy_of(revision: int, documents: Iterable[tuple[str, str, str | None]]) -> Policy:
+    """All rules, from documents as the ledger keeps them: kind of owner, its name, JSON.
+
+    Raises:
+        PolicyDenied: `policy-unreadable`, naming the owner whose rules make no sense.
+    """
+    by_kind: dict[str, dict[str, Rules]] = {kind: {} for kind in KINDS}
+    for kind, name, text in documents:
+        try:
+            by_kind[kind][name] = rules_of(cast(OwnerKind, kind), text or "")
+        except (KeyError, msgspec.DecodeError) as error:
+            raise PolicyDenied(
+                "policy-unreadable",
+                f"the rules of {kind} {name} cannot be read: {error}",
+                hint="ogate doctor",
+            ) from error
+    return Policy(
+        revision=revision,
+        sessions=by_kind["session"],
+        users=by_kind["user"],
+        virtual_keys=cast(Mapping[str, VirtualKey], by_kind["vkey"]),
+        teams=cast(Mapping[str, Team], by_kind["team"]),
+        customers=cast(Mapping[str, Customer], by_kind["customer"]),
+    )
