@@ -5,7 +5,6 @@ the gateway or is named to the user with the command that mends it, because Open
 message would be "Unexpected server error".
 """
 
-import getpass
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from opencode_gate.session.naming import (
     require_model,
     require_provider,
 )
+from opencode_gate.session.operator import os_user
 from opencode_gate.session.project import project_of
 
 
@@ -298,7 +298,7 @@ def _session(agent: Installation, folder: Path, clock: Clock) -> SessionRecord:
     project = project_of(folder)
     return SessionRecord(
         id=new_ulid(),
-        user=_user(),
+        user=os_user(),
         agent="opencode",
         agent_version=agent.version,
         directory=str(folder),
@@ -309,14 +309,6 @@ def _session(agent: Installation, folder: Path, clock: Clock) -> SessionRecord:
         time_zone=local_zone_name(),
         started_at_us=clock.now_us(),
     )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        # A container may run under a number that has no name.
-        return "unknown"
 
 
 def _name(choice: Choice | None, model_id: str | None) -> str | None:
