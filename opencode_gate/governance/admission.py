@@ -1,19 +1,70 @@
-"""Who is let in: the launch token of one session.
+"""Who is let in, and as whom: the door of one session.
 
-The agent carries the token wherever its SDK puts an API key: in any header, or in `?key=`. The
-invariant: a request without it learns nothing and reaches no provider.
+The agent carries a token wherever its SDK puts an API key: in any header, or in `?key=`. The
+invariant: a request without one learns nothing and reaches no provider.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from opencode_gate.core.errors import PolicyDenied
 
 
 class Unauthorized(PolicyDenied):
-    """No launch token, or a wrong one."""
+    """No token, or a wrong one."""
 
     http_status = 401
     error_type = "authentication_error"
+
+
+class Caller(NamedTuple):
+    """Who asks.
+
+    Attributes:
+        session_id: the session the request is written down under.
+        user: the OS user whose own rules hold; `None` at a served gateway, where keys stand for
+            people.
+        virtual_key: the name of the virtual key it asks under, if any.
+        token: what it carried in place of the provider's key.
+    """
+
+    session_id: str
+    user: str | None
+    virtual_key: str | None
+    token: bytes
+
+
+class Door(Protocol):
+    """Lets requests in."""
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
+        """Who asks, told from lower-case headers and the query.
+
+        Raises:
+            PolicyDenied: nobody who may.
+        """
+        ...
+
+
+class LaunchDoor:
+    """The door of a gateway that serves one session: its launch token opens it."""
+
+    __slots__ = ("_caller", "_token")
+
+    def __init__(
+        self, token: bytes, *, session_id: str, user: str | None, virtual_key: str | None = None
+    ) -> None:
+        self._token = token
+        self._caller = Caller(session_id, user, virtual_key, token)
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
+        """The session, for whoever carries its token.
+
+        Raises:
+            Unauthorized: the request does not.
+        """
+        admit(self._token, headers, query)
+        return self._caller
 
 
 def admit(token: bytes, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
