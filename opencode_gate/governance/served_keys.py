@@ -1,0 +1,212 @@
+"""Who is let in at a served gateway: holders of virtual keys, and the sessions they opened.
+
+A token is looked for where SDKs put an API key. The invariants: a token is believed only under
+the policy of this moment, so a key that is switched off, rotated or removed, and an ended
+session, act on the next request; whoever carries no right secret learns nothing, not even
+whether a key exists, and takes as long to be told so.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from opencode_gate.core.clock import Clock
+from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.decisions import Decision, Denied
+from opencode_gate.governance.policy import Policy, VirtualKey
+from opencode_gate.governance.session_tokens import SessionTokens, token_parts
+from opencode_gate.governance.virtual_keys import NO_HASH, key_parts, verify
+
+_PLACES: Final = frozenset(
+    (
+        b"authorization",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"api-key",
+        b"x-ogate-key",
+        b"x-ogate-token",
+    )
+)
+_PREFIXES: Final = (b"ogk-", b"ogs-")
+_QUERY_KEY: Final = b"key="
+_TOKENS_REMEMBERED: Final = 4096
+_MICROSECONDS: Final = 1_000_000
+
+
+class _Known(NamedTuple):
+    """A token that was believed, until `expires_us`."""
+
+    caller: Caller
+    expires_us: int | None
+
+
+class ServedDoor:
+    """The door of a gateway that serves many people.
+
+    Args:
+        policy: the rules of this moment; what it raises refuses the request.
+        tokens: for the tokens of sessions.
+        is_open: whether a session is in the ledger and has not ended; asked once per token and
+            policy.
+        session_id: what requests are written down under that belong to no session.
+    """
+
+    def __init__(
+        self,
+        policy: Callable[[], Policy],
+        tokens: SessionTokens,
+        is_open: Callable[[str], bool],
+        clock: Clock,
+        *,
+        session_id: str,
+    ) -> None:
+        self._policy = policy
+        self._tokens = tokens
+        self._is_open = is_open
+        self._clock = clock
+        self._session_id = session_id
+        self._revision: int | None = None
+        self._names: dict[str, str] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._ended: set[str] = set()
+
+    def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
+        """Whose token the request carries.
+
+        Raises:
+            Denied: it carries none that holds now, or the rules cannot be read.
+        """
+        policy = self._policy()
+        if policy.revision != self._revision:
+            self._turn_to(policy)
+        token = _token_in(headers, query)
+        known = self._known.get(token)
+        if known is None:
+            known = self._believed(token, policy)
+            if len(self._known) >= _TOKENS_REMEMBERED:
+                self._known.clear()
+            self._known[token] = known
+        elif known.caller.session_id in self._ended:
+            raise _unknown()
+        if known.expires_us is not None and self._clock.now_us() >= known.expires_us:
+            name = known.caller.virtual_key
+            assert name is not None
+            raise key_expired(name, policy.virtual_keys[name])
+        return known.caller
+
+    def token_for(self, session_id: str, caller: Caller) -> str:
+        """The token of a session that `caller` opens."""
+        assert caller.virtual_key is not None
+        key = self._policy().virtual_keys[caller.virtual_key]
+        return self._tokens.issue(session_id, public_id=key.public_id, secret_hash=key.secret_hash)
+
+    def end(self, session_id: str) -> None:
+        """The tokens of a session are worth nothing from now on."""
+        self._ended.add(session_id)
+
+    def _turn_to(self, policy: Policy) -> None:
+        self._known.clear()
+        self._names = {key.public_id: name for name, key in policy.virtual_keys.items()}
+        self._revision = policy.revision
+
+    def _believed(self, token: bytes, policy: Policy) -> _Known:
+        text = token.decode("ascii", "replace")
+        session, parts = token_parts(text), key_parts(text)
+        shown = session or parts
+        name = None if shown is None else self._names.get(shown.public_id)
+        key = None if name is None else policy.virtual_keys[name]
+        secret_hash = NO_HASH if key is None else key.secret_hash
+        if session is not None:
+            is_genuine = self._tokens.is_genuine(session, secret_hash)
+        else:
+            is_genuine = verify(secret_hash, "" if parts is None else parts.secret)
+        if not is_genuine or name is None or key is None:
+            raise _unknown()
+        require_usable(name, key, self._clock.now_us())
+        session_id = self._session_id
+        if session is not None:
+            session_id = session.session_id
+            if session_id in self._ended or not self._is_open(session_id):
+                raise _unknown()
+        return _Known(Caller(session_id, None, name, token), _expires_us(key))
+
+
+def require_usable(name: str, key: VirtualKey, now_us: int) -> None:
+    """Lets a virtual key pass that is switched on and has not expired.
+
+    Raises:
+        Denied: it is not, or has.
+    """
+    if not key.active:
+        raise _refused(
+            "virtual-key-disabled",
+            f"ogate: the virtual key {name} is switched off",
+            f"ogate vkeys enable {name}",
+        )
+    expires_us = _expires_us(key)
+    if expires_us is not None and now_us >= expires_us:
+        raise key_expired(name, key)
+
+
+def key_expired(name: str, key: VirtualKey) -> Denied:
+    """The refusal of a key that has expired."""
+    return _refused(
+        "virtual-key-expired",
+        f"ogate: the virtual key {name} has expired ({key.expires_at})",
+        f"ogate vkeys rotate {name}",
+    )
+
+
+def _expires_us(key: VirtualKey) -> int | None:
+    """When a key expires; one whose date makes no sense has."""
+    if key.expires_at is None:
+        return None
+    try:
+        expires_at = datetime.fromisoformat(key.expires_at)
+    except ValueError:
+        return 0
+    if expires_at.tzinfo is None:
+        expires_at = expires_at.replace(tzinfo=UTC)
+    return int(expires_at.timestamp() * _MICROSECONDS)
+
+
+def _token_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> bytes:
+    """The one token of a request, wherever an SDK has put it.
+
+    Raises:
+        Denied: there is none, or there are two: one of them would be passed on.
+    """
+    found = b""
+    for name, value in headers:
+        if name in _PLACES:
+            token = value.rpartition(b" ")[2]
+            if token.startswith(_PREFIXES) and token != found:
+                if found:
+                    raise _unknown()
+                found = token
+    if _QUERY_KEY in query:
+        for part in query.split(b"&"):
+            token = part.removeprefix(_QUERY_KEY)
+            if token != part and token.startswith(_PREFIXES) and token != found:
+                if found:
+                    raise _unknown()
+                found = token
+    if not found:
+        raise _unknown()
+    return found
+
+
+def _unknown() -> Denied:
+    return _refused(
+        "unknown-virtual-key",
+        "ogate: the request carries no virtual key of this gateway, or a wrong one",
+        "ask whoever runs the gateway: ogate vkeys create NAME",
+    )
+
+
+def _refused(code: str, message: str, command: str) -> Denied:
+    return Denied(
+        Decision(rule="key", outcome="deny", code=code, message=message, command=command),
+        http_status=401,
+        error_type="authentication_error",
+    )
