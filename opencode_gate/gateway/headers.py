@@ -1,7 +1,11 @@
 """What passes from one side to the other, header by header.
 
-The invariant: the launch token leaves this machine in no header and no query, a provider's key
-reaches no provider but its own, and every other end-to-end header passes as it came.
+The agent that was configured for a provider puts its token where that provider wants the key, so
+the key takes the token's place there. A client that holds a virtual key may be any program:
+whatever place it chose, the key is sent where the wire format has it.
+
+The invariant: a token leaves this machine in no header and no query, a provider's key reaches no
+provider but its own, and every other end-to-end header passes as it came.
 """
 
 import time
@@ -9,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
+from opencode_gate.catalog.provider_facts import WIRE_BY_NPM
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.secrets import Secret
+from opencode_gate.core.semconv import WireFormat
 
 RETRY_AFTER_LIMIT_S = 60.0
 
@@ -40,13 +46,24 @@ _SET_ANEW = _HOP_BY_HOP | {
 
 _PASSED_AT_TIMES = frozenset((b"content-length", b"retry-after", b"retry-after-ms"))
 _OURS = b"x-ogate-"
+_VIRTUAL_KEY = b"ogk-"
+_CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"))
 
 
 def request_headers(
-    client: Iterable[tuple[bytes, bytes]], row: ProviderRow, token: bytes, key: Secret | None
+    client: Iterable[tuple[bytes, bytes]],
+    row: ProviderRow,
+    token: bytes,
+    key: Secret | None,
+    wire_format: WireFormat = WireFormat.UNKNOWN,
 ) -> Headers:
-    """The headers towards the provider: the credential swapped in place, `identity` asked for."""
+    """The headers towards the provider: the credential swapped, `identity` asked for."""
     secret = key.reveal().encode() if key is not None else None
+    placed: Headers = []
+    if token.startswith(_VIRTUAL_KEY):
+        client = [field for field in client if field[0] not in _CREDENTIALS]
+        if secret is not None and row.auth_header is None:
+            placed = _credential(secret, row, wire_format)
     own: dict[bytes, bytes] = {}
     set_anew = _SET_ANEW
     if row.headers:
@@ -63,6 +80,7 @@ def request_headers(
             field = name, value.replace(token, secret)
         sent.append(field)
     sent.append((b"accept-encoding", b"identity"))
+    sent.extend(placed)
     if secret is not None and row.auth_header is not None:
         name = row.auth_header.lower().encode()
         bearer = name.endswith(b"authorization")
@@ -71,11 +89,26 @@ def request_headers(
     return sent
 
 
+def _credential(secret: bytes, row: ProviderRow, wire_format: WireFormat) -> Headers:
+    """The provider's key where its wire format has it; where the path tells none, the row's."""
+    if wire_format is WireFormat.UNKNOWN:
+        wire_format = WireFormat(row.wire or WIRE_BY_NPM.get(row.npm or "", wire_format))
+    bearer = (b"authorization", b"Bearer " + secret)
+    if wire_format is WireFormat.GEMINI_GENERATE:
+        return [(b"x-goog-api-key", secret)]
+    if wire_format is WireFormat.ANTHROPIC_MESSAGES:
+        anthropic = (b"x-api-key", secret)
+        is_native = WIRE_BY_NPM.get(row.npm or "", wire_format) == wire_format
+        # Those who speak it beside another format may know only that one's place.
+        return [anthropic] if is_native else [anthropic, bearer]
+    return [bearer]
+
+
 def request_query(query: bytes, row: ProviderRow, token: bytes, key: Secret | None) -> bytes:
     """The query towards the provider, with the token in it (`?key=`) swapped or dropped."""
     if token not in query:
         return query
-    if key is not None and row.auth_header is None:
+    if key is not None and row.auth_header is None and not token.startswith(_VIRTUAL_KEY):
         return query.replace(token, quote(key.reveal(), safe="").encode())
     return b"&".join(part for part in query.split(b"&") if token not in part)
 

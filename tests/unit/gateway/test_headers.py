@@ -7,6 +7,7 @@ import pytest
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.secrets import Secret
+from opencode_gate.core.semconv import WireFormat
 from opencode_gate.gateway.headers import request_headers, request_query, response_headers
 
 TOKEN = b"ogs-token"
@@ -124,3 +125,69 @@ def test_a_header_of_the_row_takes_the_place_of_the_clients() -> None:
     sent = request_headers([(b"x-api-key", b"client"), (b"x-a", b"b")], row, b"token", None)
     assert [value for name, value in sent if name == b"x-api-key"] == [b"proxy"]
     assert (b"x-a", b"b") in sent
+
+
+VIRTUAL = b"ogk-abcdefghijkl-" + b"s" * 48
+
+
+@pytest.mark.parametrize(
+    ("wire", "npm", "expected"),
+    [
+        ("openai-chat", "@ai-sdk/openai-compatible", [(b"authorization", b"Bearer sk-real")]),
+        ("openai-responses", "@ai-sdk/openai", [(b"authorization", b"Bearer sk-real")]),
+        ("anthropic", "@ai-sdk/anthropic", [(b"x-api-key", b"sk-real")]),
+        (
+            "anthropic",
+            "@ai-sdk/openai-compatible",
+            [(b"x-api-key", b"sk-real"), (b"authorization", b"Bearer sk-real")],
+        ),
+        ("gemini", "@ai-sdk/google", [(b"x-goog-api-key", b"sk-real")]),
+        ("unknown", "@ai-sdk/anthropic", [(b"x-api-key", b"sk-real")]),
+        ("unknown", "@ai-sdk/google", [(b"x-goog-api-key", b"sk-real")]),
+        ("unknown", None, [(b"authorization", b"Bearer sk-real")]),
+    ],
+)
+@pytest.mark.parametrize(
+    "where",
+    [
+        (b"authorization", b"Bearer " + VIRTUAL),
+        (b"x-api-key", VIRTUAL),
+        (b"x-goog-api-key", VIRTUAL),
+        (b"api-key", VIRTUAL),
+        (b"x-ogate-key", VIRTUAL),
+    ],
+)
+def test_whatever_place_a_client_chose_the_key_goes_where_the_format_has_it(
+    where: tuple[bytes, bytes],
+    wire: str,
+    npm: str | None,
+    expected: list[tuple[bytes, bytes]],
+) -> None:
+    row = replace(ROW, npm=npm)
+    client = [(b"anthropic-version", b"1"), where]
+    assert request_headers(client, row, VIRTUAL, KEY, WireFormat(wire)) == [
+        (b"anthropic-version", b"1"),
+        (b"accept-encoding", b"identity"),
+        *expected,
+    ]
+
+
+def test_what_a_client_sends_in_place_of_a_key_beside_its_virtual_key_stays_here() -> None:
+    """Official SDKs insist on some key of their own."""
+    client = [(b"authorization", b"Bearer unused"), (b"x-ogate-key", VIRTUAL)]
+    sent = request_headers(client, ROW, VIRTUAL, KEY, WireFormat.OPENAI_CHAT)
+    assert sent == [(b"accept-encoding", b"identity"), (b"authorization", b"Bearer sk-real")]
+    assert request_headers(client, ROW, VIRTUAL, None, WireFormat.OPENAI_CHAT) == [
+        (b"accept-encoding", b"identity")
+    ]
+
+
+def test_a_virtual_key_in_the_query_stays_here() -> None:
+    """The provider's key then goes in its header, never in an address that servers log."""
+    assert request_query(b"alt=sse&key=" + VIRTUAL, ROW, VIRTUAL, KEY) == b"alt=sse"
+
+
+def test_a_header_the_row_names_wins_over_the_formats_own() -> None:
+    row = replace(ROW, auth_header="x-proxy-key")
+    sent = request_headers([(b"x-api-key", VIRTUAL)], row, VIRTUAL, KEY, WireFormat.OPENAI_CHAT)
+    assert sent == [(b"accept-encoding", b"identity"), (b"x-proxy-key", b"sk-real")]
