@@ -34,9 +34,14 @@ def local_zone_name() -> str:
 
 def day_start_us(day: date, zone_name: str) -> int:
     """The first instant of a day in a zone, in UTC microseconds."""
-    # Where midnight is skipped or comes twice, `fold=0` gives the first instant (PEP 495).
-    midnight = datetime(day.year, day.month, day.day, tzinfo=zoneinfo.ZoneInfo(zone_name))
-    return int(midnight.timestamp()) * 1_000_000
+    zone = zoneinfo.ZoneInfo(zone_name)
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
+    # Where midnight comes twice, `fold=0` gives the first one (PEP 495).
+    start_us = int(midnight.timestamp()) * 1_000_000
+    if datetime.fromtimestamp(start_us // 1_000_000, zone).replace(fold=0) == midnight:
+        return start_us
+    # Midnight was skipped: the day begins where the clocks were put forward.
+    return offset_spans(start_us - _STEP_US, start_us + 1, zone)[-1][0]
 
 
 def local_day(time_us: int, zone_name: str) -> date:

@@ -1,0 +1,126 @@
+"""Which models an owner may use: globs over `provider/model`.
+
+The idea: `*` stands for any characters, `/` among them, `?` for one; a pattern without `/` is
+about the model, whoever serves it. The invariants: what is denied stays denied whatever else
+allows it; upper and lower case are one, and so are a model with and without the `models/` that
+Gemini's addresses put before it, since servers take either and a rule must not be got around by
+spelling; where there is any rule, a request that names no model is refused.
+"""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from opencode_gate.governance.decisions import Decision
+from opencode_gate.governance.policy import ModelRules, Owner
+from opencode_gate.governance.sentences import model_denied, provider_denied
+
+_NAME_CHARS_MAX = 512
+"""No model has a longer name; matching one would only take time."""
+
+
+@lru_cache(maxsize=4096)
+def check_models(
+    owner: Owner, rules: ModelRules, provider_id: str, model_id: str | None
+) -> Decision | None:
+    """What the rules have against a model, `None` if nothing.
+
+    Where no model of the provider could be used at all, the decision is about the provider.
+    """
+    against = check_provider(owner, rules, provider_id)
+    if against is not None:
+        return against
+    if model_id is None or len(model_id) > _NAME_CHARS_MAX:
+        return None if _allows_all(rules) else _denied(owner, rules, None, None)
+    name = f"{provider_id}/{_plain(model_id)}"
+    denied_by = next((one for one in rules.deny if _matches(one, name)), None)
+    if denied_by is not None:
+        return _denied(owner, rules, name, denied_by)
+    if rules.allow is None or any(_matches(one, name) for one in rules.allow):
+        return None
+    return _denied(owner, rules, name, None)
+
+
+@lru_cache(maxsize=1024)
+def check_provider(owner: Owner, rules: ModelRules, provider_id: str) -> Decision | None:
+    """What the rules have against a provider as a whole: that none of its models may be used."""
+    prefix = f"{provider_id}/".lower()
+    denied_by = next((one for one in rules.deny if "*" in _rests(_full(one), prefix)), None)
+    if denied_by is None and (
+        rules.allow is None or any(_rests(_full(one), prefix) for one in rules.allow)
+    ):
+        return None
+    return provider_denied(
+        owner,
+        provider_id,
+        allowed=rules.allow,
+        nearest=None if denied_by is not None else _nearest(provider_id, rules.allow),
+        denied_by=denied_by,
+        mode=rules.mode,
+    )
+
+
+def _denied(owner: Owner, rules: ModelRules, name: str | None, denied_by: str | None) -> Decision:
+    return model_denied(
+        owner,
+        name,
+        allowed=rules.allow,
+        nearest=None if name is None or denied_by is not None else _nearest(name, rules.allow),
+        denied_by=denied_by,
+        mode=rules.mode,
+    )
+
+
+def _allows_all(rules: ModelRules) -> bool:
+    return not rules.deny and (rules.allow is None or "*" in rules.allow)
+
+
+def _plain(model_id: str) -> str:
+    return model_id.strip().removeprefix("models/")
+
+
+def _full(pattern: str) -> str:
+    pattern = pattern.strip().lower()
+    return pattern if "/" in pattern or pattern == "*" else f"*/{pattern}"
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # What it makes of several `*` never goes back over the text, however long that is.
+    return re.compile(fnmatch.translate(_full(pattern).replace("[", "[[]")))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return _compiled(pattern).match(name.lower()) is not None
+
+
+def _rests(pattern: str, text: str) -> set[str]:
+    """What of a pattern can be left to match after `text`; adjacent `*` count as one."""
+    pattern = re.sub(r"\*+", "*", pattern)
+    places = _at_stars(pattern, {0})
+    for char in text:
+        places = _at_stars(
+            pattern,
+            {
+                place if pattern[place] == "*" else place + 1
+                for place in places
+                if place < len(pattern) and pattern[place] in ("*", "?", char)
+            },
+        )
+    # Nothing left to match is no model's name.
+    return {pattern[place:] for place in places if place < len(pattern)}
+
+
+def _at_stars(pattern: str, places: set[int]) -> set[int]:
+    """The places in a pattern and those behind a `*`, which may stand for nothing."""
+    return places | {place + 1 for place in places if pattern[place : place + 1] == "*"}
+
+
+def _nearest(name: str, allowed: Sequence[str] | None) -> str | None:
+    """What is allowed and looks most like it, where that is worth a word."""
+    if allowed is None or len(allowed) < 2:
+        return None
+    found = difflib.get_close_matches(name.lower(), [one.lower() for one in allowed], 1, 0.5)
+    return next((one for one in allowed if found and one.lower() == found[0]), None)

@@ -1,0 +1,155 @@
+"""How fast somebody may ask: requests and tokens in a sliding time, and requests at once.
+
+The idea: a log of what was admitted in the last minute, hour or day, so that a limit holds for
+every such time and not only for those of the calendar, and so that the time to wait is known
+exactly. The invariants: what was admitted in any span of that length is never more than the
+limit, as long as tokens are no more than was said beforehand; a slot is freed once, however a
+request ends; what is counted in shadow holds nobody back. Nothing here reads a clock: time is
+handed in, monotonic seconds.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from opencode_gate.governance.policy import Owner, RateLimit
+
+OwnedLimit: TypeAlias = tuple[Owner, RateLimit]
+
+PER_S: Mapping[Literal["minute", "hour", "day"] | None, float] = MappingProxyType(
+    {"minute": 60.0, "hour": 3_600.0, "day": 86_400.0, None: math.inf}
+)
+
+_LOGS_MAX = 4_096
+
+
+class _Entry:
+    """One request in a log: when it was admitted, and what it counts for."""
+
+    __slots__ = ("amount", "at_s", "is_gone")
+
+    def __init__(self, at_s: float, amount: int) -> None:
+        self.at_s = at_s
+        self.amount = amount
+        self.is_gone = False
+
+
+class _Log:
+    """What counts against a limit now; `total` is the sum of its entries."""
+
+    __slots__ = ("entries", "total")
+
+    def __init__(self) -> None:
+        self.entries: deque[_Entry] = deque()
+        self.total = 0
+
+    def forget(self, before_s: float) -> None:
+        """Leaves out what was admitted at that moment or earlier."""
+        entries = self.entries
+        while entries and entries[0].at_s <= before_s:
+            entry = entries.popleft()
+            entry.is_gone = True
+            self.total -= entry.amount
+
+
+class RateTicket:
+    """What an admitted request takes of its limits; to be released at its end."""
+
+    __slots__ = ("_running", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens: list[tuple[_Log, _Entry]] = []
+        self._running: list[_Log] = []
+
+    def settle(self, tokens: int) -> None:
+        """Puts the tokens it really took in place of those that were thought."""
+        for log, entry in self._tokens:
+            if not entry.is_gone:
+                log.total += tokens - entry.amount
+            entry.amount = tokens
+
+    def release(self) -> None:
+        """Frees its slots; once, however often it is called."""
+        for log in self._running:
+            log.total -= 1
+        self._running.clear()
+
+
+class RateMeter:
+    """Counts against the limits of all owners, in this process."""
+
+    def __init__(self) -> None:
+        self._logs: dict[tuple[Owner, str, str | None], _Log] = {}
+
+    def wait_s(self, owner: Owner, limit: RateLimit, now_s: float, tokens: int = 0) -> float:
+        """How long until a request fits under a limit if nothing else is admitted before.
+
+        0 where it fits now, endless where that takes another to end. A request with more tokens
+        than the whole limit fits when nothing else counts.
+        """
+        log = self._log(owner, limit)
+        per_s = PER_S[limit.per]
+        log.forget(now_s - per_s)
+        amount = min(tokens, limit.amount) if limit.measure == "tokens" else 1
+        too_many = log.total + amount - limit.amount
+        if too_many <= 0:
+            return 0.0
+        for entry in log.entries:
+            too_many -= entry.amount
+            if too_many <= 0:
+                return entry.at_s + per_s - now_s
+        return math.inf
+
+    def most_waited(
+        self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0
+    ) -> tuple[float, OwnedLimit | None]:
+        """The limit that holds a request back longest, and how long; 0 and `None` if none does.
+
+        Limits in shadow hold nothing back.
+        """
+        longest_s, which = 0.0, None
+        for owned in limits:
+            if owned[1].mode == "enforce":
+                wait_s = self.wait_s(*owned, now_s, tokens)
+                if wait_s > longest_s:
+                    longest_s, which = wait_s, owned
+        return longest_s, which
+
+    def shadowed(
+        self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0
+    ) -> Sequence[OwnedLimit]:
+        """The limits in shadow that would hold a request back."""
+        return [
+            owned
+            for owned in limits
+            if owned[1].mode == "shadow" and self.wait_s(*owned, now_s, tokens) > 0
+        ]
+
+    def take(self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0) -> RateTicket:
+        """Counts a request against all its limits, whether it fits or not."""
+        ticket = RateTicket()
+        for owner, limit in limits:
+            log = self._log(owner, limit)
+            measure = limit.measure
+            if measure == "concurrent":
+                log.total += 1
+                ticket._running.append(log)
+                continue
+            entry = _Entry(now_s, tokens if measure == "tokens" else 1)
+            log.entries.append(entry)
+            log.total += entry.amount
+            if measure == "tokens":
+                ticket._tokens.append((log, entry))
+        return ticket
+
+    def _log(self, owner: Owner, limit: RateLimit) -> _Log:
+        # The amount is no part of the key: a limit that is raised has counted already.
+        key = (owner, limit.measure, limit.per)
+        log = self._logs.get(key)
+        if log is None:
+            if len(self._logs) >= _LOGS_MAX:
+                self._logs = {one: log for one, log in self._logs.items() if log.total}
+            log = self._logs[key] = _Log()
+        return log

@@ -1,0 +1,491 @@
+"""What people are told when a rule has a say: every decision is put into words here.
+
+The idea: a refusal is the one place where ogate speaks inside Opencode, so each sentence says
+which rule of whom, the numbers, when that changes by itself, and the command that changes it.
+The invariants: the words of a sentence are none that Opencode tries again on, so that only names
+and amounts ever have to be broken up on their way (`wire.refusals.neutralise`); an amount in a
+command is one that need not be broken at all, since a command is copied; what is needed or spent
+is rounded up, what is left is rounded down.
+"""
+
+import math
+import shlex
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+import msgspec
+
+from opencode_gate.core.money import NANO_PER_USD
+from opencode_gate.governance.decisions import Decision, Outcome, Rule
+from opencode_gate.governance.policy import Budget, Mode, Owner, RateLimit, Unit, Window
+from opencode_gate.governance.windows import window_of
+
+_CENT_NANO_USD = NANO_PER_USD // 100
+
+_ADJECTIVES: Mapping[Window, str] = MappingProxyType(
+    {
+        "session": "session",
+        "hour": "hourly",
+        "day": "daily",
+        "week": "weekly",
+        "month": "monthly",
+        "quarter": "quarterly",
+        "year": "yearly",
+        "total": "total",
+    }
+)
+
+
+def owner_text(owner: Owner) -> str:
+    """Whose rule it is, inside a sentence: `team core`, `this session`."""
+    if owner.kind == "session":
+        return "this session"
+    return f"virtual key {owner.name}" if owner.kind == "vkey" else str(owner)
+
+
+def amount_text(amount: int, unit: Unit, *, is_rounded_up: bool = True) -> str:
+    """An amount of a budget: `$5`, `$429.50`, `$0.00043`, `12,000 tokens`.
+
+    Dollars that are not whole are rounded to cents, below ten cents to two digits that count.
+    """
+    if unit == "tokens":
+        return f"{amount:,} token" if amount == 1 else f"{amount:,} tokens"
+    step = _CENT_NANO_USD
+    while step > 1 and 0 < amount < 10 * step:
+        step //= 10
+    steps = -(-amount // step) if is_rounded_up else amount // step
+    dollars, rest = divmod(steps * step, NANO_PER_USD)
+    if rest == 0:
+        return f"${dollars:,}" if dollars else "$0.00"
+    digits = f"{rest:09}".rstrip("0").ljust(2, "0")
+    return f"${dollars:,}.{digits}"
+
+
+def instant_text(at_us: int, zone_name: str) -> str:
+    """A moment in a zone: `2026-11-22 00:00 (Europe/Berlin)`; in UTC where there is no such."""
+    try:
+        zone = zoneinfo.ZoneInfo(zone_name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        zone, zone_name = UTC, "UTC"  # type: ignore[assignment]
+    moment = datetime.fromtimestamp(at_us // 1_000_000, zone)
+    seconds = f":{moment:%S}" if moment.second else ""
+    return f"{moment:%Y-%m-%d %H:%M}{seconds} ({zone_name})"
+
+
+def budget_text(owner: Owner, budget: Budget) -> str:
+    """A budget inside a sentence: `the monthly budget of $500 of team core`."""
+    rolling = "rolling " if budget.rolling else ""
+    name = f"{rolling}{_ADJECTIVES[budget.window]} budget of "
+    name += amount_text(budget.limit, budget.unit)
+    if owner.kind == "user":
+        return f"your {name}"
+    is_plain = owner.kind == "session" and budget.window == "session"
+    return f"the {name}" if is_plain else f"the {name} of {owner_text(owner)}"
+
+
+def raise_command(owner: Owner, budget: Budget, *, needed: int = 0) -> str:
+    """What to type so that a request of that size fits: `ogate budgets raise session 5`."""
+    amount = _handy(max(1, needed if budget.unit == "tokens" else -(-needed // NANO_PER_USD)))
+    whole = budget.limit if budget.unit == "tokens" else budget.limit // NANO_PER_USD
+    amount = max(amount, _handy_below(whole))
+    options = " --tokens" if budget.unit == "tokens" else ""
+    if budget.rolling:
+        options += " --rolling"
+    if owner.kind in ("vkey", "team", "customer"):
+        options += f" --{owner.kind} {shlex.quote(owner.name)}"
+    return f"ogate budgets raise {budget.window} {amount}{options}"
+
+
+def budget_exceeded(
+    owner: Owner,
+    budget: Budget,
+    *,
+    spent: int,
+    reserved: int,
+    needed: int,
+    window_start_us: int,
+    zone_name: str,
+) -> Decision:
+    """What is left of a budget is too little for the request."""
+    unit = budget.unit
+    left = max(0, budget.limit - spent - reserved)
+    stands = f"({amount_text(spent, unit)} spent, {amount_text(reserved, unit)} reserved)"
+    needs = f"this request needs up to {amount_text(needed, unit)}"
+    if left:
+        left_text = amount_text(left, unit, is_rounded_up=False)
+        message = f"{budget_text(owner, budget)} has {left_text} left {stands}, and {needs}."
+    elif spent >= budget.limit:
+        message = f"{budget_text(owner, budget)} is spent {stands}; {needs}."
+    else:
+        message = f"{budget_text(owner, budget)} is spent or reserved {stands}; {needs}."
+    end_us = window_of(budget, window_start_us, zone_name).end_us
+    return _budget_decision(
+        owner,
+        budget,
+        outcome="shadow" if budget.mode == "shadow" else "deny",
+        code="budget-exceeded",
+        message=f"{message} {_reset_text(end_us, zone_name)}",
+        spent=spent,
+        reserved=reserved,
+        needed=needed,
+        resets_at_us=end_us,
+    )
+
+
+def budget_held(exceeded: Decision) -> Decision:
+    """The same refusal where the request would fit, if those that still run had less reserved."""
+    return msgspec.structs.replace(
+        exceeded,
+        code="budget-held",
+        message=(
+            f"{exceeded.message} What requests that still run have reserved and do not use is "
+            "free again when they have ended."
+        ),
+    )
+
+
+def budget_warning(
+    owner: Owner,
+    budget: Budget,
+    *,
+    percent: int,
+    spent: int,
+    window_start_us: int,
+    zone_name: str,
+) -> Decision:
+    """A threshold of a budget was passed, or all of one that only warns."""
+    end_us = window_of(budget, window_start_us, zone_name).end_us
+    return _budget_decision(
+        owner,
+        budget,
+        outcome="warn",
+        message=(
+            f"{percent} % of {budget_text(owner, budget)} is used: "
+            f"{amount_text(spent, budget.unit)} spent. {_reset_text(end_us, zone_name)}"
+        ),
+        spent=spent,
+        resets_at_us=end_us,
+    )
+
+
+def output_lowered(limit_tokens: int, asked_tokens: int) -> Decision:
+    """The output limit of a request was lowered to what a budget has left."""
+    return Decision(
+        rule="budget",
+        outcome="lower",
+        message=(
+            f"ogate: the answer may have {limit_tokens:,} tokens instead of {asked_tokens:,}: "
+            "a budget has no more left."
+        ),
+    )
+
+
+def downgraded(owner: Owner, budget: Budget, asked: str | None, taken: str, spent: int) -> Decision:
+    """A cheaper model answers, since a budget has too little left for the one asked for."""
+    return _budget_decision(
+        owner,
+        budget,
+        outcome="downgrade",
+        message=(
+            f"{taken} answers instead of {asked}: {budget_text(owner, budget)} has too little "
+            f"left ({amount_text(spent, budget.unit)} spent)."
+        ),
+        spent=spent,
+    )
+
+
+def answer_stopped(reserved_nano_usd: int) -> Decision:
+    """An answer was cut, since it had used up what was reserved for it."""
+    return Decision(
+        rule="budget",
+        outcome="stop",
+        code="budget-exceeded",
+        message=(
+            "ogate: the answer was cut: it had used up the "
+            f"{amount_text(reserved_nano_usd, 'usd')} that were reserved for it."
+        ),
+        unit="usd",
+        reserved=reserved_nano_usd,
+    )
+
+
+def rate_limited(
+    owner: Owner,
+    limit: RateLimit,
+    *,
+    outcome: Outcome = "deny",
+    wait_s: float = math.inf,
+    tokens: int | None = None,
+    now_us: int | None = None,
+) -> Decision:
+    """A limit of requests, tokens or requests at once is reached.
+
+    Args:
+        outcome: `deny`, or `wait` where the request was held back for `wait_s`.
+        wait_s: until it clears, endless where nobody can say.
+        tokens: what the request counts for.
+    """
+    name = owner_text(owner)
+    if limit.concurrent is not None:
+        reached = f"{name} has as many requests running as it may: {limit.concurrent:,}"
+    else:
+        many = "request" if limit.measure == "requests" else "token"
+        many = many if limit.amount == 1 else f"{many}s"
+        reached = f"{name} may use {limit.amount:,} {many} in any {limit.per}, and has"
+    if math.isinf(wait_s):
+        clears = "It goes on when one of them has ended."
+    elif outcome == "wait":
+        clears = f"The request waited {_wait_text(wait_s)}."
+    else:
+        clears = f"The next request fits in {_wait_text(wait_s)}."
+    resets_at_us = None
+    if now_us is not None and not math.isinf(wait_s):
+        resets_at_us = now_us + math.ceil(wait_s * 1_000_000)
+    return Decision(
+        rule="rate",
+        outcome=_outcome(outcome, limit.mode),
+        code="rate-limited" if outcome == "deny" else None,
+        owner=str(owner),
+        message=f"ogate: {reached}. {clears}",
+        window=limit.per,
+        unit="tokens" if limit.measure == "tokens" else None,
+        limit=limit.amount,
+        needed=tokens,
+        resets_at_us=resets_at_us,
+        command=rules_command(owner),
+    )
+
+
+def model_denied(
+    owner: Owner,
+    model: str | None,
+    *,
+    allowed: Sequence[str] | None,
+    nearest: str | None = None,
+    denied_by: str | None = None,
+    mode: Mode = "enforce",
+) -> Decision:
+    """A model is not on the list, or on that of what is denied; `model` is `provider/model`."""
+    if model is None:
+        reason = f"{owner_text(owner)} may not use just any model, and the request names none"
+    elif denied_by is not None:
+        reason = f"{owner_text(owner)} may not use {model}: {denied_by} is denied"
+    else:
+        reason = f"{owner_text(owner)} may not use {model}"
+    return _not_allowed("model", "model-denied", owner, reason, allowed, nearest, mode)
+
+
+def provider_denied(
+    owner: Owner,
+    provider_id: str,
+    *,
+    allowed: Sequence[str] | None,
+    nearest: str | None = None,
+    denied_by: str | None = None,
+    mode: Mode = "enforce",
+) -> Decision:
+    """No model of a provider is allowed."""
+    reason = f"{owner_text(owner)} may not use provider {provider_id}"
+    if denied_by is not None:
+        reason += f": {denied_by} is denied"
+    return _not_allowed("provider", "provider-denied", owner, reason, allowed, nearest, mode)
+
+
+def operation_denied(owner: Owner) -> Decision:
+    """Under a hard budget, something was asked for that nobody counts."""
+    return Decision(
+        rule="operation",
+        outcome="deny",
+        code="operation-denied",
+        owner=str(owner),
+        message=(
+            f"ogate: {owner_text(owner)} has a hard budget, and ogate cannot count what this "
+            "request costs. Model calls that it can count are let through, and so are listing "
+            "models and counting tokens."
+        ),
+        command=rules_command(owner),
+    )
+
+
+def cost_unknown(owner: Owner, model: str) -> Decision:
+    """Under a hard budget, nobody can say what a request to `provider/model` costs at most."""
+    return Decision(
+        rule="price",
+        outcome="deny",
+        code="unknown-price",
+        owner=str(owner),
+        message=(
+            f"ogate: {owner_text(owner)} has a hard budget, and what a request to {model} costs "
+            "at most is not known: its price is missing, or its context window."
+        ),
+        command="ogate config set " + shlex.quote(f'prices."{model}".input') + " USD",
+    )
+
+
+def key_unknown() -> Decision:
+    """No virtual key, or a wrong one; no word of whose."""
+    return Decision(
+        rule="key",
+        outcome="deny",
+        code="unknown-virtual-key",
+        message="ogate: the request carries no virtual key of this gateway, or a wrong one.",
+        command="ogate vkeys list",
+    )
+
+
+def key_disabled(name: str) -> Decision:
+    """The virtual key is switched off."""
+    return Decision(
+        rule="key",
+        outcome="deny",
+        code="virtual-key-disabled",
+        owner=f"vkey {name}",
+        message=f"ogate: virtual key {name} is switched off.",
+        command=f"ogate vkeys enable {shlex.quote(name)}",
+    )
+
+
+def key_expired(name: str, expired_at_us: int, zone_name: str = "UTC") -> Decision:
+    """The virtual key has expired."""
+    return Decision(
+        rule="key",
+        outcome="deny",
+        code="virtual-key-expired",
+        owner=f"vkey {name}",
+        message=(
+            f"ogate: virtual key {name} has expired: {instant_text(expired_at_us, zone_name)}."
+        ),
+        resets_at_us=None,
+        command=f"ogate vkeys rotate {shlex.quote(name)}",
+    )
+
+
+def policy_unreadable(reason: str) -> Decision:
+    """The rules cannot be read, so nobody is let through."""
+    return Decision(
+        rule="policy",
+        outcome="deny",
+        code="policy-unreadable",
+        message=f"ogate: the rules cannot be read, so every request is refused: {reason}",
+        command="ogate policy show",
+    )
+
+
+def ledger_locked(reason: str) -> Decision:
+    """The ledger cannot be asked what is left, so nothing under a budget is let through."""
+    return Decision(
+        rule="policy",
+        outcome="deny",
+        code="ledger-locked",
+        message=(
+            "ogate: the ledger cannot be asked what is left of the budgets, so requests under "
+            f"one are refused: {reason}"
+        ),
+        command="ogate doctor",
+    )
+
+
+def rules_command(owner: Owner) -> str:
+    """What to type to see the rules of an owner before changing them."""
+    name = shlex.quote(owner.name)
+    if owner.kind == "team" or owner.kind == "customer":
+        return f"ogate {owner.kind}s show {name}"
+    return f"ogate vkeys show {name}" if owner.kind == "vkey" else "ogate policy show"
+
+
+def _budget_decision(
+    owner: Owner,
+    budget: Budget,
+    *,
+    outcome: Outcome,
+    message: str,
+    spent: int,
+    code: str | None = None,
+    reserved: int | None = None,
+    needed: int | None = None,
+    resets_at_us: int | None = None,
+) -> Decision:
+    return Decision(
+        rule="budget",
+        outcome=outcome,
+        code=code,
+        owner=str(owner),
+        message=f"ogate: {message}",
+        window=budget.window,
+        unit=budget.unit,
+        spent=spent,
+        reserved=reserved,
+        limit=budget.limit,
+        needed=needed,
+        resets_at_us=resets_at_us,
+        command=raise_command(owner, budget, needed=0 if needed is None else needed),
+    )
+
+
+def _not_allowed(
+    rule: Rule,
+    code: str,
+    owner: Owner,
+    reason: str,
+    allowed: Sequence[str] | None,
+    nearest: str | None,
+    mode: Mode,
+) -> Decision:
+    text = f"ogate: {reason}."
+    if allowed is not None:
+        shown = ", ".join(allowed[:_SHOWN_MAX])
+        more = f" and {len(allowed) - _SHOWN_MAX} more" if len(allowed) > _SHOWN_MAX else ""
+        text += f" Allowed: {shown}{more}."
+    if nearest is not None:
+        text += f" Nearest: {nearest}."
+    return Decision(
+        rule=rule,
+        outcome=_outcome("deny", mode),
+        code=code,
+        owner=str(owner),
+        message=text,
+        command=rules_command(owner),
+    )
+
+
+_SHOWN_MAX = 8
+
+
+def _outcome(outcome: Outcome, mode: Mode) -> Outcome:
+    return "shadow" if mode == "shadow" and outcome == "deny" else outcome
+
+
+def _reset_text(end_us: int | None, zone_name: str) -> str:
+    if end_us is None:
+        return "It never begins anew."
+    return f"It begins anew at {instant_text(end_us, zone_name)}."
+
+
+def _wait_text(wait_s: float) -> str:
+    seconds = math.ceil(wait_s)
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = -(-seconds // 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+_STEPS = (1, 2, 4)
+"""No multiple of these by ten has the digits of an HTTP status that is tried again."""
+
+
+def _handy(amount: int) -> int:
+    """The first of 1, 2, 4, 10, 20, 40, … that is no less than `amount`."""
+    power: int = 10 ** (len(str(amount)) - 1)
+    return next((step * power for step in _STEPS if step * power >= amount), 10 * power)
+
+
+def _handy_below(amount: int) -> int:
+    """The last of these, and of 5 and 50, that is no more than `amount`, or 0."""
+    if amount in (5, 50):
+        return amount
+    if amount < 1:
+        return 0
+    power: int = 10 ** (len(str(amount)) - 1)
+    return max(step * power for step in _STEPS if step * power <= amount)

@@ -1,0 +1,175 @@
+"""What a request can cost at most, before it is sent.
+
+The idea: every token that goes in is taken for the dearest kind it could turn out to be, every
+one that comes out likewise, at the dearest tier a request of that size can reach. The
+invariants, held against `catalog.arithmetic.cost_of` and against `genai-prices` by the tests: no
+usage within the bounds costs more; what is not known is `None`, never a guess. All of it is
+integers, and a model's prices are looked at once, since this is done for every request under a
+budget.
+"""
+
+import math
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from opencode_gate.catalog.rows import ModelPrice
+
+HIDDEN_INPUT_TOKENS = 1_024
+"""What a provider may add to the input that is not in the body.
+
+Anthropic's instructions for tools are the largest known, up to 735 tokens:
+https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing
+"""
+
+UNLIMITED_TOKENS = 1 << 40
+"""More output than any budget in money limits: it costs nothing."""
+
+_PICO_PER_NANO = 1_000
+_CACHED_MAX = 1_024
+_PLAIN_TIERS = frozenset(
+    {None, "default", "standard", "standard_only", "flex", "batch", "on_demand"}
+)
+_DEAREST_TIER_PERCENT = 250
+"""What the dearest service tier costs, in percent of the standard one.
+
+The most that `genai-prices` knows for any model; the tests look for one that is dearer.
+"""
+
+
+class RequestRates(msgspec.Struct, frozen=True, kw_only=True):
+    """What in a request decides about the rates it is charged at.
+
+    Attributes:
+        may_write_1h: it asks for a prompt cache that is kept for an hour.
+        has_audio: audio goes in or is asked for.
+        service_tier: `service_tier` as the client wrote it, or `fast` where it asks for speed.
+    """
+
+    may_write_1h: bool = False
+    has_audio: bool = False
+    service_tier: str | None = None
+
+
+PLAIN = RequestRates()
+
+
+class _Rate(NamedTuple):
+    """Rates for a request with more input than `above_tokens`, in pico-dollars per token."""
+
+    above_tokens: int
+    input_pico_usd: int
+    output_pico_usd: int
+
+
+_compiled: dict[tuple[int, RequestRates], tuple[ModelPrice, tuple[_Rate, ...] | None]] = {}
+
+
+def worst_case_nano_usd(
+    price: ModelPrice,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    rates: RequestRates = PLAIN,
+) -> int | None:
+    """The most a request can cost, in nano-dollars rounded up; `None` where a price is missing.
+
+    Args:
+        input_tokens: how many go in at most, cached or not.
+        output_tokens: how many come out at most, all answers of the request together.
+    """
+    compiled = _rates_of(price, rates)
+    if compiled is None:
+        return None
+    most = 0
+    for above, input_pico_usd, output_pico_usd in compiled:
+        if input_tokens > above:
+            cost = input_tokens * input_pico_usd + output_tokens * output_pico_usd
+            most = max(most, cost)
+    return -(-most // _PICO_PER_NANO)
+
+
+def output_that_fits(
+    price: ModelPrice,
+    *,
+    input_tokens: int,
+    available_nano_usd: int,
+    rates: RequestRates = PLAIN,
+) -> int:
+    """How many tokens can come out for the worst case to be no more than what is available.
+
+    0 where not even the input fits, or a price is missing; `UNLIMITED_TOKENS` where output is
+    free.
+    """
+    compiled = _rates_of(price, rates)
+    if compiled is None:
+        return 0
+    fits = UNLIMITED_TOKENS
+    for above, input_pico_usd, output_pico_usd in compiled:
+        if input_tokens > above:
+            left = available_nano_usd * _PICO_PER_NANO - input_tokens * input_pico_usd
+            if left < 0:
+                return 0
+            if output_pico_usd:
+                fits = min(fits, left // output_pico_usd)
+    return fits
+
+
+def input_bound(
+    *, body_bytes: int, refers_elsewhere: bool, context_tokens: int | None
+) -> int | None:
+    """How many tokens can go in at most; `None` where nobody can say.
+
+    No tokenizer makes more tokens of a text than it has bytes, and no model takes more than its
+    context window.
+
+    Args:
+        refers_elsewhere: the prompt is not all in the body, or holds media: an image of few
+            bytes can be many tokens.
+        context_tokens: the model's window, `None` where it is not known.
+    """
+    if refers_elsewhere:
+        return context_tokens
+    bound = body_bytes + HIDDEN_INPUT_TOKENS
+    return bound if context_tokens is None else min(bound, context_tokens)
+
+
+def _rates_of(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
+    # By identity: to hash ten decimals would take longer than all the rest.
+    key = (id(price), rates)
+    found = _compiled.get(key)
+    if found is not None and found[0] is price:
+        return found[1]
+    if len(_compiled) >= _CACHED_MAX:
+        _compiled.clear()
+    compiled = _compile(price, rates)
+    _compiled[key] = (price, compiled)
+    return compiled
+
+
+def _compile(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
+    if price.is_free:
+        return ()
+    percent = 100 if rates.service_tier in _PLAIN_TIERS else _DEAREST_TIER_PERCENT
+    compiled = []
+    points = [(-1, price), *((tier.above_input_tokens, tier.price) for tier in price.tiers)]
+    for above, point in points:
+        if point.input is None or point.output is None:
+            return None
+        kinds_in = [point.input, point.cache_read, point.cache_write]
+        kinds_out = [point.output, point.reasoning]
+        if rates.may_write_1h:
+            kinds_in.append(point.cache_write_1h)
+        if rates.has_audio:
+            kinds_in.append(point.input_audio)
+            kinds_out.append(point.output_audio)
+        compiled.append(_Rate(above, _dearest(kinds_in, percent), _dearest(kinds_out, percent)))
+    return tuple(compiled)
+
+
+def _dearest(usd_per_million: Iterable[Decimal | None], percent: int) -> int:
+    """The highest of these rates in pico-dollars per token, rounded up."""
+    dearest = max(rate for rate in usd_per_million if rate is not None)
+    return math.ceil(dearest * 1_000_000 * percent / 100)
