@@ -41,6 +41,21 @@ class Paths:
         return self.data / "prompt-hashes.key"
 
     @property
+    def audit_key(self) -> Path:
+        """The key that seals the audit trail; `ledger.audit` knows it by the ledger's folder."""
+        return self.data / "audit.key"
+
+    @property
+    def audit_head(self) -> Path:
+        """How far the audit trail had come, outside the ledger."""
+        return self.data / "ledger.audit-head"
+
+    @property
+    def serve_key(self) -> Path:
+        """The key that a served gateway makes the tokens of sessions with."""
+        return self.data / "serve.key"
+
+    @property
     def credentials_index(self) -> Path:
         """Which keys exist and where; never a key itself."""
         return self.data / "credentials.json"

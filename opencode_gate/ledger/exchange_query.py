@@ -33,6 +33,9 @@ class ExchangeQuery:
     provider_name: str | None = None
     model: str | None = None
     credential_name: str | None = None
+    virtual_key: str | None = None
+    team: str | None = None
+    customer: str | None = None
     statuses: tuple[ExchangeStatus, ...] = ()
     error: str | None = None
     min_cost_nano_usd: int | None = None

@@ -7,20 +7,16 @@ that can be kept, hashes still compare within one session.
 """
 
 import logging
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
 
-from opencode_gate.config.paths import private_folder
 from opencode_gate.core.errors import ConfigError
-from opencode_gate.core.ids import new_ulid
+from opencode_gate.ledger.key_files import KEY_BYTES, kept_key
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.prompt_parts import prompt_parts, tool_set_of, tool_sizes
 from opencode_gate.wire.routes import Route
-
-KEY_BYTES = 32
 
 _logger = logging.getLogger(__name__)
 
@@ -53,39 +49,7 @@ class RequestShapes:
 def installation_key(file: Path) -> bytes:
     """The key of this installation, made at its first use (0600)."""
     try:
-        key = _read(file)
-        if key is None:
-            _make(file)
-            key = _read(file)
+        return kept_key(file)
     except (ConfigError, OSError) as error:
         _logger.warning("the key of prompt hashes cannot be kept: %s", error)
-        key = None
-    return secrets.token_bytes(KEY_BYTES) if key is None else key
-
-
-def _read(file: Path) -> bytes | None:
-    try:
-        key = file.read_bytes()
-    except FileNotFoundError:
-        return None
-    return key if len(key) == KEY_BYTES else None
-
-
-def _make(file: Path) -> None:
-    """Puts a new key there whole; of several processes that do so, the first one's stays."""
-    private_folder(file.parent)
-    draft = file.with_name(f".{file.name}.{new_ulid()}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(draft, flags, 0o600)
-    try:
-        with open(descriptor, "wb") as opened:
-            opened.write(secrets.token_bytes(KEY_BYTES))
-        try:
-            os.link(draft, file)
-        except OSError:
-            # It is there: whole, by another process, or cut short by what else was done to it.
-            # Or this disk has no hard links.
-            if _read(file) is None:
-                os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)
+        return secrets.token_bytes(KEY_BYTES)

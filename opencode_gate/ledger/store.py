@@ -40,8 +40,20 @@ class Store(Protocol):
         """Inserts or updates; what was known and is now `None` stays known."""
         ...
 
-    def fold(self, exchanges: Iterable[ExchangeRecord]) -> None:
-        """Inserts or updates exchanges by id, all or none."""
+    def fold(self, exchanges: Iterable[ExchangeRecord], *, process_id: str | None = None) -> None:
+        """Inserts or updates exchanges by id, all or none.
+
+        In the same step they are charged to their budgets, out of what the process holds that
+        admitted them, and what is settled gets its audit event.
+        """
+        ...
+
+    def lease_holders(self) -> set[str]:
+        """The processes that hold money of budgets."""
+        ...
+
+    def end_process(self, process_id: str) -> None:
+        """Returns all that a process holds, which has ended or died."""
         ...
 
     def annotate(self, annotations: Iterable[Annotation]) -> None:

@@ -39,10 +39,14 @@ GROUPINGS = (
     "conversation",
     "kind",
     "mode",
+    "vkey",
+    "team",
+    "customer",
 )
 """What usage can be grouped by.
 
-A model is `provider/model`; a day is `YYYY-MM-DD` and an hour (of any day) `HH`, both local.
+A key is the provider's, a vkey one of this gateway. A model is `provider/model`; a day is
+`YYYY-MM-DD` and an hour (of any day) `HH`, both local.
 """
 
 _WORST_LAST = tuple(CostQuality)

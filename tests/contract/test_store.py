@@ -305,6 +305,9 @@ def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
             "agent": session.agent,
             "mode": exchange.mode,
             "conversation": exchange.conversation_id,
+            "vkey": exchange.virtual_key,
+            "team": exchange.team,
+            "customer": exchange.customer,
             "hour": f"{datetime.fromtimestamp(exchange.started_at_us / 1e6, zone):%H}",
         }[name]
 
@@ -317,6 +320,7 @@ def test_usage_is_the_total_of_the_records_of_each_group(store: Store):
         ("day", "model"),
         ("user", "branch", "kind"),
         ("hour", "mode"),
+        ("customer", "team", "vkey", "model"),
     ]
     for by in groupings:
         groups: dict[tuple[str | None, ...], list[ExchangeRecord]] = defaultdict(list)
@@ -587,6 +591,9 @@ FOUND_BY = [
         {"model": "anthropic/org/m:3"},
     ),
     (lambda each: each.credential_name == "work", {"credential_name": "work"}),
+    (lambda each: each.virtual_key == "ada's", {"virtual_key": "ada's"}),
+    (lambda each: each.team == "core", {"team": "core"}),
+    (lambda each: each.customer == "acme", {"customer": "acme"}),
     (lambda each: each.session_id == "01S2", {"session_id": "01S2"}),
     (lambda each: each.conversation_id == "ses_a", {"conversation_id": "ses_a"}),
     (

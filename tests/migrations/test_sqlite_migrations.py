@@ -165,7 +165,9 @@ def test_a_migration_keeps_rows_and_leaves_the_schema_of_a_fresh_ledger(
     store.add_session(session)
     store.fold([exchange])
     store.close()
-    next_version("ALTER TABLE exchanges ADD COLUMN team TEXT;\nCREATE INDEX t ON exchanges (team);")
+    next_version(
+        "ALTER TABLE exchanges ADD COLUMN colour TEXT;\nCREATE INDEX c ON exchanges (colour);"
+    )
     store = open_store(ledger_file)
     assert store.session("last") == session
     assert store.exchanges(exchange.session_id) == [exchange]
@@ -183,7 +185,7 @@ def test_a_failing_migration_leaves_the_ledger_as_it_was(
     store.close()
     before = schema_of(ledger_file)
     with monkeypatch.context():
-        next_version("ALTER TABLE exchanges ADD COLUMN team TEXT; DROP TABLE nothing;")
+        next_version("ALTER TABLE exchanges ADD COLUMN colour TEXT; DROP TABLE nothing;")
         with pytest.raises(LedgerError):
             open_store(ledger_file)
     assert schema_of(ledger_file) == before
@@ -258,8 +260,8 @@ def test_damage_in_the_middle_is_found_when_met_and_when_asked(ledger_file: Path
     store.close()
     size = ledger_file.stat().st_size
     with ledger_file.open("r+b") as file:
-        file.seek(size // 2)
-        file.write(b"\xde\xad" * ((size - size // 2) // 2))
+        file.seek(size // 4)
+        file.write(b"\xde\xad" * ((size - size // 4) // 2))
     store = open_store(ledger_file)
     with pytest.raises(LedgerError) as caught:
         store.exchanges("01S")

@@ -16,7 +16,7 @@ from opencode_gate.core.semconv import (
     WireFormat,
 )
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
+from opencode_gate.ledger.records import Charge, ConversationRecord, ExchangeRecord, SessionRecord
 
 NOON_US = 1_795_262_400_000_000  # 2026-11-21T12:00:00Z
 
@@ -87,6 +87,14 @@ def an_open_exchange(**changes: Any) -> ExchangeRecord:
     return an_exchange(**{**fields, **changes})
 
 
+def a_charge(**changes: Any) -> tuple[Charge]:
+    """A charge to a team's month, as an exchange carries it."""
+    fields: dict[str, Any] = {"unit": "usd", "window_start_us": NOON_US, "reserved": 2_000_000}
+    fields |= changes
+    fields.setdefault("budget_id", f"team:core/month/{fields['unit']}")
+    return (Charge(**fields),)
+
+
 def random_exchange(chance: random.Random, **changes: Any) -> ExchangeRecord:
     """Any exchange: every field takes all its values, unknown ones included."""
 
@@ -148,6 +156,13 @@ def random_exchange(chance: random.Random, **changes: Any) -> ExchangeRecord:
         "mode": maybe(chance.choice(("plan", "build"))),
         "tool_set": maybe("0a1b"),
         "tools_called": chance.choice(((), ("glob",), ("read", "read", "übung__x"))),
+        "virtual_key": maybe(chance.choice(("ci", "ada's"))),
+        "team": maybe(chance.choice(("core", "übung"))),
+        "customer": maybe("acme"),
+        "reserved_cost_nano_usd": count(),
+        "output_limit_tokens": count(),
+        "downgraded_from": maybe("m-9"),
+        "decisions": maybe('[{"rule":"budget","outcome":"warn","message":"half of it"}]'),
         "parts": maybe(chance.randbytes(12 * chance.randrange(1, 5))),
     }
     fields["cost_quality"] = CostQuality(fields["cost_quality"])

@@ -38,7 +38,7 @@ def migrations() -> list[str]:
     return [script.read_text(encoding="utf-8") for script in scripts]
 
 
-LATEST_VERSION = 6
+LATEST_VERSION = 7
 """The version the migrations lead to; spelled out so that opening a ledger reads no file."""
 
 

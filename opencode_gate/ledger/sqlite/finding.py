@@ -18,6 +18,9 @@ _CONDITIONS = {
     "model": "(request_model = :model OR response_model = :model"
     " OR provider_name || '/' || coalesce(request_model, response_model) = :model)",
     "credential_name": "credential_name = :credential_name",
+    "virtual_key": "virtual_key = :virtual_key",
+    "team": "team = :team",
+    "customer": "customer = :customer",
     "error": "(error_type = :error OR denial = :error OR CAST(http_status AS TEXT) = :error)",
     "min_cost_nano_usd": "cost_nano_usd >= :min_cost_nano_usd",
     "max_cost_nano_usd": "cost_nano_usd <= :max_cost_nano_usd",

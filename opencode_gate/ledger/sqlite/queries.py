@@ -139,9 +139,13 @@ SELECT {_columns(CONVERSATION_COLUMNS)} FROM conversations WHERE session_id = ? 
 """
 
 _EXCHANGE = f"""
-SELECT {_columns([f"exchanges.{name}" for name in EXCHANGE_COLUMNS])}, parts
+SELECT {_columns([f"exchanges.{name}" for name in EXCHANGE_COLUMNS])}, parts, (
+    SELECT json_group_array(json_array(budget_id, window_start_us, unit, reserved))
+    FROM charges WHERE charges.exchange_id = exchanges.id
+)
 FROM exchanges LEFT JOIN message_parts
-    ON message_parts.started_at_us = exchanges.started_at_us AND exchange_id = exchanges.id
+    ON message_parts.started_at_us = exchanges.started_at_us
+        AND message_parts.exchange_id = exchanges.id
 """
 
 EXCHANGES = f"{_EXCHANGE} WHERE session_id = ? ORDER BY exchanges.started_at_us, exchanges.id"

@@ -1,6 +1,6 @@
 """Records as rows and back: the one place that knows the order of the columns.
 
-The invariant: a record that was written reads back equal.
+The invariant: a record that was written reads back equal, but for its hashes.
 """
 
 import json
@@ -16,7 +16,7 @@ from opencode_gate.core.semconv import (
     WireFormat,
 )
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
+from opencode_gate.ledger.records import Charge, ConversationRecord, ExchangeRecord, SessionRecord
 
 SESSION_COLUMNS = (
     "id",
@@ -98,10 +98,18 @@ _AFTER_USAGE = (
     "mode",
     "tool_set",
     "tools_called",
+    "virtual_key",
+    "team",
+    "customer",
+    "reserved_cost_nano_usd",
+    "output_limit_tokens",
+    "downgraded_from",
+    "decisions",
 )
 
 EXCHANGE_COLUMNS = _BEFORE_USAGE + USAGE_COLUMNS + _AFTER_USAGE
-"""All of an exchange but its parts, which have a table of their own."""
+"""All of an exchange but its parts and charges, which have tables of their own, and the hashes,
+which are in the audit trail alone."""
 
 Row = Sequence[Any]
 
@@ -200,6 +208,13 @@ def exchange_row(exchange: ExchangeRecord) -> Row:
         exchange.mode,
         exchange.tool_set,
         json.dumps(exchange.tools_called) if exchange.tools_called else None,
+        exchange.virtual_key,
+        exchange.team,
+        exchange.customer,
+        exchange.reserved_cost_nano_usd,
+        exchange.output_limit_tokens,
+        exchange.downgraded_from,
+        exchange.decisions,
     )
 
 
@@ -208,8 +223,12 @@ def parts_row(exchange: ExchangeRecord) -> Row:
     return (exchange.started_at_us, exchange.id, exchange.parts)
 
 
-def exchange_of(row: Row, parts: bytes | None = None) -> ExchangeRecord:
-    """The exchange of a row in the order of `EXCHANGE_COLUMNS`."""
+def exchange_of(row: Row, parts: bytes | None = None, charges: str | None = None) -> ExchangeRecord:
+    """The exchange of a row in the order of `EXCHANGE_COLUMNS`.
+
+    Args:
+        charges: a JSON list with the fields of each.
+    """
     start, end = len(_BEFORE_USAGE), len(_BEFORE_USAGE) + len(USAGE_COLUMNS)
     fields = dict(zip(_BEFORE_USAGE, row[:start], strict=True))
     fields.update(zip(_AFTER_USAGE, row[end:], strict=True))
@@ -224,6 +243,7 @@ def exchange_of(row: Row, parts: bytes | None = None) -> ExchangeRecord:
         usage=usage_of(row[start:end]),
         tools_called=tuple(json.loads(fields["tools_called"] or "[]")),
         parts=parts,
+        charges=tuple(Charge(*charge) for charge in json.loads(charges or "[]")),
     )
     return ExchangeRecord(**fields)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError, UsageError
 from opencode_gate.ledger.exchange_query import ExchangeQuery
 from opencode_gate.ledger.ratios import Ratio, RatioKey
@@ -23,7 +24,8 @@ from opencode_gate.ledger.records import (
     SessionRecord,
     ToolUse,
 )
-from opencode_gate.ledger.sqlite import finding, queries, tool_use, usage
+from opencode_gate.ledger.sqlite import budgets, finding, queries, settling, tool_use, usage
+from opencode_gate.ledger.sqlite.audit import AuditTrail
 from opencode_gate.ledger.sqlite.connection import (
     connect,
     connect_read_only,
@@ -61,6 +63,7 @@ class SqliteStore:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._audit = AuditTrail(connection, path)
 
     def add_session(self, session: SessionRecord) -> None:
         """Records the start of a session; an id that is known already stays as it is."""
@@ -81,15 +84,31 @@ class SqliteStore:
         with self._write():
             self._connection.executemany(queries.PUT_CONVERSATION, rows)
 
-    def fold(self, exchanges: Iterable[ExchangeRecord]) -> None:
-        """Inserts or updates exchanges by id, all or none."""
+    def fold(self, exchanges: Iterable[ExchangeRecord], *, process_id: str | None = None) -> None:
+        """Inserts or updates exchanges by id, all or none, with their charges and audit events."""
         batch = list(exchanges)
         rows = [exchange_row(exchange) for exchange in batch]
         parts = [parts_row(exchange) for exchange in batch if exchange.parts is not None]
-        if rows:
-            with self._write():
-                self._connection.executemany(queries.FOLD_EXCHANGE, rows)
-                self._connection.executemany(queries.PUT_PARTS, parts)
+        if not rows:
+            return
+        with self._write():
+            settled = settling.newly_settled(self._connection, batch)
+            self._connection.executemany(queries.FOLD_EXCHANGE, rows)
+            self._connection.executemany(queries.PUT_PARTS, parts)
+            budgets.charge(self._connection, (each.exchange for each in settled), process_id)
+            drafts = settling.audit_events(self._connection, settled)
+            self._audit.append(drafts, SystemClock().now_us())
+        self._audit.publish()
+
+    def lease_holders(self) -> set[str]:
+        """The processes that hold money of budgets."""
+        with ledger_errors(self._path):
+            return budgets.lease_holders(self._connection)
+
+    def end_process(self, process_id: str) -> None:
+        """Returns all that a process holds, which has ended or died."""
+        with self._write():
+            budgets.end_process(self._connection, process_id)
 
     def annotate(self, annotations: Iterable[Annotation]) -> None:
         """Adds what became known of exchanges later; those that are not here are passed over."""
@@ -183,9 +202,8 @@ class SqliteStore:
 
     def exchanges(self, session_id: str) -> list[ExchangeRecord]:
         """The exchanges of a session in the order they started."""
-        return [
-            exchange_of(row[:-1], row[-1]) for row in self._rows(queries.EXCHANGES, (session_id,))
-        ]
+        rows = self._rows(queries.EXCHANGES, (session_id,))
+        return [exchange_of(row[:-2], row[-2], row[-1]) for row in rows]
 
     def exchange(self, id_or_prefix: str) -> ExchangeRecord:
         """An exchange by id, by a prefix only it has, or the latest (`last`)."""
@@ -197,7 +215,7 @@ class SqliteStore:
         else:
             id = self._match(queries.MATCHING_EXCHANGES, id_or_prefix, _NO_CALL)[0]
         [row] = self._rows(queries.EXCHANGE, (id,))
-        return exchange_of(row[:-1], row[-1])
+        return exchange_of(row[:-2], row[-2], row[-1])
 
     def recorded(self, ids: Iterable[str]) -> set[str]:
         """Those of these exchanges that are here."""

@@ -1,10 +1,10 @@
 """Totals over whole ledgers, quick also where there are millions of rows.
 
-The idea: what is grouped by nothing but model, provider, key, kind, mode and time is answered from
-sums that are kept by day and by quarter of an hour, the rest and what begins or ends within a
-quarter from the rows. All give *measures*, which unlike totals can be added up. The invariant: an
-answer is the same as from the rows alone; the sums are kept by the transaction that changes a
-row, and `wrong_sums` compares.
+The idea: what is grouped by model, provider, keys, team, customer, kind, mode and time alone is
+answered from sums that are kept by day and by quarter of an hour, the rest and what begins or ends
+within a quarter from the rows. All give *measures*, which unlike totals can be added up. The
+invariant: an answer is the same as from the rows alone; the sums are kept by the transaction that
+changes a row, and `wrong_sums` compares.
 
 What an exchange counts for is said once, in the view `measured_exchanges`. Values are bound; only
 names out of the tables below are put into a statement.
@@ -36,7 +36,20 @@ _OF_GROUP = {
     "key": "{0}.credential_name",
     "kind": "{0}.kind",
     "mode": "{0}.mode",
+    "vkey": "{0}.virtual_key",
+    "team": "{0}.team",
+    "customer": "{0}.customer",
 }
+_GROUP_COLUMNS = (
+    "provider_name",
+    "model",
+    "credential_name",
+    "kind",
+    "mode",
+    "virtual_key",
+    "team",
+    "customer",
+)
 _OF_TIME = {
     "day": f"({{0}}.started_at_us + spans.offset_us) / {_DAY_US}",
     "hour": f"({{0}}.started_at_us + spans.offset_us) / {_HOUR_US} % 24",
@@ -116,7 +129,7 @@ def wrong_sums(connection: sqlite3.Connection) -> int:
     ]
     of_rows += [f"sum({name})" for name in _COUNTS]
     all_columns = ", ".join(columns)
-    identity = "json_array(provider_name, model, credential_name, kind, mode)"
+    identity = f"json_array({', '.join(_GROUP_COLUMNS)})"
     kept = f"""
         SELECT width_us, identity, started_at_us, {all_columns}
         FROM usage_sums JOIN usage_groups ON usage_groups.id = group_id WHERE exchanges <> 0
