@@ -20,7 +20,7 @@ import msgspec
 from opencode_gate.core.money import NANO_PER_USD
 from opencode_gate.governance.decisions import Decision, Outcome, Rule
 from opencode_gate.governance.policy import Budget, Mode, Owner, RateLimit, Unit, Window
-from opencode_gate.governance.windows import window_of
+from opencode_gate.governance.windows import WindowSpan
 
 _CENT_NANO_USD = NANO_PER_USD // 100
 
@@ -101,11 +101,11 @@ def raise_command(owner: Owner, budget: Budget, *, needed: int = 0) -> str:
 def budget_exceeded(
     owner: Owner,
     budget: Budget,
+    span: WindowSpan,
     *,
     spent: int,
     reserved: int,
     needed: int,
-    window_start_us: int,
     zone_name: str,
 ) -> Decision:
     """What is left of a budget is too little for the request."""
@@ -120,22 +120,39 @@ def budget_exceeded(
         message = f"{budget_text(owner, budget)} is spent {stands}; {needs}."
     else:
         message = f"{budget_text(owner, budget)} is spent or reserved {stands}; {needs}."
-    end_us = window_of(budget, window_start_us, zone_name).end_us
     return _budget_decision(
         owner,
         budget,
+        span,
         outcome="shadow" if budget.mode == "shadow" else "deny",
         code="budget-exceeded",
-        message=f"{message} {_reset_text(end_us, zone_name)}",
+        message=f"{message} {_reset_text(span, zone_name)}",
         spent=spent,
         reserved=reserved,
         needed=needed,
-        resets_at_us=end_us,
     )
 
 
-def budget_held(exceeded: Decision) -> Decision:
-    """The same refusal where the request would fit, if those that still run had less reserved."""
+def budget_held(
+    owner: Owner,
+    budget: Budget,
+    span: WindowSpan,
+    *,
+    spent: int,
+    reserved: int,
+    needed: int,
+    zone_name: str,
+) -> Decision:
+    """The request would fit, if requests that still run had less reserved."""
+    exceeded = budget_exceeded(
+        owner,
+        budget,
+        span,
+        spent=spent,
+        reserved=reserved,
+        needed=needed,
+        zone_name=zone_name,
+    )
     return msgspec.structs.replace(
         exceeded,
         code="budget-held",
@@ -149,65 +166,98 @@ def budget_held(exceeded: Decision) -> Decision:
 def budget_warning(
     owner: Owner,
     budget: Budget,
+    span: WindowSpan,
     *,
     percent: int,
     spent: int,
-    window_start_us: int,
+    reserved: int,
     zone_name: str,
 ) -> Decision:
     """A threshold of a budget was passed, or all of one that only warns."""
-    end_us = window_of(budget, window_start_us, zone_name).end_us
     return _budget_decision(
         owner,
         budget,
+        span,
         outcome="warn",
         message=(
             f"{percent} % of {budget_text(owner, budget)} is used: "
-            f"{amount_text(spent, budget.unit)} spent. {_reset_text(end_us, zone_name)}"
+            f"{amount_text(spent, budget.unit)} spent. {_reset_text(span, zone_name)}"
         ),
         spent=spent,
-        resets_at_us=end_us,
+        reserved=reserved,
     )
 
 
-def output_lowered(limit_tokens: int, asked_tokens: int) -> Decision:
+def output_lowered(
+    owner: Owner,
+    budget: Budget,
+    span: WindowSpan,
+    *,
+    spent: int,
+    reserved: int,
+    needed: int,
+    limit_tokens: int,
+) -> Decision:
     """The output limit of a request was lowered to what a budget has left."""
-    return Decision(
-        rule="budget",
+    left = max(0, budget.limit - spent - reserved)
+    return _budget_decision(
+        owner,
+        budget,
+        span,
         outcome="lower",
         message=(
-            f"ogate: the answer may have {limit_tokens:,} tokens instead of {asked_tokens:,}: "
-            "a budget has no more left."
+            f"the answer may have {limit_tokens:,} tokens: {budget_text(owner, budget)} has "
+            f"{amount_text(left, budget.unit, is_rounded_up=False)} left."
         ),
+        spent=spent,
+        reserved=reserved,
+        needed=needed,
     )
 
 
-def downgraded(owner: Owner, budget: Budget, asked: str | None, taken: str, spent: int) -> Decision:
+def downgraded(
+    owner: Owner,
+    budget: Budget,
+    span: WindowSpan,
+    *,
+    spent: int,
+    reserved: int,
+    needed: int,
+    asked: str,
+    taken: str,
+    zone_name: str,
+) -> Decision:
     """A cheaper model answers, since a budget has too little left for the one asked for."""
     return _budget_decision(
         owner,
         budget,
+        span,
         outcome="downgrade",
         message=(
             f"{taken} answers instead of {asked}: {budget_text(owner, budget)} has too little "
-            f"left ({amount_text(spent, budget.unit)} spent)."
+            f"left ({amount_text(spent, budget.unit)} spent). {_reset_text(span, zone_name)}"
         ),
         spent=spent,
+        reserved=reserved,
+        needed=needed,
     )
 
 
-def answer_stopped(reserved_nano_usd: int) -> Decision:
-    """An answer was cut, since it had used up what was reserved for it."""
-    return Decision(
-        rule="budget",
+def answer_stopped(
+    owner: Owner, budget: Budget, span: WindowSpan, *, reserved: int, zone_name: str
+) -> Decision:
+    """An answer was cut, since it had used up the `reserved` that a budget had for it."""
+    return _budget_decision(
+        owner,
+        budget,
+        span,
         outcome="stop",
         code="budget-exceeded",
         message=(
-            "ogate: the answer was cut: it had used up the "
-            f"{amount_text(reserved_nano_usd, 'usd')} that were reserved for it."
+            f"the answer was cut: it had used up the {amount_text(reserved, budget.unit)} that "
+            f"{budget_text(owner, budget)} had for it. {_reset_text(span, zone_name)}"
         ),
-        unit="usd",
-        reserved=reserved_nano_usd,
+        reserved=reserved,
     )
 
 
@@ -293,34 +343,51 @@ def provider_denied(
     return _not_allowed("provider", "provider-denied", owner, reason, allowed, nearest, mode)
 
 
-def operation_denied(owner: Owner) -> Decision:
-    """Under a hard budget, something was asked for that nobody counts."""
+def operation_denied(owner: Owner, what: str) -> Decision:
+    """Under a hard budget, something was asked for that nobody counts; `what` names it."""
     return Decision(
         rule="operation",
         outcome="deny",
         code="operation-denied",
         owner=str(owner),
         message=(
-            f"ogate: {owner_text(owner)} has a hard budget, and ogate cannot count what this "
-            "request costs. Model calls that it can count are let through, and so are listing "
-            "models and counting tokens."
+            f"ogate: {owner_text(owner)} has a hard budget, and ogate cannot count what {what} "
+            "costs. Model calls that it can count are let through, and so are listing models "
+            "and counting tokens."
         ),
         command=rules_command(owner),
     )
 
 
-def cost_unknown(owner: Owner, model: str) -> Decision:
-    """Under a hard budget, nobody can say what a request to `provider/model` costs at most."""
+def input_unbounded(owner: Owner, model: str) -> Decision:
+    """Under a hard budget, nobody can say how much goes into a request to `provider/model`."""
+    return Decision(
+        rule="operation",
+        outcome="deny",
+        code="operation-denied",
+        owner=str(owner),
+        message=(
+            f"ogate: {owner_text(owner)} has a hard budget, and nobody can say what this request "
+            f"costs at most: it refers to what is not in it, and how much {model} takes in is "
+            "not known."
+        ),
+        command=rules_command(owner),
+    )
+
+
+def price_unknown(owner: Owner, model: str) -> Decision:
+    """Under a hard budget in money, `provider/model` has no known price."""
+    setting = shlex.quote(f'prices."{model}".input')
     return Decision(
         rule="price",
         outcome="deny",
         code="unknown-price",
         owner=str(owner),
         message=(
-            f"ogate: {owner_text(owner)} has a hard budget, and what a request to {model} costs "
-            "at most is not known: its price is missing, or its context window."
+            f"ogate: no price is known for {model}, and {owner_text(owner)} has a hard budget in "
+            "dollars."
         ),
-        command="ogate config set " + shlex.quote(f'prices."{model}".input') + " USD",
+        command=f"ogate config set {setting} USD",
     )
 
 
@@ -398,14 +465,14 @@ def rules_command(owner: Owner) -> str:
 def _budget_decision(
     owner: Owner,
     budget: Budget,
+    span: WindowSpan,
     *,
     outcome: Outcome,
     message: str,
-    spent: int,
     code: str | None = None,
+    spent: int | None = None,
     reserved: int | None = None,
     needed: int | None = None,
-    resets_at_us: int | None = None,
 ) -> Decision:
     return Decision(
         rule="budget",
@@ -419,7 +486,7 @@ def _budget_decision(
         reserved=reserved,
         limit=budget.limit,
         needed=needed,
-        resets_at_us=resets_at_us,
+        resets_at_us=span.end_us,
         command=raise_command(owner, budget, needed=0 if needed is None else needed),
     )
 
@@ -457,10 +524,10 @@ def _outcome(outcome: Outcome, mode: Mode) -> Outcome:
     return "shadow" if mode == "shadow" and outcome == "deny" else outcome
 
 
-def _reset_text(end_us: int | None, zone_name: str) -> str:
-    if end_us is None:
+def _reset_text(span: WindowSpan, zone_name: str) -> str:
+    if span.end_us is None:
         return "It never begins anew."
-    return f"It begins anew at {instant_text(end_us, zone_name)}."
+    return f"It begins anew at {instant_text(span.end_us, zone_name)}."
 
 
 def _wait_text(wait_s: float) -> str:

@@ -45,12 +45,14 @@ class RequestRates(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         may_write_1h: it asks for a prompt cache that is kept for an hour.
         has_audio: audio goes in or is asked for.
-        service_tier: `service_tier` as the client wrote it, or `fast` where it asks for speed.
+        service_tier: `service_tier` as the client wrote it.
+        speed: `speed` as the client wrote it, Anthropic's name for what is dearer and faster.
     """
 
     may_write_1h: bool = False
     has_audio: bool = False
     service_tier: str | None = None
+    speed: str | None = None
 
 
 PLAIN = RequestRates()
@@ -152,7 +154,8 @@ def _rates_of(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | Non
 def _compile(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
     if price.is_free:
         return ()
-    percent = 100 if rates.service_tier in _PLAIN_TIERS else _DEAREST_TIER_PERCENT
+    is_plain = rates.service_tier in _PLAIN_TIERS and rates.speed in _PLAIN_TIERS
+    percent = 100 if is_plain else _DEAREST_TIER_PERCENT
     compiled = []
     points = [(-1, price), *((tier.above_input_tokens, tier.price) for tier in price.tiers)]
     for above, point in points:
