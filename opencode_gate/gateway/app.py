@@ -1,10 +1,14 @@
-"""The ASGI application: keeps web pages out, then hands the request to the pipeline.
+"""The ASGI application: keeps web pages out, then hands the request to where it belongs.
 
-The invariant: only a request that was addressed to this machine by name is served, so a page
-in a browser cannot reach the gateway through a host name that resolves to 127.0.0.1.
+The invariant: only a request that was addressed to this gateway by a name of its own is served,
+so a page in a browser cannot reach it through a host name that resolves to its address.
 """
 
+import ipaddress
+from collections.abc import Iterable
+
 from opencode_gate.gateway.asgi import Receive, Scope, Send
+from opencode_gate.gateway.control import Control
 from opencode_gate.gateway.pipeline import Pipeline
 
 _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
@@ -12,29 +16,53 @@ _LOOPBACK_WITH_PORT = tuple(name + b":" for name in _LOOPBACK)
 
 
 class App:
-    """A bare ASGI 3 callable."""
+    """A bare ASGI 3 callable.
 
-    __slots__ = ("_pipeline",)
+    Args:
+        control: of a served gateway, `None` for one session's own.
+        names: host names a served gateway goes by; `*.team.example` for all of one level.
+    """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    __slots__ = ("_control", "_names", "_pipeline")
+
+    def __init__(
+        self, pipeline: Pipeline, control: Control | None = None, *, names: Iterable[str] = ()
+    ) -> None:
         self._pipeline = pipeline
+        self._control = control
+        self._names = frozenset(name.lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's request."""
         if scope["type"] != "http":
             return
         headers = dict(scope["headers"])  # the server has made the names lower-case
-        if not _is_loopback(headers.get(b"host", b"")) or b"origin" in headers:
-            await _bare(send, 403, b"this gateway serves programs on this machine only\n")
+        if not self._is_ours(headers.get(b"host", b"")) or b"origin" in headers:
+            await _bare(send, 403, b"this gateway serves programs, under its own name only\n")
         elif b"upgrade" in headers:
             # 426 makes clients that try a WebSocket first fall back at once.
             await _bare(send, 426, b"this gateway speaks HTTP/1.1 only\n")
+        elif self._control is not None and self._control.is_for(scope["path"]):
+            await self._control.serve(scope, receive, send)
         else:
             await self._pipeline.serve(scope, receive, send)
 
+    def _is_ours(self, host: bytes) -> bool:
+        if host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT):
+            return True
+        return self._control is not None and self._is_served_name(host)
 
-def _is_loopback(host: bytes) -> bool:
-    return host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT)
+    def _is_served_name(self, host: bytes) -> bool:
+        """One of the names, or any address: what a page's own name resolves to is not one."""
+        text = host.decode("latin-1").lower()
+        name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
+        if name in self._names or "*." + name.partition(".")[2] in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 async def _bare(send: Send, status: int, text: bytes) -> None:

@@ -1,8 +1,9 @@
 """What a launcher and its gateway process say to each other: one JSON object a line.
 
 Down the gateway's stdin go `hello` (what to serve), `secrets` (token and keys), `agent` (whom to
-end when the launcher dies) and `finish`. Up its stdout come `ready`, `failed` and `settled`. The
-invariant: secrets travel in `secrets` alone, and that line is written nowhere else.
+end when the launcher dies) and `finish`, which may come again to hurry. Up its stdout come
+`ready`, `failed` and `settled`. The invariant: secrets travel in `secrets` alone, and that line
+is written nowhere else.
 """
 
 import dataclasses
@@ -15,8 +16,28 @@ from opencode_gate.ledger.records import SessionRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What a gateway that serves many people has beyond one that serves a session.
+
+    Attributes:
+        names: host names it goes by, beside every address.
+        tls_cert: the file of its certificate chain, `tls_key` that of its key; `None`: plain HTTP.
+        grace_s: how long answers may go on when it is told to end.
+        models: by provider, the models Opencode does not know, as its configuration has them.
+        without_key: providers that are used without any key.
+    """
+
+    names: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    grace_s: float = 30.0
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    without_key: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What the gateway of one session serves.
+    """What a gateway serves: one session, or with `served` everybody who has a virtual key.
 
     Attributes:
         session: as it goes into the ledger, should the launcher not be there to write its end.
@@ -27,6 +48,7 @@ class Hello:
             the shape of models.dev.
         run_folder: removed by the gateway if the launcher dies first.
         virtual_key: the name of the key the session runs under, if it does.
+        served: `None` for a gateway of one session.
     """
 
     session: SessionRecord
@@ -36,6 +58,7 @@ class Hello:
     key_names: dict[str, str] = field(default_factory=dict)
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
     virtual_key: str | None = None
+    served: Service | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +88,9 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """The agent has ended: settle and go."""
+    """Settle and go; answers that still stream get `grace_s`. A second one may shorten that."""
+
+    grace_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +143,8 @@ def unpacked(line: bytes) -> Any:
         if kind is Hello:
             fields["session"] = SessionRecord(**fields["session"])
             fields["rows"] = tuple(provider_row(row) for row in fields["rows"])
+            if fields.get("served") is not None:
+                fields["served"] = Service(**_with_tuples(fields["served"]))
         return kind(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("not a message of this protocol") from error
@@ -125,7 +152,10 @@ def unpacked(line: bytes) -> Any:
 
 def provider_row(fields: dict[str, Any]) -> ProviderRow:
     """The row that `dataclasses.asdict` and JSON made a dictionary of."""
-    values: dict[str, Any] = {
+    return ProviderRow(**_with_tuples(fields))
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
-    return ProviderRow(**values)

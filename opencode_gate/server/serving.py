@@ -1,4 +1,4 @@
-"""A gateway between `ready` and the end of its server.
+"""A gateway between `ready` and the end of its server, whether it serves one session or many.
 
 The invariant: records are drained after the server has stopped, never in a shutdown hook before
 it, because a stream may still be open there.
@@ -9,6 +9,7 @@ import contextlib
 import gc
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,12 +20,13 @@ import uvicorn
 from opencode_gate.catalog.refresh import BackgroundRefresh
 from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import Settings
+from opencode_gate.core.errors import GatewayError
 from opencode_gate.core.tasks import spawn
 from opencode_gate.server.compose import Gateway, end_for_launcher
 from opencode_gate.server.one_write import OneWriteProtocol
 from opencode_gate.server.parent import Parent
 from opencode_gate.server.processes import terminate
-from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Settled
+from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Service, Settled
 from opencode_gate.server.socket_handoff import unpack
 
 GRACE_S = 5.0
@@ -39,24 +41,25 @@ class _Server(uvicorn.Server):
     Signals are left to this process, and a stop without grace waits for nothing.
     """
 
-    def __init__(self, app: Any) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=OneWriteProtocol,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=75,
-            )
+    def __init__(self, app: Any, tls: ssl.SSLContext | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=OneWriteProtocol,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
         )
+        config.load()
+        config.ssl = tls
+        super().__init__(config)
         self.up = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._grace_s = 0.0
+        self._hurried = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -67,9 +70,12 @@ class _Server(uvicorn.Server):
         yield
 
     def stop(self, grace_s: float = 0.0) -> None:
-        """Accepts nothing more; what is in flight gets `grace_s` to end."""
-        self._grace_s = grace_s
+        """Accepts nothing more; what is in flight gets `grace_s` to end, from the latest call."""
         self._stopped.set()
+        if grace_s:
+            asyncio.get_running_loop().call_later(grace_s, self._hurried.set)
+        else:
+            self._hurried.set()
 
     async def main_loop(self) -> None:
         await self._stopped.wait()
@@ -79,16 +85,16 @@ class _Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        in_flight = set(self.server_state.tasks)
-        if in_flight and self._grace_s:
-            _, in_flight = await asyncio.wait(in_flight, timeout=self._grace_s)
-        for task in in_flight:
-            task.cancel()
-        await asyncio.gather(*in_flight, return_exceptions=True)
+        in_flight = asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+        hurried = spawn(self._hurried.wait(), name="hurry")
+        await asyncio.wait((in_flight, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        in_flight.cancel()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
 
 
 class Serving:
-    """Serves one session; ends at `finish`, at SIGTERM, or when the parent is gone."""
+    """Serves; ends at `finish`, at SIGTERM, or when the parent is gone."""
 
     def __init__(
         self,
@@ -126,10 +132,13 @@ class Serving:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        server = _Server(self._gateway.app)
+        served = self._hello.served
+        server = _Server(self._gateway.app, None if served is None else tls_context(served))
         if hasattr(loop, "add_signal_handler"):
             with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(signal.SIGTERM, server.stop, GRACE_S)
+                loop.add_signal_handler(
+                    signal.SIGTERM, server.stop, GRACE_S if served is None else served.grace_s
+                )
         serving = spawn(server.serve(sockets=[unpack(self._hello.socket)]), name="server")
         serving.add_done_callback(lambda _: server.up.set())
         await server.up.wait()
@@ -138,7 +147,7 @@ class Serving:
         self._parent.say(Ready())
         threading.Thread(
             target=self._listen,
-            args=(lambda deed: loop.call_soon_threadsafe(deed), server),
+            args=(loop.call_soon_threadsafe, server),
             name="parent-messages",
             daemon=True,
         ).start()
@@ -149,24 +158,48 @@ class Serving:
             refresh.stop()
         await self._gateway.upstream.close()
 
-    def _listen(self, in_loop: Callable[[Callable[[], None]], object], server: _Server) -> None:
+    def _listen(self, in_loop: Callable[..., object], server: _Server) -> None:
         """Hears the parent out, in a thread: a pipe cannot be awaited on every platform."""
-        while True:
-            match self._parent.hear():
-                case Agent() as agent:
-                    self._agent = agent
-                case Finish():
-                    break
-                case None:
-                    # The launcher is gone without a word: the agent must not outlive it.
-                    self._is_orphan = True
-                    if self._agent is not None:
-                        terminate(self._agent.pid, self._agent.started)
-                    break
-                case _:
-                    continue
+        is_finishing = False
+        # The loop may have ended by the time of the last word.
         with contextlib.suppress(RuntimeError):
-            in_loop(server.stop)
+            while (message := self._parent.hear()) is not None:
+                match message:
+                    case Agent() as agent:
+                        self._agent = agent
+                    case Finish(grace_s=grace_s):
+                        is_finishing = True
+                        in_loop(server.stop, grace_s)
+                    case _:
+                        continue
+            if not is_finishing:
+                # The launcher is gone without a word: the agent must not outlive it.
+                self._is_orphan = True
+                if self._agent is not None:
+                    terminate(self._agent.pid, self._agent.started)
+                served = self._hello.served
+                in_loop(server.stop, 0.0 if served is None else served.grace_s)
+
+
+def tls_context(served: Service) -> ssl.SSLContext | None:
+    """What a served gateway proves itself with; `None` where it speaks plain HTTP.
+
+    Raises:
+        GatewayError: the files are no certificate and its key.
+    """
+    if served.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(served.tls_cert, served.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise GatewayError(
+            "gateway-failed",
+            f"{served.tls_cert} and {served.tls_key} cannot be used for TLS: {error}",
+            hint="give a chain with --tls-cert and its key, without a password, with --tls-key",
+        ) from error
+    return context
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,0 +1,129 @@
+"""What a served gateway has beyond one of a session: its door, and what it tells launchers.
+
+The invariant: what it offers names no address and no credential of a provider.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.config.paths import Paths
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.errors import LedgerError
+from opencode_gate.gateway.control import Control
+from opencode_gate.governance.policy import Policy
+from opencode_gate.governance.served_keys import ServedDoor
+from opencode_gate.governance.session_tokens import SessionTokens
+from opencode_gate.ledger.folding import Folder
+from opencode_gate.ledger.key_files import kept_key
+from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.store import Store
+from opencode_gate.server.protocol import Hello, Service
+
+_ADDRESS_OF_NOBODY = "http://upstream.invalid"
+
+
+class LedgerSessions:
+    """The sessions of launchers in the ledger (`gateway.control.SessionBook`)."""
+
+    def __init__(self, ledger_file: Path, folder: Folder, clock: Clock) -> None:
+        self._ledger_file = ledger_file
+        self._folder = folder
+        self._clock = clock
+        self._beginning = threading.Lock()
+        self._asked: Store | None = None
+
+    def is_open(self, session_id: str) -> bool:
+        """Whether a session has begun and not ended. Only for the event loop's thread."""
+        if self._asked is None:
+            self._asked = open_store(self._ledger_file, read_only=True)
+        session = self._asked.sessions_of([session_id]).get(session_id)
+        return session is not None and session.ended_at_us is None
+
+    def begin(self, session: SessionRecord) -> bool:
+        """Writes down the start of a session; false where its id is taken."""
+        store = open_store(self._ledger_file)
+        try:
+            with self._beginning:
+                if store.sessions_of([session.id]):
+                    return False
+                store.add_session(session)
+                return True
+        finally:
+            store.close()
+
+    def end(self, session_id: str, exit_status: int | None) -> None:
+        """Writes down its end, which is now."""
+        store = open_store(self._ledger_file)
+        try:
+            store.end_session(session_id, ended_at_us=self._clock.now_us(), exit_status=exit_status)
+        finally:
+            store.close()
+
+    def account(self, session_id: str) -> tuple[SessionRecord, list[ExchangeRecord]]:
+        """A session and all its exchanges that have ended, once they are in the ledger."""
+        self._folder.drain()
+        store = open_store(self._ledger_file, read_only=True)
+        try:
+            return store.sessions_of([session_id])[session_id], store.exchanges(session_id)
+        finally:
+            store.close()
+
+
+def served_door(
+    hello: Hello, paths: Paths, policy: Callable[[], Policy], sessions: LedgerSessions, clock: Clock
+) -> ServedDoor:
+    """The door for everybody who has a virtual key.
+
+    Raises:
+        LedgerError: the key that session tokens are made with can neither be read nor made.
+    """
+    try:
+        key = kept_key(paths.serve_key)
+    except OSError as error:
+        raise LedgerError(
+            "ledger-unwritable",
+            f"cannot keep {paths.serve_key}: {error.strerror or error}",
+            hint="set OGATE_HOME to a folder you can write",
+        ) from error
+    return ServedDoor(
+        policy, SessionTokens(key), sessions.is_open, clock, session_id=hello.session.id
+    )
+
+
+def control_of(
+    hello: Hello, served: Service, door: ServedDoor, sessions: LedgerSessions, clock: Clock
+) -> Control:
+    """What answers launchers."""
+    return Control(door, sessions, offer_of(hello.rows, served), clock, session_id=hello.session.id)
+
+
+def offer_of(rows: tuple[ProviderRow, ...], served: Service) -> bytes:
+    """The routed providers as launchers need them, as JSON."""
+    return msgspec.json.encode(
+        {
+            "version": 1,
+            "providers": [
+                {
+                    "row": dataclasses.asdict(_without_address(row)),
+                    "models": served.models.get(row.id, {}),
+                    "has_key": row.id not in served.without_key,
+                }
+                for row in rows
+            ],
+        }
+    )
+
+
+def _without_address(row: ProviderRow) -> ProviderRow:
+    """A row whose base is only the path that an SDK expects behind `/p/<provider>`."""
+    path = urlsplit(row.base_url or "").path.rstrip("/")
+    return dataclasses.replace(
+        row, base_url=f"{_ADDRESS_OF_NOBODY}{path}", headers={}, auth_header=None, wire_bases={}
+    )
