@@ -6,6 +6,7 @@ The invariant: the account goes to stderr and a file the user names; stdout stay
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.launch import Outcome
     from opencode_gate.session.plan import RunPlan
+    from opencode_gate.session.standing import BudgetStanding
 
 SummaryForm: TypeAlias = Literal["table", "json", "off"]
 
@@ -80,9 +82,20 @@ def _write_summary(file: Path, document: "dict[str, object]") -> None:
         ) from error
 
 
-def dry_run_result(plan: "RunPlan") -> Result:
+def budget_line(standings: "Sequence[BudgetStanding]") -> str:
+    """How the budgets stand that a session is about to start under."""
+    if not standings:
+        return ""
+    from opencode_gate.cli.budget_view import standing_line
+    from opencode_gate.core.clock import SystemClock
+
+    return standing_line(standings, SystemClock().now_us())
+
+
+def dry_run_result(plan: "RunPlan", standings: "Sequence[BudgetStanding]") -> Result:
     """What would be started: command, configuration, environment; no key is read for it."""
     from opencode_gate.agents.opencode.configuration import session_config
+    from opencode_gate.cli.budget_view import standing_document
 
     config = session_config(
         plan.rows,
@@ -94,6 +107,7 @@ def dry_run_result(plan: "RunPlan") -> Result:
         without_key=plan.without_key,
     )
     command = [str(plan.agent.path), *plan.agent_arguments]
+    budget, key = budget_line(standings), plan.rules.virtual_key
     where_keys_lie = {row.id: plan.sources[row.id].label for row in plan.rows}
     blocks: list[Block] = [
         Facts(
@@ -102,6 +116,8 @@ def dry_run_result(plan: "RunPlan") -> Result:
                 Fact("folder", plan.session.directory),
                 Fact("opencode", plan.agent.version or "unknown version"),
                 Fact("model", plan.model or "the one last used here"),
+                *([Fact("budget", budget)] if budget else []),
+                *([Fact("virtual key", key)] if key is not None else []),
                 *(Fact(row.id, where_keys_lie[row.id]) for row in plan.rows),
                 *(Fact("direct", provider_id) for provider_id in plan.direct),
                 *(Fact("hidden", name) for name in plan.hidden),
@@ -117,6 +133,8 @@ def dry_run_result(plan: "RunPlan") -> Result:
             "credentials": where_keys_lie,
             "direct": list(plan.direct),
             "hidden": list(plan.hidden),
+            "virtual_key": key,
+            "budgets": [standing_document(one) for one in standings],
             "opencode_json": config,
         },
         blocks=blocks,

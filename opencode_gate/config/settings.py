@@ -83,6 +83,10 @@ def variable_name_problem(name: str) -> str | None:
     return None if _VARIABLE_NAME.fullmatch(name) else f"is no name for a variable: {name!r}"
 
 
+def _budget_problem(budget_usd: Decimal) -> str | None:
+    return None if budget_usd > 0 else "is an amount in USD above 0"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """How a session is run.
@@ -91,11 +95,13 @@ class RunSettings:
         keep_env: leave the provider keys of the environment visible to Opencode.
         agent_path: the Opencode program to start, instead of the one found on `PATH`.
         summary: what is printed after a session: `table`, `json` or `off`.
+        budget: what each session may cost at most, in USD, unless `--budget` says otherwise.
     """
 
     keep_env: bool = False
     agent_path: str | None = None
     summary: SummaryForm = "table"
+    budget: Decimal | None = field(default=None, metadata={"check": _budget_problem})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

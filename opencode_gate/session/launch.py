@@ -1,8 +1,9 @@
 """One session from its plan to its account.
 
-The order: ledger checked, socket listening, gateway started, agent started, and only then the
-keys read and sent; the agent ends, the gateway settles, the ledger is closed behind it. The
-invariant: once a session row is written it gets its end, and the run folder is removed.
+The order: ledger checked, the session's own rules written, socket listening, gateway started,
+agent started, and only then the keys read and sent; the agent ends, the gateway settles, the
+ledger is closed behind it. The invariant: once a session row is written it gets its end, and the
+run folder is removed.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from opencode_gate.server.protocol import Hello, Secrets, Settled
 from opencode_gate.session.agent_process import SignalsWhileRunning, start_agent, wait_for
 from opencode_gate.session.gateway_process import GatewayProcess, Served, listen
 from opencode_gate.session.plan import RunPlan
+from opencode_gate.session.run_rules import put_session_rules
 from opencode_gate.session.terminal import remember_terminal
 
 SIGKILL_STATUS = 137
@@ -76,6 +78,7 @@ def launch(
     store.close()
     status: int | None = None
     try:
+        _put_rules(plan, paths)
         with _run_folder(paths, plan.session.id) as folder:
             outcome = _run(plan, folder, read_keys, meanwhile)
         status = outcome.exit_status
@@ -86,6 +89,20 @@ def launch(
             store = open_store(paths.ledger_file)
             store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
             store.close()
+
+
+def _put_rules(plan: RunPlan, paths: Paths) -> None:
+    """The session's own rules hold from its first request on."""
+    if plan.rules.own is None:
+        return
+    from opencode_gate.ledger.sqlite.governance import open_governance
+
+    store, governance = open_store(paths.ledger_file), open_governance(paths.ledger_file)
+    try:
+        put_session_rules(governance, store, plan.session, plan.rules.own, plan.rules)
+    finally:
+        governance.close()
+        store.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +190,7 @@ def _served(plan: RunPlan, folder: Path) -> Served:
             rows=plan.rows,
             key_names=dict(plan.key_names),
             costs={provider_id: dict(costs) for provider_id, costs in plan.costs.items()},
+            virtual_key=plan.rules.virtual_key,
         )
 
     return Served(hello=hello, log_file=folder / "gateway.log", key_variables=plan.key_variables)

@@ -6,6 +6,7 @@ ones, or with the command that makes it reachable.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
@@ -21,12 +22,19 @@ from opencode_gate.session.discovery import Discovery, UsableProvider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What the command line asks for; `agent_arguments` is what stands behind `--`."""
+    """What the command line asks for; `agent_arguments` is what stands behind `--`.
+
+    Attributes:
+        budget_usd: what the session may cost at most.
+        virtual_key: the name of the virtual key it is to run under.
+    """
 
     provider_id: str | None = None
     model: str | None = None
     small_model: str | None = None
     key_name: str | None = None
+    budget_usd: Decimal | None = None
+    virtual_key: str | None = None
     agent_arguments: tuple[str, ...] = ()
 
 

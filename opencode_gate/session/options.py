@@ -87,6 +87,7 @@ class Offer:
         providers: in any order; the wizard sorts them.
         key_store: where a new key will go, in words (`OS keyring`, `encrypted file`).
         keys_in_use: environment variables whose keys this session uses (and hides from Opencode).
+        budget: how the budgets above the session stand, in words; empty where there are none.
     """
 
     folder: Path
@@ -94,6 +95,7 @@ class Offer:
     providers: tuple[ProviderOption, ...]
     key_store: str = "OS keyring"
     keys_in_use: tuple[str, ...] = ()
+    budget: str = ""
 
 
 class Deeds(Protocol):

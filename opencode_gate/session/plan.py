@@ -14,7 +14,7 @@ from opencode_gate.agents.opencode.configuration import model_entry, session_con
 from opencode_gate.agents.opencode.database import has_organisation, last_model, last_session
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
-from opencode_gate.agents.opencode.in_force import overruled_settings
+from opencode_gate.agents.opencode.in_force import Overruled, overruled_settings
 from opencode_gate.agents.opencode.jsonc import JsonObject, as_object
 from opencode_gate.agents.opencode.locate import Installation
 from opencode_gate.catalog.practice import PRACTICE_ID
@@ -37,6 +37,7 @@ from opencode_gate.session.naming import (
 )
 from opencode_gate.session.operator import os_user
 from opencode_gate.session.project import project_of
+from opencode_gate.session.run_rules import NO_RULES, RunRules, is_pure, require_no_way_round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class RunPlan:
         key_variables: environment variables that hold a routed provider's key.
         hidden: those of them that Opencode will not see.
         warnings: what the user should know before it starts.
+        rules: what the session may do and spend.
         resumes: the conversation that is taken up again, `None` for a new one or if nobody says.
         agent_catalogue: all models, in the form Opencode reads; only called when the
             configuration is too long for one variable.
@@ -74,6 +76,7 @@ class RunPlan:
     key_variables: tuple[str, ...]
     hidden: tuple[str, ...]
     disable_default_plugins: bool
+    rules: RunRules
     resumes: str | None
     warnings: tuple[str, ...]
     agent_catalogue: Callable[[], JsonObject]
@@ -100,6 +103,7 @@ def make_plan(
     folder: Path,
     environ: Mapping[str, str],
     clock: Clock,
+    rules: RunRules = NO_RULES,
     warnings: tuple[str, ...] = (),
 ) -> RunPlan:
     """The plan of a session.
@@ -108,7 +112,8 @@ def make_plan(
     last in this folder.
 
     Raises:
-        GateError: something that is asked for cannot be reached through the gateway.
+        GateError: something that is asked for cannot be reached through the gateway, or a hard
+            rule is above the session and something would pass it by.
     """
     direct = _direct(discovery)
     named = named_models(arguments, discovery, environ, folder)
@@ -140,8 +145,15 @@ def make_plan(
     rows = tuple(provider.row for provider in routed.values())
     key_variables = _key_variables(routed, sources, discovery, environ)
     hidden = () if settings.run.keep_env else key_variables
-    warnings += _outranked(discovery, environ, agent, folder, rows, direct, hidden)
     plugins = discovery.user_config.auth_plugins
+    above, overruled = _outranked(discovery, environ, agent, folder, rows, direct, hidden)
+    require_no_way_round(
+        rules.hard,
+        direct=direct,
+        plugins=() if is_pure(arguments.is_pure, environ) else plugins,
+        overruled=(f"{one.sentence} ({above})" for one in overruled if one.passes_by),
+    )
+    warnings += tuple(f"{one.sentence}: {above}" for one in overruled)
     uses_keys_instead = any(
         answer == "key" and provider_id in routed
         for provider_id, answer in discovery.sign_ins.items()
@@ -196,6 +208,7 @@ def make_plan(
         key_variables=key_variables,
         hidden=hidden,
         disable_default_plugins=uses_keys_instead,
+        rules=rules,
         resumes=_resumed(arguments, discovery, environ, folder),
         warnings=warnings,
         agent_catalogue=lambda: _agent_catalogue(discovery),
@@ -246,19 +259,18 @@ def _outranked(
     rows: tuple[ProviderRow, ...],
     direct: tuple[str, ...],
     hidden: tuple[str, ...],
-) -> tuple[str, ...]:
-    """What configurations that Opencode puts above the session's own change about its ways."""
+) -> tuple[str, tuple[Overruled, ...]]:
+    """What configurations that Opencode puts above the session's own change, and what they are."""
     sources = [str(file) for file in discovery.user_config.managed]
     if has_organisation(database_file(environ, discovery.folders)):
         sources.append("the organisation of your Opencode account")
     if not sources:
-        return ()
+        return "", ()
     config = session_config(rows, port=1, direct=direct)
     overruled = overruled_settings(agent.path, environ, folder, config, hidden=hidden)
-    above = f"outranks ogate's configuration ({', '.join(sources)})"
     if overruled is None:
-        return (f"something {above}, and Opencode does not say what is in force",)
-    return tuple(f"{sentence}: something {above}" for sentence in overruled)
+        overruled = (Overruled("Opencode does not say what is in force", passes_by=True),)
+    return f"something outranks ogate's configuration ({', '.join(sources)})", overruled
 
 
 def _direct(discovery: Discovery) -> tuple[str, ...]:

@@ -47,8 +47,8 @@ class Setup:
         self._last_used = last_used
         self._vault = Vault(paths, environ)
 
-    def offer(self, folder: Path, agent_version: str | None) -> Offer:
-        """All the wizard needs to know before its first screen."""
+    def offer(self, folder: Path, agent_version: str | None, *, budget: str = "") -> Offer:
+        """All the wizard needs to know before its first screen; `budget` as `Offer` has it."""
         usable = self._discovery.usable.values()
         variables = [name for found in usable for name in found.row.secret_env]
         return Offer(
@@ -59,6 +59,7 @@ class Setup:
             keys_in_use=()
             if self._settings.run.keep_env
             else hidden_variables(self._environ, variables),
+            budget=budget,
         )
 
     def _options(self) -> list[ProviderOption]:

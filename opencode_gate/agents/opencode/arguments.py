@@ -58,6 +58,7 @@ class AgentArguments:
         attach: the address of another Opencode process that does the work.
         needs_gateway: models may be called, so a gateway is started.
         is_tui: it draws on a terminal and hangs without one.
+        is_pure: `--pure`, without the user's plugins.
     """
 
     command: str | None
@@ -69,6 +70,7 @@ class AgentArguments:
     attach: str | None = None
     needs_gateway: bool
     is_tui: bool
+    is_pure: bool = False
 
 
 def read_arguments(argv: Sequence[str]) -> AgentArguments:
@@ -99,6 +101,7 @@ def read_arguments(argv: Sequence[str]) -> AgentArguments:
         attach=attach,
         needs_gateway=calls and attach is None and not asks_only,
         is_tui=draws and not asks_only,
+        is_pure=parsed.is_on("pure"),
     )
 
 

@@ -9,7 +9,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from opencode_gate.agents.opencode.configuration import config_text, merge_config, user_content
 from opencode_gate.agents.opencode.environment import agent_environment
@@ -19,6 +19,17 @@ from opencode_gate.core.secrets import Secret
 _TIMEOUT_S: Final = 20.0
 
 
+class Overruled(NamedTuple):
+    """One thing that is in force instead of what Opencode was told.
+
+    Attributes:
+        passes_by: requests would be sent past the gateway.
+    """
+
+    sentence: str
+    passes_by: bool
+
+
 def overruled_settings(
     program: Path,
     environ: Mapping[str, str],
@@ -26,8 +37,8 @@ def overruled_settings(
     config: JsonObject,
     *,
     hidden: Iterable[str] = (),
-) -> tuple[str, ...] | None:
-    """What is in force instead of `config`, one sentence each; `None` if Opencode does not say.
+) -> tuple[Overruled, ...] | None:
+    """What is in force instead of `config`; `None` if Opencode does not say.
 
     `config` is a session's configuration, for whatever port, and `hidden` the variables that
     the session's Opencode will not see: this one does not see them either.
@@ -55,22 +66,26 @@ def overruled_settings(
     return tuple(_differences(config, resolved))
 
 
-def _differences(config: JsonObject, resolved: JsonObject) -> Iterator[str]:
+def _differences(config: JsonObject, resolved: JsonObject) -> Iterator[Overruled]:
     enabled = _names(config.get("enabled_providers"))
     allowed = _names(resolved.get("enabled_providers"))
     if not allowed:
-        yield "every provider is enabled, also those that do not pass the gateway"
+        yield Overruled(
+            "every provider is enabled, also those that do not pass the gateway", passes_by=True
+        )
     for provider_id in sorted(allowed - enabled):
-        yield f"provider {provider_id} is enabled and does not pass the gateway"
+        yield Overruled(
+            f"provider {provider_id} is enabled and does not pass the gateway", passes_by=True
+        )
     for provider_id in sorted(enabled & _names(resolved.get("disabled_providers"))):
-        yield f"provider {provider_id} is disabled"
+        yield Overruled(f"provider {provider_id} is disabled", passes_by=False)
     for provider_id in sorted((enabled - allowed) if allowed else ()):
-        yield f"provider {provider_id} is not enabled"
+        yield Overruled(f"provider {provider_id} is not enabled", passes_by=False)
     providers = as_object(resolved.get("provider"))
     for provider_id, ours in as_object(config.get("provider")).items():
         address = _address(providers.get(provider_id))
         if address != _address(ours):
-            yield f"provider {provider_id} is sent to {_shown(address)}"
+            yield Overruled(f"provider {provider_id} is sent to {_shown(address)}", passes_by=True)
 
 
 def _names(value: object) -> set[str]:

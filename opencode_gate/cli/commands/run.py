@@ -14,7 +14,13 @@ import typer
 from opencode_gate.cli import registry
 from opencode_gate.cli.options import NoInput, may_ask
 from opencode_gate.cli.render import Result, talk
-from opencode_gate.cli.run_view import SummaryForm, dry_run_result, prepare_account, show_account
+from opencode_gate.cli.run_view import (
+    SummaryForm,
+    budget_line,
+    dry_run_result,
+    prepare_account,
+    show_account,
+)
 from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from opencode_gate.session.discovery import Discovery, UsableProvider
     from opencode_gate.session.naming import RunRequest
     from opencode_gate.session.plan import RunPlan
+    from opencode_gate.session.run_rules import RunRules
 
 _OWN_STATUSES = (2, 126, 127)
 """Usage, Opencode unusable, Opencode missing: these say more than "could not be run"."""
@@ -46,6 +53,14 @@ def command(
     key: Annotated[
         str | None,
         typer.Option("--key", metavar="NAME", help="Which of the provider's keys to use."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="USD", help="What this session may cost at most."),
+    ] = None,
+    vkey: Annotated[
+        str | None,
+        typer.Option("--vkey", metavar="NAME", help="The virtual key whose rules apply too."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be started, and stop.")
@@ -69,10 +84,7 @@ def command(
     """
     try:
         return _run(
-            provider=provider,
-            model=model,
-            small_model=small_model,
-            key=key,
+            _request(provider, model, small_model, key, budget, vkey),
             dry_run=dry_run,
             install=install,
             summary=summary,
@@ -88,12 +100,37 @@ def command(
         ) from error
 
 
-def _run(
-    *,
+def _request(
     provider: str | None,
     model: str | None,
     small_model: str | None,
     key: str | None,
+    budget: str | None,
+    vkey: str | None,
+) -> "RunRequest":
+    from opencode_gate.session.naming import RunRequest
+
+    budget_usd = None
+    if budget is not None:
+        from opencode_gate.session.amounts import usd_amount
+
+        budget_usd = usd_amount(budget)
+        if not budget_usd:
+            raise UsageError("usage", "a session with a budget of 0 could ask nothing")
+    return RunRequest(
+        provider_id=provider,
+        model=model,
+        small_model=small_model,
+        key_name=key,
+        budget_usd=budget_usd,
+        virtual_key=vkey,
+        agent_arguments=registry.tail_arguments(),
+    )
+
+
+def _run(
+    request: "RunRequest",
+    *,
     dry_run: bool,
     install: bool,
     summary: SummaryForm | None,
@@ -103,18 +140,17 @@ def _run(
     from opencode_gate.agents.opencode.arguments import read_arguments
     from opencode_gate.config.paths import paths
     from opencode_gate.config.settings import load_settings
-    from opencode_gate.session.naming import RunRequest
-
-    request = RunRequest(
-        provider_id=provider,
-        model=model,
-        small_model=small_model,
-        key_name=key,
-        agent_arguments=registry.tail_arguments(),
+    from opencode_gate.session.run_rules import (
+        read_rules,
+        require_own_process,
+        standings_before,
     )
+
     arguments = read_arguments(request.agent_arguments)
     where = paths()
     settings = load_settings(where, os.environ)
+    rules = read_rules(request, settings, where)
+    require_own_process(rules.hard, arguments.attach)
     agent = _agent(where, settings, install=install, can_ask=can_ask)
     if not arguments.needs_gateway:
         return _untouched(agent, arguments, request)
@@ -125,10 +161,10 @@ def _run(
             hint='ogate run -- run "your prompt"',
         )
     plan, discovery = _planned(
-        request, arguments, where, settings, agent, can_ask=can_ask and not dry_run
+        request, arguments, where, settings, agent, rules, can_ask=can_ask and not dry_run
     )
     if dry_run:
-        return dry_run_result(plan)
+        return dry_run_result(plan, standings_before(rules, where))
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
     form = settings.run.summary if summary is None else summary
@@ -183,6 +219,7 @@ def _planned(
     where: "Paths",
     settings: "Settings",
     agent: "Installation",
+    rules: "RunRules",
     *,
     can_ask: bool,
 ) -> "tuple[RunPlan, Discovery]":
@@ -203,10 +240,12 @@ def _planned(
     chosen = requested_choice(request, discovery)
     if _must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
         start = chosen or last or starting_point(discovery, folder, os.environ)
-        chosen = _asked(discovery, where, settings, agent, folder, start=start)
+        chosen = _asked(discovery, where, settings, agent, folder, rules, start=start)
         discovery = discover(where, settings, os.environ, folder=folder)
     warning = require_supported(
-        agent, has_hard_rules=False, database=database_file(os.environ, discovery.folders)
+        agent,
+        has_hard_rules=bool(rules.hard),
+        database=database_file(os.environ, discovery.folders),
     )
     plan = make_plan(
         request,
@@ -219,6 +258,7 @@ def _planned(
         folder=folder,
         environ=os.environ,
         clock=SystemClock(),
+        rules=rules,
         warnings=() if warning is None else (warning,),
     )
     if chosen is not None and chosen.provider_id != PRACTICE_ID:
@@ -278,17 +318,20 @@ def _asked(
     settings: "Settings",
     agent: "Installation",
     folder: Path,
+    rules: "RunRules",
     *,
     start: "Choice | None",
 ) -> "Choice":
     from opencode_gate.cli.wizard import ask
+    from opencode_gate.session.run_rules import standings_before
     from opencode_gate.session.setup import Setup
 
     last_used = (
         {} if start is None or start.model_id is None else {start.provider_id: start.model_id}
     )
     setup = Setup(discovery, where, settings, os.environ, last_used=last_used)
-    return ask(setup.offer(folder, agent.version), setup, start=start)
+    budget = budget_line(standings_before(rules, where))
+    return ask(setup.offer(folder, agent.version, budget=budget), setup, start=start)
 
 
 def _sign_ins_answered(

@@ -97,6 +97,7 @@ def _rows(
             small_model_id if small_model_id is not None else "Opencode's own choice",
             "titles and summaries",
         ),
+        *([("budget", offer.budget, "")] if offer.budget else []),
         ("folder", str(offer.folder), ""),
         ("Opencode", offer.agent_version or "version unknown", ""),
     ]

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +17,14 @@ from opencode_gate.agents.opencode.user_config import UserConfig
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import SystemClock
-from opencode_gate.core.errors import UsageError
+from opencode_gate.core.errors import PolicyDenied, UsageError
 from opencode_gate.credentials.resolve import CredentialSource
+from opencode_gate.governance.policy import Budget, Rules
 from opencode_gate.session.choices import Choice
 from opencode_gate.session.discovery import UsableProvider
 from opencode_gate.session.naming import RunRequest
 from opencode_gate.session.plan import make_plan
+from opencode_gate.session.run_rules import NO_RULES, RunRules
 
 
 @pytest.fixture
@@ -45,9 +48,16 @@ def planned(
     agent=None,
     key_name=None,
     sign_ins=None,
+    rules=NO_RULES,
+    pure="",
     **user_config,
 ):
-    environ = {"HOME": os.environ["HOME"], "WORK_KEY": "secret", "PATH": os.environ["PATH"]}
+    environ = {
+        "HOME": os.environ["HOME"],
+        "WORK_KEY": "secret",
+        "PATH": os.environ["PATH"],
+        "OPENCODE_PURE": pure,
+    }
     discovery = SimpleNamespace(
         catalogue=SimpleNamespace(
             providers=lambda: {},
@@ -71,6 +81,7 @@ def planned(
         folder=folder,
         environ=environ,
         clock=SystemClock(),
+        rules=rules,
     )
 
 
@@ -172,3 +183,59 @@ def test_a_key_for_one_subscription_says_that_another_is_out_of_use(folder):
     (warning,) = plan.warnings
     assert "github-copilot" in warning
     assert planned(folder, sign_ins={"openai": "key"}).warnings == ()
+
+
+HARD = RunRules(own=Rules(budgets=(Budget(window="session", usd=Decimal(5)),)))
+
+
+def test_under_a_hard_rule_nothing_may_be_left_direct(folder):
+    """A subscription's requests are none that could be refused or counted."""
+    sign_ins = {"openai": "direct"}
+    assert planned(folder, sign_ins=sign_ins).direct == ("openai",)
+    with pytest.raises(PolicyDenied) as raised:
+        planned(folder, sign_ins=sign_ins, rules=HARD)
+    assert raised.value.hint == "ogate providers edit openai --subscription key"
+    assert planned(folder, sign_ins={"openai": "key"}, rules=HARD).direct == ()
+
+
+def test_a_subscription_without_a_key_is_left_out_by_the_command_that_is_named(folder):
+    """The hint has to work also for whoever has no key to put in its place."""
+    with pytest.raises(PolicyDenied):
+        planned(folder, sign_ins={"github-copilot": None}, rules=HARD)
+    plan = planned(folder, sign_ins={"github-copilot": "key"}, rules=HARD)
+    assert (plan.direct, [row.id for row in plan.rows]) == ((), ["openai", "groq"])
+
+
+def test_under_a_hard_rule_sign_in_plugins_are_off_or_nothing_starts(folder):
+    """`--pure` and its variable start Opencode without them."""
+    plugins = ("opencode-acme-auth",)
+    assert planned(folder, auth_plugins=plugins).rules is NO_RULES
+    with pytest.raises(PolicyDenied, match="the budget of this session"):
+        planned(folder, auth_plugins=plugins, rules=HARD)
+    assert planned(folder, auth_plugins=plugins, rules=HARD, line="--pure").rules is HARD
+    assert planned(folder, auth_plugins=plugins, rules=HARD, pure="1").rules is HARD
+
+
+def test_under_a_hard_rule_an_administrator_may_not_send_requests_elsewhere(folder, tmp_path):
+    """What only switches a provider off is no way round."""
+    agent = tmp_path / "opencode"
+
+    def answering(document: dict[str, object]):
+        agent.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(document)}\nEND\n")
+        agent.chmod(0o700)
+        return planned(folder, agent=agent, managed=(tmp_path / "managed.json",), rules=HARD)
+
+    ours = {
+        "enabled_providers": ["openai", "groq"],
+        "provider": {
+            name: {"options": {"baseURL": f"http://127.0.0.1:1/p/{name}/v1"}}
+            for name in ("openai", "groq")
+        },
+    }
+    assert len(answering({**ours, "disabled_providers": ["groq"]}).warnings) == 1
+    with pytest.raises(PolicyDenied) as raised:
+        answering({**ours, "enabled_providers": ["openai", "groq", "xai"]})
+    assert "provider xai is enabled" in raised.value.details[0]
+    with pytest.raises(PolicyDenied):
+        agent.write_text("#!/bin/sh\nexit 1\n")
+        planned(folder, agent=agent, managed=(tmp_path / "managed.json",), rules=HARD)

@@ -29,28 +29,31 @@ def test_agreement_is_silence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("above", "sentence"),
+    ("above", "sentence", "passes_by"),
     [
         (
             {"provider": {"anthropic": {"options": {"baseURL": "https://u:p@corp.example/v1"}}}},
             'provider anthropic is sent to "https://corp.example"',
+            True,
         ),
         (
             {"enabled_providers": ["anthropic", "openai", "groq"]},
             "provider groq is enabled and does not pass the gateway",
+            True,
         ),
-        ({"enabled_providers": ["anthropic"]}, "provider openai is not enabled"),
-        ({"disabled_providers": ["anthropic", "x"]}, "provider anthropic is disabled"),
+        ({"enabled_providers": ["anthropic"]}, "provider openai is not enabled", False),
+        ({"disabled_providers": ["anthropic", "x"]}, "provider anthropic is disabled", False),
     ],
 )
-def test_what_is_in_force_instead_is_named(tmp_path, above, sentence):
-    assert asked(tmp_path, json.dumps(merge_config(CONFIG, above))) == (sentence,)
+def test_what_is_in_force_instead_is_named(tmp_path, above, sentence, passes_by):
+    assert asked(tmp_path, json.dumps(merge_config(CONFIG, above))) == ((sentence, passes_by),)
 
 
 def test_a_configuration_without_a_list_enables_everything(tmp_path):
     answer = {key: value for key, value in CONFIG.items() if key != "enabled_providers"}
-    (sentence,) = asked(tmp_path, json.dumps(answer)) or ()
-    assert "every provider is enabled" in sentence
+    (overruled,) = asked(tmp_path, json.dumps(answer)) or ()
+    assert "every provider is enabled" in overruled.sentence
+    assert overruled.passes_by
 
 
 def test_no_answer_is_not_agreement(tmp_path):

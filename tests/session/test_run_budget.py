@@ -1,0 +1,116 @@
+"""`ogate run` under rules: what is asked for is in force before the agent's first request."""
+
+import json
+import os
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.config.paths import paths
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.governance.policy import Budget, Owner, Rules, document_of
+from opencode_gate.ledger.governance_store import PolicyDocument
+from opencode_gate.ledger.sqlite.governance import open_governance
+from opencode_gate.session.operator import os_user
+from opencode_gate.session.standing import read_policy
+from tests.support.launcher import ledger, run
+
+PRACTICE = ("run", "--provider", "practice")
+SIGNED_IN = {"openai": {"type": "oauth", "refresh": "r", "access": "a", "expires": 1}}
+
+
+def _policy():
+    store = open_governance(paths().ledger_file, read_only=True)
+    try:
+        return read_policy(store)
+    finally:
+        store.close()
+
+
+def _give(owner: Owner, rules: Rules) -> None:
+    paths().data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = open_governance(paths().ledger_file)
+    change = PolicyDocument(owner.kind, owner.name, document_of(rules))
+    store.put_policy([change], operator="test", at_us=SystemClock().now_us())
+    store.close()
+
+
+def _sign_in() -> None:
+    file = Path(os.environ["HOME"]) / ".local/share/opencode/auth.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(SIGNED_IN))
+
+
+def test_a_budget_on_the_command_line_is_the_sessions_own(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "--budget", "$1,503.50", "--", "run", "ask")
+    assert done.returncode == 0, done.stderr
+    assert _policy().sessions == {
+        ledger().session.id: Rules(budgets=(Budget(window="session", usd=Decimal("1503.5")),))
+    }
+
+
+def test_the_settings_have_a_budget_for_every_session(tmp_path: Path) -> None:
+    run(tmp_path, *PRACTICE, "--", "run", "exit", "0", OGATE_RUN_BUDGET="2.5")
+    run(tmp_path, *PRACTICE, "--budget", "7", "--", "run", "exit", "0", OGATE_RUN_BUDGET="2.5")
+    budgets = [rules.budgets[0].usd for _, rules in sorted(_policy().sessions.items())]
+    assert budgets == [Decimal("2.5"), Decimal(7)]
+
+
+def test_without_one_no_rule_is_written(tmp_path: Path) -> None:
+    run(tmp_path, *PRACTICE, "--", "run", "exit", "0")
+    assert _policy().revision == 0
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "five", "1.5.0", "1503,50", "inf", "nan", "1e9"])
+def test_what_is_no_amount_starts_nothing(tmp_path: Path, amount: str) -> None:
+    done = run(tmp_path, *PRACTICE, f"--budget={amount}", "--", "run", "ask")
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_virtual_key_nobody_made_starts_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, *PRACTICE, "--vkey", "ci", "--", "run", "ask")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "[no-such-owner]" in done.stderr
+
+
+def test_a_subscription_left_direct_stands_against_a_hard_rule(tmp_path: Path) -> None:
+    """Without one it is the user's choice, and the summary names what it did."""
+    _sign_in()
+    assert run(tmp_path, *PRACTICE, "--", "run", "exit", "0").returncode == 0
+    _give(Owner("user", os_user()), Rules(budgets=(Budget(window="day", usd=Decimal(20)),)))
+    done = run(tmp_path, *PRACTICE, "--", "run", "exit", "0")
+    assert done.returncode == 125
+    assert "[way-round]" in done.stderr
+    assert "hint: ogate providers edit openai --subscription key" in done.stderr
+    mended = run(tmp_path, "providers", "edit", "openai", "--subscription", "key")
+    assert mended.returncode == 0, mended.stderr
+    assert run(tmp_path, *PRACTICE, "--", "run", "exit", "0").returncode == 0
+
+
+def test_another_opencode_stands_against_a_hard_rule(tmp_path: Path) -> None:
+    attach = ("--", "attach", "http://127.0.0.1:9")
+    assert "another process" in run(tmp_path, "run", "--budget", "5", *attach).stderr
+    assert "untouched" in run(tmp_path, "run", *attach).stdout
+
+
+def test_a_dry_run_shows_the_budgets_and_writes_nothing(tmp_path: Path) -> None:
+    _give(Owner("user", os_user()), Rules(budgets=(Budget(window="day", usd=Decimal(20)),)))
+    shown = run(tmp_path, *PRACTICE, "--budget", "5", "--dry-run")
+    assert "session $0 of $5.00 · today $0 of $20.00" in shown.stdout
+    assert _policy().sessions == {}
+
+
+def test_opencode_of_another_major_version_stands_against_a_hard_rule(tmp_path: Path) -> None:
+    """It may not send its requests here."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    program = folder / "opencode"
+    program.write_text("#!/bin/sh\necho 2.0.1\n")
+    program.chmod(0o755)
+    (folder / "package.json").write_text('{"name": "opencode-ai", "version": "2.0.1"}')
+    options = {"OGATE_RUN_AGENT_PATH": str(program)}
+    assert run(tmp_path, *PRACTICE, "--", "run", "x", **options).returncode == 0
+    done = run(tmp_path, *PRACTICE, "--budget", "5", "--", "run", "x", **options)
+    assert done.returncode == 126
+    assert "not supported under a hard rule" in done.stderr
