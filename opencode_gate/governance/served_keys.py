@@ -14,6 +14,7 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.policy import Policy, VirtualKey
+from opencode_gate.governance.sentences import key_disabled, key_expired, key_unknown
 from opencode_gate.governance.session_tokens import SessionTokens, token_parts
 from opencode_gate.governance.virtual_keys import NO_HASH, key_parts, verify
 
@@ -89,9 +90,7 @@ class ServedDoor:
         elif known.caller.session_id in self._ended:
             raise _unknown()
         if known.expires_us is not None and self._clock.now_us() >= known.expires_us:
-            name = known.caller.virtual_key
-            assert name is not None
-            raise key_expired(name, policy.virtual_keys[name])
+            raise _refused(key_expired(known.caller.virtual_key or "", known.expires_us))
         return known.caller
 
     def token_for(self, session_id: str, caller: Caller) -> str:
@@ -138,23 +137,10 @@ def require_usable(name: str, key: VirtualKey, now_us: int) -> None:
         Denied: it is not, or has.
     """
     if not key.active:
-        raise _refused(
-            "virtual-key-disabled",
-            f"ogate: the virtual key {name} is switched off",
-            f"ogate vkeys enable {name}",
-        )
+        raise _refused(key_disabled(name))
     expires_us = _expires_us(key)
     if expires_us is not None and now_us >= expires_us:
-        raise key_expired(name, key)
-
-
-def key_expired(name: str, key: VirtualKey) -> Denied:
-    """The refusal of a key that has expired."""
-    return _refused(
-        "virtual-key-expired",
-        f"ogate: the virtual key {name} has expired ({key.expires_at})",
-        f"ogate vkeys rotate {name}",
-    )
+        raise _refused(key_expired(name, expires_us))
 
 
 def _expires_us(key: VirtualKey) -> int | None:
@@ -197,16 +183,8 @@ def _token_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> bytes:
 
 
 def _unknown() -> Denied:
-    return _refused(
-        "unknown-virtual-key",
-        "ogate: the request carries no virtual key of this gateway, or a wrong one",
-        "ask whoever runs the gateway: ogate vkeys create NAME",
-    )
+    return _refused(key_unknown())
 
 
-def _refused(code: str, message: str, command: str) -> Denied:
-    return Denied(
-        Decision(rule="key", outcome="deny", code=code, message=message, command=command),
-        http_status=401,
-        error_type="authentication_error",
-    )
+def _refused(decision: Decision) -> Denied:
+    return Denied(decision, http_status=401, error_type="authentication_error")
