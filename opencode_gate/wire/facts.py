@@ -8,7 +8,8 @@ unusual is left for the provider to judge.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import ceil, isfinite
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,8 @@ from opencode_gate.wire.routes import Route
 
 INSTRUCTIONS_HEAD_CHARS = 200
 
+_Members: TypeAlias = dict[str, Any]
+_NOTHING: _Members = {}
 _RAW_NULL = msgspec.Raw(b"null")
 _MEDIA_BYTES_MIN = 16 * 1024
 """In less than that, media cannot put an estimate out by much."""
@@ -43,6 +46,15 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             streamed chat completion that does not set `stream_options.include_usage`.
         instructions_head: the first 200 characters of the system prompt.
         input_bytes: the size of the body without inline media, to estimate tokens from.
+        body_bytes: the whole size of the body.
+        max_output_tokens: how much may be answered, in each choice; where the body says it in two
+            ways, the larger one. `None` leaves it to the provider.
+        choices: how many answers are asked for.
+        thinking_budget_tokens: how much of the output may be thought; a limit must be above it.
+        service_tier: what the client would pay more or less for (`priority`, `flex`).
+        speed: Anthropic's `fast`, which costs more.
+        is_background: the provider works on when the client has left.
+        fallback_models: the models a router may take instead (OpenRouter's `models`).
     """
 
     request_model: str | None = None
@@ -50,6 +62,14 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     asks_for_usage: bool = True
     instructions_head: str = ""
     input_bytes: int = 0
+    body_bytes: int = 0
+    max_output_tokens: int | None = None
+    choices: int = 1
+    thinking_budget_tokens: int | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    is_background: bool = False
+    fallback_models: tuple[str, ...] = ()
 
 
 class _StreamOptions(msgspec.Struct):
@@ -72,6 +92,32 @@ class _Body(msgspec.Struct):
     instructions: msgspec.Raw = _RAW_NULL
     system: msgspec.Raw = _RAW_NULL
     system_instruction: msgspec.Raw = msgspec.field(name="systemInstruction", default=_RAW_NULL)
+    max_tokens: msgspec.Raw = _RAW_NULL
+    max_completion_tokens: msgspec.Raw = _RAW_NULL
+    max_output_tokens: msgspec.Raw = _RAW_NULL
+    n: msgspec.Raw = _RAW_NULL
+    generation_config: msgspec.Raw = msgspec.field(name="generationConfig", default=_RAW_NULL)
+    # Google reads the names of its fields in both spellings.
+    generation_config_2: msgspec.Raw = msgspec.field(name="generation_config", default=_RAW_NULL)
+    thinking: msgspec.Raw = _RAW_NULL
+    service_tier: msgspec.Raw = _RAW_NULL
+    service_tier_2: msgspec.Raw = msgspec.field(name="serviceTier", default=_RAW_NULL)
+    speed: msgspec.Raw = _RAW_NULL
+    background: msgspec.Raw = _RAW_NULL
+    models: msgspec.Raw = _RAW_NULL
+
+
+class _GenerationConfig(msgspec.Struct):
+    """https://ai.google.dev/api/generate-content#generationconfig."""
+
+    max_output: Any = msgspec.field(name="maxOutputTokens", default=None)
+    max_output_2: Any = msgspec.field(name="max_output_tokens", default=None)
+    candidates: Any = msgspec.field(name="candidateCount", default=None)
+    candidates_2: Any = msgspec.field(name="candidate_count", default=None)
+
+
+class _Thinking(msgspec.Struct):
+    budget_tokens: Any = None
 
 
 class _Turn(msgspec.Struct):
@@ -95,6 +141,9 @@ _text_decoder: Lenient[str | list[_TextPart]] = Lenient(str | list[_TextPart])
 _parts_decoder = Lenient(_Parts)
 _stream_options_decoder = Lenient(_StreamOptions)
 _usage_option_decoder = Lenient(_UsageOption)
+_generation_config_decoder = Lenient(_GenerationConfig)
+_thinking_decoder = Lenient(_Thinking)
+_value_decoder: Lenient[Any] = Lenient(Any)
 
 
 def read_facts(route: Route, body: bytes) -> RequestFacts:
@@ -116,6 +165,9 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         asks_for_usage=_asks_for_usage(route.wire_format, stream, parsed),
         instructions_head=_INSTRUCTIONS[route.wire_format](parsed)[:INSTRUCTIONS_HEAD_CHARS],
         input_bytes=prompt_bytes(body),
+        body_bytes=len(body),
+        **_LIMITS[route.wire_format](parsed),
+        **(_NOTHING if _is_ordinary(parsed) else _unusual(parsed)),
     )
 
 
@@ -174,6 +226,92 @@ def _chat_instructions(body: _Body) -> str:
     return _leading_instructions(body.messages)
 
 
+def _count(raw: msgspec.Raw) -> int | None:
+    """A number of tokens or answers; one with a fraction counts up, as no provider counts more."""
+    return None if raw is _RAW_NULL else _whole(_decoded(_value_decoder, raw))
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, float) and isfinite(value):
+        return ceil(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _larger(first: int | None, second: int | None) -> int | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second)
+
+
+def _chat_limits(body: _Body) -> _Members:
+    if body.max_completion_tokens is _RAW_NULL is body.n:
+        return {"max_output_tokens": _count(body.max_tokens)}
+    # Either name is read by some and passed over by others, so the larger one may be what holds.
+    limit = _larger(_count(body.max_tokens), _count(body.max_completion_tokens))
+    return {"max_output_tokens": limit, "choices": _choices(_count(body.n))}
+
+
+def _gemini_limits(body: _Body) -> _Members:
+    limit, choices = None, None
+    for raw in (body.generation_config, body.generation_config_2):
+        config = _decoded(_generation_config_decoder, raw)
+        if config is not None:
+            for count in (config.max_output, config.max_output_2):
+                limit = _larger(limit, _whole(count))
+            for count in (config.candidates, config.candidates_2):
+                choices = _larger(choices, _whole(count))
+    return {"max_output_tokens": limit, "choices": _choices(choices)}
+
+
+def _choices(count: int | None) -> int:
+    return 1 if count is None else max(1, count)
+
+
+def _is_ordinary(body: _Body) -> bool:
+    """True without any of the members that few requests have; all but free."""
+    return (
+        body.thinking
+        is body.service_tier
+        is body.service_tier_2
+        is body.speed
+        is body.background
+        is body.models
+        is _RAW_NULL
+    )
+
+
+def _unusual(body: _Body) -> _Members:
+    thinking = _decoded(_thinking_decoder, body.thinking)
+    return {
+        "thinking_budget_tokens": None if thinking is None else _whole(thinking.budget_tokens),
+        "service_tier": _name(body.service_tier) or _name(body.service_tier_2),
+        "speed": _name(body.speed),
+        "is_background": _decoded(_value_decoder, body.background) is True,
+        "fallback_models": _names(body.models),
+    }
+
+
+def _name(raw: msgspec.Raw) -> str | None:
+    value = _decoded(_value_decoder, raw)
+    return value if isinstance(value, str) else None
+
+
+def _names(raw: msgspec.Raw) -> tuple[str, ...]:
+    values = _decoded(_value_decoder, raw)
+    if not isinstance(values, list):
+        return ()
+    return tuple(value for value in values if isinstance(value, str))
+
+
+_LIMITS: dict[WireFormat, Callable[[_Body], _Members]] = {
+    WireFormat.OPENAI_CHAT: _chat_limits,
+    WireFormat.UNKNOWN: _chat_limits,
+    WireFormat.OPENAI_RESPONSES: (
+        lambda body: {"max_output_tokens": _count(body.max_output_tokens)}
+    ),
+    WireFormat.ANTHROPIC_MESSAGES: lambda body: {"max_output_tokens": _count(body.max_tokens)},
+    WireFormat.GEMINI_GENERATE: _gemini_limits,
+}
 _INSTRUCTIONS: dict[WireFormat, Callable[[_Body], str]] = {
     WireFormat.OPENAI_CHAT: _chat_instructions,
     WireFormat.UNKNOWN: _chat_instructions,

@@ -1,0 +1,156 @@
+"""Whether a body says all that a provider reads is told without being fooled by text."""
+
+import json
+
+import pytest
+
+from opencode_gate.core.semconv import WireFormat
+from opencode_gate.wire.references import has_audio, may_write_1h, refers_elsewhere
+from tests.support.wire_corpus import route_of
+
+CHAT = route_of(WireFormat.OPENAI_CHAT)
+LARGE_PICTURE = "A" * 70_000
+SMALL_PICTURE = "A" * 500
+ORDINARY_TOOLS = [
+    {"type": "function", "function": {"name": "f", "parameters": {"properties": {"source": {}}}}},
+    {"type": "function", "name": "f", "parameters": {"properties": {"file_id": {}}}},
+    {"name": "f", "input_schema": {"properties": {"image_url": {"type": "string"}}}},
+    {"functionDeclarations": [{"name": "f"}]},
+    {"type": "custom", "name": "apply_patch"},
+]
+
+
+def refers(**body: object) -> bool:
+    return refers_elsewhere(CHAT, json.dumps(body).encode())
+
+
+def part(**content: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": [content]}]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": [{"role": "user", "content": 'say "file_id", "previous_response_id"'}]},
+        {"previous_response_id": None, "conversation": None, "plugins": []},
+        {"tools": ORDINARY_TOOLS},
+        {"tools": None},
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{LARGE_PICTURE}"}),
+        part(type="input_image", image_url=f"data:image/png;base64,{LARGE_PICTURE}"),
+        part(
+            type="image",
+            source={"type": "base64", "media_type": "image/png", "data": LARGE_PICTURE},
+        ),
+        {
+            "contents": [
+                {"parts": [{"inlineData": {"mimeType": "image/png", "data": LARGE_PICTURE}}]}
+            ]
+        },
+        {
+            "messages": [
+                {"content": [{"type": "tool_use", "input": {"file_id": "x", "source": "y"}}]}
+            ]
+        },
+        {"input": [{"type": "function_call", "arguments": '{"file_id":"x"}'}]},
+    ],
+)
+def test_a_body_that_says_all_is_bounded_by_its_bytes(body):
+    assert not refers(**body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"previous_response_id": "resp_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1"}},
+        {"cachedContent": "cachedContents/x"},
+        {"mcp_servers": [{"url": "x"}]},
+        {"web_search_options": {"search_context_size": "low"}},
+        {"plugins": [{"id": "web"}]},
+        {"tools": [*ORDINARY_TOOLS, {"type": "web_search"}]},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"tools": [{"type": "what_comes_next_20270101", "input_schema": {}}]},
+        {"tools": [{"googleSearch": {}}]},
+        {"tools": [{"functionDeclarations": [], "urlContext": {}}]},
+        {"tools": "odd"},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        part(type="input_file", file_id="file-1"),
+        part(type="file", file={"file_id": "file-1"}),
+        part(type="input_image", file_id="file-1"),
+        part(type="image_url", image_url={"url": "https://x/y.png"}),
+        part(type="input_image", image_url="https://x/y.png"),
+        part(type="video_url", video_url={"url": "data:video/mp4;base64," + LARGE_PICTURE}),
+        part(type="document_url", document_url="https://x/y.pdf"),
+        part(type="image", source={"type": "url", "url": "https://x"}),
+        part(type="image", source={"type": "file", "file_id": "file_1"}),
+        part(
+            type="document",
+            source={"type": "base64", "media_type": "application/pdf", "data": LARGE_PICTURE},
+        ),
+        {"contents": [{"parts": [{"fileData": {"fileUri": "gs://x"}}]}]},
+        {
+            "contents": [
+                {"parts": [{"inlineData": {"mimeType": "video/mp4", "data": LARGE_PICTURE}}]}
+            ]
+        },
+        part(
+            type="tool_result", content=[{"type": "image", "source": {"type": "url", "url": "x"}}]
+        ),
+        {
+            "input": [
+                {
+                    "type": "function_call_output",
+                    "output": [{"type": "input_image", "file_id": "f"}],
+                }
+            ]
+        },
+        part(type="image_url", image_url={"url": f"data:image/png;base64,{SMALL_PICTURE}"}),
+    ],
+)
+def test_what_is_read_elsewhere_or_holds_more_than_its_bytes_is_seen(body):
+    assert refers(**body)
+
+
+def test_a_name_written_in_escapes_is_seen():
+    assert refers_elsewhere(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}')
+    body = b'{"messages":[{"content":[{"type":"input_image","fil\\u0065_id":"f"}]}]}'
+    assert refers_elsewhere(CHAT, body)
+
+
+def test_what_cannot_be_read_counts_as_more():
+    assert refers_elsewhere(CHAT, b"{")
+    assert refers_elsewhere(route_of(WireFormat.OPENAI_CHAT), b"[]")
+
+
+@pytest.mark.parametrize(
+    ("body", "may"),
+    [
+        ('{"cache_control":{"type":"ephemeral"}}', False),
+        ('{"cache_control":{"type":"ephemeral","ttl":"5m"}}', False),
+        ('{"cache_control":{"type":"ephemeral", "ttl" : "5m"}}', False),
+        ('{"cache_control":{"type":"ephemeral","ttl":"1h"}}', True),
+        ('{"cache_control":{"ttl" :\\n"\\u0031h"}}'.replace("\\n", "\n"), True),
+        ('{"cache_control":{"\\u0074tl":"1h"}}', True),
+        ('{"text":"\\"ttl\\":\\"1h\\""}', False),
+    ],
+)
+def test_a_cache_that_is_kept_for_an_hour_is_seen(body, may):
+    assert may_write_1h(body.encode()) is may
+
+
+@pytest.mark.parametrize(
+    ("body", "sounds"),
+    [
+        ({"messages": [{"content": "audio"}]}, False),
+        ({"modalities": ["text"]}, False),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "x"}}, True),
+        (part(type="input_audio", input_audio={"data": "AAAA", "format": "wav"}), True),
+        ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/mp3", "data": "A"}}]}]}, True),
+        ({"generationConfig": {"responseModalities": ["AUDIO"]}}, True),
+        ({"generationConfig": {"responseModalities": ["TEXT"]}, "x": "audio"}, False),
+    ],
+)
+def test_sound_is_heard(body, sounds):
+    assert has_audio(json.dumps(body).encode()) is sounds
