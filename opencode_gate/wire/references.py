@@ -2,13 +2,12 @@
 
 The idea: a text has never more tokens than bytes, so a body bounds its own input; unless it
 names a file, a stored conversation or a tool that fetches pages. This is asked for only under
-a budget; and a prompt is only taken apart where its bytes have a name of media in quotation
-marks, which text inside a JSON string never has unescaped. The invariant: in doubt the answer
-is yes, for that costs no more than a larger reservation.
+a budget, and texts are passed over undecoded. The invariant: in doubt the answer is yes, for
+that costs no more than a larger reservation.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,35 +16,24 @@ from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.decoding import Lenient
 from opencode_gate.wire.routes import Route
 
-_PART_MARKERS = (
-    b'_url"',
-    b'"file_id"',
-    b'"file_data"',
-    b'"fileData"',
-    b'"source"',
-    b'"inlineData"',
-    b'"inline_data"',
-    b'"item_reference"',
-    b'"container_upload"',
-)
-_INLINE_MEDIA = ("source", "inlineData", "inline_data")
-_STORED_FILES = ("file_id", "fileData", "file_data")
 _STORED_TYPES = ("item_reference", "container_upload", "input_file", "document", "file")
 _AUDIO_TYPES = ("input_audio", "audio")
 _CLIENT_TOOLS = ("function", "custom", "local_shell", "apply_patch")
 """Types of tools that the client runs and whose results it sends itself."""
 _GEMINI_CLIENT_TOOLS = frozenset({"functionDeclarations", "function_declarations"})
+_LONG_LIFE = re.compile(rb'"ttl"\s*+:\s*+(?!"5m")')
 # Nobody writes a letter in this way but who wants a name not to be found.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7][0-9a-fA-F]")
-_LONG_LIFE = re.compile(rb'"ttl"\s*:\s*+(?!"5m")')
 
 _MEDIA_BOUND_BYTES = 64 * 1024
 """Below it a picture may have more tokens than bytes: no provider counts more than some 50,000
 for one (gpt-4o-mini: 2,833, and 5,667 for each of at most eight tiles)."""
 
+_ABSENT = msgspec.Raw(b"null")
 
-class _References(msgspec.Struct):
-    """Members that name what the provider has stored, or have it search."""
+
+class _Request(msgspec.Struct):
+    """What names something stored or has the provider search, and where prompts lie."""
 
     previous_response_id: Any = None
     conversation: Any = None
@@ -58,14 +46,62 @@ class _References(msgspec.Struct):
     search_parameters: Any = None
     enable_search: Any = None
     plugins: Any = None
-
-
-class _Offer(msgspec.Struct):
     tools: list[dict[str, msgspec.Raw]] | None = None
+    audio: Any = None
+    modalities: Any = None
+    generation_config: Any = msgspec.field(name="generationConfig", default=None)
+    generation_config_2: Any = msgspec.field(name="generation_config", default=None)
+    messages: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    contents: msgspec.Raw = _ABSENT
+    system: msgspec.Raw = _ABSENT
+
+    @property
+    def refers(self) -> bool:
+        """True where it names something stored, or a search of the provider's."""
+        return any(
+            (
+                self.previous_response_id,
+                self.conversation,
+                self.prompt,
+                self.container,
+                self.cached_content,
+                self.cached_content_2,
+                self.mcp_servers,
+                self.web_search_options is not None,
+                self.search_parameters,
+                self.enable_search,
+                self.plugins,
+            )
+        )
 
 
-_references = Lenient(_References)
-_offers = Lenient(_Offer)
+class _Part(msgspec.Struct):
+    """A turn, or a piece of one, without its text."""
+
+    type: Any = None
+    content: msgspec.Raw = _ABSENT
+    parts: msgspec.Raw = _ABSENT
+    output: msgspec.Raw = _ABSENT
+    function_response: msgspec.Raw = msgspec.field(name="functionResponse", default=_ABSENT)
+    function_response_2: msgspec.Raw = msgspec.field(name="function_response", default=_ABSENT)
+    file_id: Any = None
+    file_url: Any = None
+    file_data: Any = msgspec.field(name="fileData", default=None)
+    file_data_2: Any = msgspec.field(name="file_data", default=None)
+    source: Any = None
+    image_url: Any = None
+    inline_data: Any = msgspec.field(name="inlineData", default=None)
+    inline_data_2: Any = msgspec.field(name="inline_data", default=None)
+
+
+class _Response(msgspec.Struct):
+    parts: msgspec.Raw = _ABSENT
+
+
+_requests = Lenient(_Request)
+_part_lists = Lenient(list[_Part])
+_responses = Lenient(_Response)
 _values: Lenient[Any] = Lenient(Any)
 
 
@@ -79,16 +115,14 @@ def refers_elsewhere(route: Route, body: bytes) -> bool:
     if route.wire_format is WireFormat.UNKNOWN:
         return True
     try:
-        named = _references.decode(body)
-        tools = _offers.decode(body).tools
+        request = _requests.decode(body)
+        return (
+            request.refers
+            or any(map(_is_run_by_provider, request.tools or ()))
+            or any(map(_is_more_than_its_bytes, _parts_of(request)))
+        )
     except msgspec.DecodeError:
         return True
-    if any(msgspec.structs.astuple(named)) or any(map(_is_run_by_provider, tools or ())):
-        return True
-    if not (any(marker in body for marker in _PART_MARKERS) or _ESCAPED_LETTER.search(body)):
-        return False
-    request = _parsed(body)
-    return not isinstance(request, dict) or any(map(_is_more_than_its_bytes, _parts_of(request)))
 
 
 def may_write_1h(body: bytes) -> bool:
@@ -100,25 +134,17 @@ def may_write_1h(body: bytes) -> bool:
 
 def has_audio(body: bytes) -> bool:
     """True where sound goes in or comes out, of which tokens cost more."""
-    if b"audio" not in body and b"AUDIO" not in body and not _ESCAPED_LETTER.search(body):
-        return False
-    request = _parsed(body)
-    if not isinstance(request, dict):
-        return True
-    if request.get("audio") or "audio" in _list(request.get("modalities")):
-        return True
-    for name in ("generationConfig", "generation_config"):
-        config = request.get(name)
-        if isinstance(config, dict) and _asks_for_sound(config):
-            return True
-    return any(map(_is_sound, _parts_of(request)))
-
-
-def _parsed(body: bytes) -> Any:
     try:
-        return _values.decode(body)
+        request = _requests.decode(body)
+        return (
+            bool(request.audio)
+            or "audio" in _list(request.modalities)
+            or _asks_for_sound(request.generation_config)
+            or _asks_for_sound(request.generation_config_2)
+            or any(map(_is_sound, _parts_of(request)))
+        )
     except msgspec.DecodeError:
-        return None
+        return True
 
 
 def _list(value: object) -> list[Any]:
@@ -133,33 +159,40 @@ def _is_run_by_provider(tool: dict[str, msgspec.Raw]) -> bool:
     return "input_schema" not in tool and not tool.keys() <= _GEMINI_CLIENT_TOOLS
 
 
-def _parts_of(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The pieces of the prompt that may be media, in all four formats."""
-    for member in ("messages", "input", "contents", "system"):
-        yield from _parts(_list(request.get(member)))
+def _parts_of(request: _Request) -> Iterator[_Part]:
+    """The turns and pieces of the prompt that may be media, in all four formats.
+
+    Raises:
+        msgspec.DecodeError: they are of an unusual shape.
+    """
+    for prompt in (request.messages, request.input, request.contents, request.system):
+        yield from _parts(prompt)
 
 
-def _parts(turns: Iterable[object]) -> Iterator[dict[str, Any]]:
-    for turn in turns:
-        if isinstance(turn, dict):
-            yield turn
-            # What tools gave back may hold pictures too; arguments of calls hold only text.
-            for member in ("content", "parts", "output"):
-                yield from _parts(_list(turn.get(member)))
-            for member in ("functionResponse", "function_response"):
-                response = turn.get(member)
-                if isinstance(response, dict):
-                    yield from _parts(_list(response.get("parts")))
+def _parts(raw: msgspec.Raw) -> Iterator[_Part]:
+    # A list of pieces, unlike a text, may be more than it looks like.
+    if raw is _ABSENT or not bytes(raw).startswith(b"["):
+        return
+    for part in _part_lists.decode(raw):
+        yield part
+        # What tools gave back may hold pictures too; arguments of calls hold only text.
+        yield from _parts(part.content)
+        yield from _parts(part.parts)
+        yield from _parts(part.output)
+        for response in (part.function_response, part.function_response_2):
+            if response is not _ABSENT:
+                yield from _parts(_responses.decode(response).parts)
 
 
-def _is_more_than_its_bytes(part: dict[str, Any]) -> bool:
-    if part.get("type") in _STORED_TYPES or any(part.get(name) for name in _STORED_FILES):
+def _is_more_than_its_bytes(part: _Part) -> bool:
+    if part.type in _STORED_TYPES:
         return True
-    return any(
-        not _is_bounded_picture(value)
-        for name, value in part.items()
-        if value and (name in _INLINE_MEDIA or name.endswith("_url"))
-    )
+    if isinstance(part.type, str) and part.type.endswith("_url") and part.type != "image_url":
+        return True
+    if part.file_id or part.file_url or part.file_data or part.file_data_2:
+        return True
+    media = (part.source, part.image_url, part.inline_data, part.inline_data_2)
+    return any(value and not _is_bounded_picture(value) for value in media)
 
 
 def _is_bounded_picture(value: object) -> bool:
@@ -179,19 +212,19 @@ def _media_type(value: dict[str, Any], otherwise: str) -> str:
     ).lower()
 
 
-def _asks_for_sound(config: dict[str, Any]) -> bool:
-    for name in ("responseModalities", "response_modalities"):
-        if "AUDIO" in [str(one).upper() for one in _list(config.get(name))]:
-            return True
-    return False
+def _asks_for_sound(config: object) -> bool:
+    if not isinstance(config, dict):
+        return False
+    asked = config.get("responseModalities", config.get("response_modalities"))
+    return "AUDIO" in [str(one).upper() for one in _list(asked)]
 
 
-def _is_sound(part: dict[str, Any]) -> bool:
-    if part.get("type") in _AUDIO_TYPES:
+def _is_sound(part: _Part) -> bool:
+    if part.type in _AUDIO_TYPES:
         return True
-    values = (part.get(name) for name in (*_INLINE_MEDIA, "fileData", "file_data"))
+    media = (part.inline_data, part.inline_data_2, part.file_data, part.file_data_2)
     return any(
         _media_type(value, "").startswith(("audio/", "video/"))
-        for value in values
+        for value in media
         if isinstance(value, dict)
     )
