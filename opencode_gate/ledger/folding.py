@@ -1,43 +1,33 @@
-"""From journals into the ledger: by a thread while the gateway serves, and after a crash.
+"""From the gateway into the ledger, by a thread of its own.
 
-The idea: folding is an upsert by ULID, so doing it twice is doing it once. That is all the
-recovery there is: read the journal of a dead process again, close what is open, commit, remove.
-The invariants: a journal goes only after its rows are committed, a journal whose process lives
-is never touched, and no exchange is lost because it could not be priced.
+The idea: what a request came to is looked at, priced and committed where nothing waits for it,
+many at a time. The invariants: a journal goes only after its rows are committed, and what the
+process holds of budgets is returned only after all it spent is charged.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
-from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.audit import AuditSeal
+from opencode_gate.ledger.audit_files import seal_beside
 from opencode_gate.ledger.calibration import Calibration, CountText
-from opencode_gate.ledger.journal import (
-    Journal,
-    JournalContents,
-    claimed,
-    journals,
-    orphans,
-    read_journal,
-    session_id_of,
-)
+from opencode_gate.ledger.committing import Price, commit, unhurried
+from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
-from opencode_gate.wire.estimates import estimated_tokens, quality_of_estimate
-from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.meter import Delivered, ExchangeMeter
 
-Price = Callable[[ExchangeRecord], ExchangeRecord]
-_T = TypeVar("_T")
+OnFolded = Callable[[Sequence[ExchangeRecord]], None]
 
 _RETRY_AFTER_S = 2.0
 _GATHER_S = 0.25
@@ -58,6 +48,10 @@ class Folder(threading.Thread):
     Its first work is to settle the journals of dead processes and, with `keep_parts_days`, to
     forget the parts that are older. A failing database is tried again every few seconds;
     meanwhile the journal keeps everything.
+
+    Args:
+        on_folded: told in this thread what was committed, as it was: priced. Also of what could
+            be committed only late.
     """
 
     def __init__(
@@ -70,6 +64,7 @@ class Folder(threading.Thread):
         shapes: RequestShapes | None = None,
         count_text: CountText | None = None,
         keep_parts_days: int | None = None,
+        on_folded: OnFolded | None = None,
     ) -> None:
         super().__init__(name="ledger-folding", daemon=True)
         self._journal_dir = journal_dir
@@ -79,11 +74,15 @@ class Folder(threading.Thread):
         self._shapes = shapes
         self._calibration = Calibration(count_text)
         self._keep_parts_days = keep_parts_days
+        self._on_folded = on_folded
+        self._seal: AuditSeal | None = None
         self._changed = threading.Condition()
         self._waiting: list[_Submitted] = []
         self._has_begun = False
         self._is_closing = False
         self._has_ended = False
+        self._is_hurried = False
+        self._must_recover = False
         self._drains = 0
         self._failures = 0
         self._failure: LedgerError | None = None
@@ -112,6 +111,22 @@ class Folder(threading.Thread):
             if len(self._waiting) == 1:
                 # Else the thread is at work or gathering; waking it would cost each request.
                 self._changed.notify_all()
+
+    def hurry(self) -> None:
+        """Commits what waits without gathering more. Never blocks on I/O."""
+        with self._changed:
+            if self._waiting and not self._is_hurried:
+                self._is_hurried = True
+                if self._failure is None:
+                    self._changed.notify_all()
+
+    def recover(self) -> None:
+        """Settles soon what processes left that died meanwhile. Never blocks on I/O."""
+        with self._changed:
+            if not self._must_recover:
+                self._must_recover = True
+                if self._failure is None:
+                    self._changed.notify_all()
 
     def drain(self) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.
@@ -151,6 +166,7 @@ class Folder(threading.Thread):
         try:
             while self._next_batch():
                 self._attempt()
+            self._end_process()
         finally:
             if self._store is not None:
                 self._store.close()
@@ -161,41 +177,53 @@ class Folder(threading.Thread):
     def _is_done(self) -> bool:
         return self._has_begun and not self._waiting
 
+    def _is_idle(self) -> bool:
+        return self._is_done() and not self._must_recover
+
+    def _is_pressed(self) -> bool:
+        """Whether somebody waits for the next commit."""
+        return bool(self._drains) or self._is_closing or self._is_hurried or self._must_recover
+
     def _next_batch(self) -> bool:
         """Waits for work; false when there will be none."""
         with self._changed:
             if self._failure is not None and not self._drains and not self._is_closing:
                 self._changed.wait(_RETRY_AFTER_S)
-            self._changed.wait_for(lambda: not self._is_done() or self._is_closing)
+            self._changed.wait_for(lambda: not self._is_idle() or self._is_closing)
             if self._has_begun:
                 # Not at once: this thread would run just when the next request wants to.
-                self._changed.wait_for(lambda: self._drains > 0 or self._is_closing, _GATHER_S)
+                self._changed.wait_for(self._is_pressed, _GATHER_S)
+            self._is_hurried = False
             return not self._is_closing
 
     def _attempt(self) -> None:
+        with self._changed:
+            must_recover, self._must_recover = self._must_recover, False
         batch = self._taken()
         tool_sets = {} if self._shapes is None else self._shapes.tool_sets
         try:
             if self._store is None:
                 self._store = open_store(self._store_path)
                 self._calibration.remember(self._store.token_ratios())
-            if not self._has_begun:
+            if must_recover or not self._has_begun:
                 settle_orphans(self._journal_dir, self._store, self._price)
-                if self._keep_parts_days is not None:
-                    self._store.retire(SystemClock().now_us() - self._keep_parts_days * _DAY_US)
+            if not self._has_begun and self._keep_parts_days is not None:
+                self._store.retire(SystemClock().now_us() - self._keep_parts_days * _DAY_US)
             _put_tool_sets(self._store, tool_sets)
             self._store.add_token_ratios(self._calibration.learned)
             self._calibration.learned.clear()
-            _commit(self._store, batch, self._price)
+            folded = commit(self._store, batch, self._price, self._journal.process_id)
         except LedgerError as error:
             _logger.warning("the ledger cannot be written: %s", error)
             with self._changed:
+                self._must_recover = self._must_recover or must_recover
                 self._failure = error
                 self._failures += 1
                 self._changed.notify_all()
             return
-        if batch:
-            self._journal.folded([exchange.id for exchange in batch])
+        if folded:
+            self._journal.folded([exchange.id for exchange in folded])
+            self._tell(folded)
         with self._changed:
             del self._waiting[: len(batch)]
             tool_sets.clear()
@@ -203,65 +231,59 @@ class Folder(threading.Thread):
             self._failure = None
             self._changed.notify_all()
 
+    def _tell(self, folded: Sequence[ExchangeRecord]) -> None:
+        if self._on_folded is None:
+            return
+        try:
+            self._on_folded(folded)
+        except Exception:
+            # Whatever is wrong with who listens, the next exchanges are folded too.
+            _logger.exception("what was folded could not be told")
+
+    def _end_process(self) -> None:
+        """Returns what this process holds of budgets, unless something is still to be charged."""
+        if self._store is None or not self._is_done() or not self._journal.is_settled:
+            return
+        try:
+            self._store.end_process(self._journal.process_id)
+        except LedgerError as error:
+            # Whoever settles next returns it: the holder of it has no journal any more.
+            _logger.warning("what is left of budgets cannot be returned now: %s", error)
+
     def _taken(self) -> list[ExchangeRecord]:
         """What waits now; the bodies are let go of, however long the ledger fails."""
         with self._changed:
             waiting = list(self._waiting)
-        batch = [
-            _shaped(submitted, self._shapes, self._calibration) for submitted in _unhurried(waiting)
-        ]
+        batch = [self._shaped(submitted) for submitted in unhurried(waiting)]
         with self._changed:
             self._waiting[: len(batch)] = [_Submitted(exchange, None, None) for exchange in batch]
         return batch
 
-
-def settle_orphans(journal_dir: Path, store: Store, price: Price) -> int:
-    """Folds the journals of dead processes and removes them; how many exchanges that recovered.
-
-    What was open is closed as `interrupted` with the tokens seen so far, `estimated`. A session
-    that has no living gateway any more and no end gets the last time its journal knows.
-
-    Raises:
-        LedgerError: the database failed; the journals stay.
-    """
-    dead = orphans(journal_dir)
-    living = [path for path in journals(journal_dir) if path not in dead]
-    living_sessions = {session_id_of(path) for path in living}
-    recovered = 0
-    for path in dead:
+    def _shaped(self, submitted: _Submitted) -> ExchangeRecord:
+        """An exchange with what its body and its answer tell of it."""
+        exchange, body, meter = submitted
+        if body is None:
+            return exchange
         try:
-            with claimed(path) as claim:
-                if claim is not None:
-                    contents = read_journal(path)
-                    recovered += _settle(contents, store, price)
-                    _settle_session(contents, store, living_sessions)
-                    claim.is_settled = True
-        except OSError as error:
-            _logger.warning("the journal %s is left as it is: %s", path, error)
-    return recovered
+            delivered = None if meter is None else meter.delivered()
+            exchange = self._hashed(exchange, body, delivered)
+            exchange = self._calibration.settled(exchange, body, delivered)
+            return exchange if self._shapes is None else self._shapes.shaped(exchange, body)
+        except Exception:
+            # Whatever a client may send, the exchange happened.
+            _logger.exception("what exchange %s was made of could not be read", exchange.id)
+            return exchange
 
-
-def _settle_session(
-    contents: JournalContents, store: Store, living_sessions: Container[str | None]
-) -> None:
-    session = contents.session
-    if session is None:
-        return
-    store.add_session(session)
-    if session.id in living_sessions or store.session(session.id).ended_at_us is not None:
-        return
-    store.end_session(session.id, ended_at_us=contents.last_seen_us, exit_status=None)
-
-
-def _settle(contents: JournalContents, store: Store, price: Price) -> int:
-    calibration = Calibration(known=store.token_ratios())
-    unfolded = [
-        _closed(contents, exchange, calibration)
-        for id, exchange in contents.exchanges.items()
-        if id not in contents.folded_ids
-    ]
-    _commit(store, unfolded, price)
-    return len(unfolded)
+    def _hashed(
+        self, exchange: ExchangeRecord, body: bytes, delivered: Delivered | None
+    ) -> ExchangeRecord:
+        if self._seal is None:
+            self._seal = seal_beside(self._store_path)
+        hashes: dict[str, Any] = {"request_hash": self._seal.of_content(body)}
+        if delivered is not None and delivered.text:
+            text = delivered.text.encode("utf-8", "surrogatepass")
+            hashes["answer_hash"] = self._seal.of_content(text)
+        return msgspec.structs.replace(exchange, **hashes)
 
 
 def _put_tool_sets(store: Store, tool_sets: Mapping[str, Mapping[str, int]]) -> None:
@@ -271,123 +293,6 @@ def _put_tool_sets(store: Store, tool_sets: Mapping[str, Mapping[str, int]]) -> 
         except ValueError:
             # A name that is no Unicode; what the tools were is the least of a ledger's facts.
             _logger.warning("the tools of %s cannot be stored", tool_set)
-
-
-def _closed(
-    contents: JournalContents, exchange: ExchangeRecord, calibration: Calibration
-) -> ExchangeRecord:
-    """An exchange as it is recorded when its process died."""
-    if exchange.status is not ExchangeStatus.OPEN:
-        return exchange
-    return msgspec.structs.replace(
-        seen_so_far(contents, exchange, calibration),
-        status=ExchangeStatus.INTERRUPTED,
-        error_type="gateway_died",
-    )
-
-
-def seen_so_far(
-    contents: JournalContents, exchange: ExchangeRecord, calibration: Calibration | None = None
-) -> ExchangeRecord:
-    """An open exchange with what its journal tells of its tokens, estimated where need be."""
-    usage = exchange.usage
-    corrected = Calibration() if calibration is None else calibration
-    input_bytes = contents.input_bytes.get(exchange.id)
-    is_generation = exchange.operation is Operation.GENERATE
-    if is_generation and usage.input_tokens is None and input_bytes is not None:
-        uncached = estimated_tokens(input_bytes, exchange.wire_format)
-        uncached = round(uncached * corrected.factor(exchange, "input_size"))
-        usage = msgspec.structs.replace(usage, input_uncached=uncached)
-    delivered_chars = contents.delivered_text_chars.get(exchange.id, 0)
-    delivered_tokens = estimated_tokens(delivered_chars, exchange.wire_format)
-    delivered_tokens = round(delivered_tokens * corrected.factor(exchange, "output_size"))
-    # Providers send a first output count of one or so long before the true one.
-    if delivered_tokens > 0 and (usage.output is None or usage.output < delivered_tokens):
-        usage = msgspec.structs.replace(usage, output=delivered_tokens)
-    return msgspec.structs.replace(
-        exchange,
-        usage=usage,
-        usage_quality=UsageQuality.UNKNOWN
-        if usage.is_empty
-        else quality_of_estimate(exchange.request_model, is_reasoning_hidden=False),
-    )
-
-
-def _commit(store: Store, batch: Iterable[ExchangeRecord], price: Price) -> None:
-    priced = [_priced(exchange, price) for exchange in _unhurried(batch)]
-    try:
-        store.fold(priced)
-    except (ValueError, OverflowError):
-        for exchange in priced:
-            _fold_alone(store, exchange)
-
-
-def _unhurried(items: Iterable[_T]) -> Iterator[_T]:
-    """The items; between two of them the event loop's thread may go first.
-
-    Else a batch would keep the interpreter for a whole switch interval each time, and a request
-    that comes just then would wait for it.
-    """
-    for item in items:
-        yield item
-        time.sleep(0)
-
-
-def _fold_alone(store: Store, exchange: ExchangeRecord) -> None:
-    """Folds one of a batch with a value no database takes, if need be without such values."""
-    try:
-        store.fold([exchange])
-    except (ValueError, OverflowError):
-        _logger.exception("exchange %s has values that cannot be stored", exchange.id)
-        store.fold(
-            [
-                msgspec.structs.replace(
-                    exchange,
-                    request_model=_storable(exchange.request_model),
-                    response_model=_storable(exchange.response_model),
-                    raw_usage=_storable(exchange.raw_usage),
-                    finish_reason=_storable(exchange.finish_reason),
-                    usage=TokenUsage(),
-                    usage_quality=UsageQuality.UNKNOWN,
-                    prompt_id=None,
-                    tools_called=(),
-                    reported_cost_nano_usd=None,
-                    priced_cost_nano_usd=None,
-                    cache_saved_nano_usd=None,
-                    cost_nano_usd=None,
-                    cost_quality=CostQuality.UNKNOWN,
-                )
-            ]
-        )
-
-
-def _storable(text: str | None) -> str | None:
-    return None if text is None else text.encode("utf-8", "replace").decode()
-
-
-def _shaped(
-    submitted: _Submitted, shapes: RequestShapes | None, calibration: Calibration
-) -> ExchangeRecord:
-    exchange, body, meter = submitted
-    if body is None:
-        return exchange
-    try:
-        if meter is not None:
-            exchange = calibration.settled(exchange, body, meter.delivered())
-        return exchange if shapes is None else shapes.shaped(exchange, body)
-    except Exception:
-        # Whatever a client may send, the exchange happened.
-        _logger.exception("what exchange %s was made of could not be read", exchange.id)
-        return exchange
-
-
-def _priced(exchange: ExchangeRecord, price: Price) -> ExchangeRecord:
-    try:
-        return price(exchange)
-    except Exception:
-        # Whatever is wrong with a price book, the exchange happened.
-        _logger.exception("exchange %s could not be priced", exchange.id)
-        return exchange
 
 
 def _stopped(store_path: Path) -> LedgerError:

@@ -108,6 +108,16 @@ class Journal:
         """True once a line could not be written; recovery after a crash is then incomplete."""
         return self.failure is not None
 
+    @property
+    def process_id(self) -> str:
+        """What this process is called where it holds something: the name of its journal."""
+        return process_id_of(self.path)
+
+    @property
+    def is_settled(self) -> bool:
+        """True while everything that was begun is committed to the ledger."""
+        return not self._unsettled
+
     def opened(self, exchange: ExchangeRecord, *, input_bytes: int | None = None) -> None:
         """An exchange is about to be sent upstream.
 
@@ -235,6 +245,16 @@ def read_journal(path: Path) -> JournalContents:
                 continue
             _apply(line, contents)
     return contents
+
+
+def process_id_of(path: Path) -> str:
+    """What the process is called that a journal belongs to."""
+    return path.name.removesuffix(SUFFIX)
+
+
+def journal_file(folder: Path, process_id: str) -> Path:
+    """The journal of a process."""
+    return folder / f"{process_id}{SUFFIX}"
 
 
 def session_id_of(path: Path) -> str | None:

@@ -23,9 +23,10 @@ from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
 from opencode_gate.governance.prices import PriceRule
-from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes, installation_key
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.routing.targets import RouteTable

@@ -12,10 +12,11 @@ from pathlib import Path
 from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.local_time import day_start_us, local_day
 from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.ledger.committing import Price
 from opencode_gate.ledger.exchange_query import ExchangeQuery
-from opencode_gate.ledger.folding import Price, seen_so_far
 from opencode_gate.ledger.journal import JournalContents, is_living, journals, read_journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.recovery import seen_so_far
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, UsageQuery, sum_of, total_of
 

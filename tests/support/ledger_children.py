@@ -12,9 +12,10 @@ from subprocess import PIPE, Popen
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import open_store
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
 

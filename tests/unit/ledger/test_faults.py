@@ -12,9 +12,10 @@ from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger import folding as folding_module
-from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal, journals, orphans
 from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from tests.support.ledger_children import child, unpriced, usage_of
 from tests.support.ledger_records import a_session, an_exchange

@@ -15,9 +15,10 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.folding import Folder, settle_orphans
+from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal, read_journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.wire.prompt_parts import PART_BYTES
@@ -335,7 +336,7 @@ def test_a_thread_that_dies_of_a_bug_does_not_hang_the_end(
     def bug(*_: object) -> None:
         raise AssertionError("bug")
 
-    monkeypatch.setattr("opencode_gate.ledger.folding._commit", bug)
+    monkeypatch.setattr("opencode_gate.ledger.folding.commit", bug)
     monkeypatch.setattr("threading.excepthook", lambda _: None)
     journal = Journal.create(folder, session=session)
     folding = Folder(folder, ledger_file, unpriced, journal=journal)
