@@ -54,6 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "sessions": _group("sessions", "Runs of Opencode, one summary each"),
     "logs": _group("logs", "Every model call, later and as it happens"),
     "top": _command("top", "What runs now, and what it costs so far"),
+    "budgets": _group("budgets", "Who may spend how much, and how it stands"),
     "ledger": _group("ledger", "Check, back up and tidy what was recorded"),
     "doctor": _command("doctor", "What is wrong here, and what mends it"),
     "config": _group("config", "Settings in config.toml", changes_values=True),

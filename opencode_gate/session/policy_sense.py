@@ -28,6 +28,9 @@ from opencode_gate.session.policy_names import GROUPS, name_problem
 _PUBLIC_ID = re.compile(r"[A-Za-z0-9]{12}")
 _SECRET_HASH = re.compile(r"[0-9a-f]{32}\$[0-9a-f]{64}")
 
+OWNER_KINDS: tuple[OwnerKind, ...] = ("session", "user", "vkey", "team", "customer")
+"""All kinds of owners, nearest to a request first."""
+
 
 def owned(policy: Policy, kind: OwnerKind) -> Mapping[str, Rules]:
     """All owners of a kind, by name."""
@@ -99,12 +102,6 @@ def _pattern_problems(rules: Rules) -> Iterator[ShapeProblem]:
             place: Place = ("models", key, number)
             if not pattern.strip() or pattern != pattern.strip() or not pattern.isprintable():
                 yield ShapeProblem(place, f"{pattern!r} matches no model")
-            elif not set("/*?[") & set(pattern):
-                yield ShapeProblem(
-                    place,
-                    f"{pattern!r} has no provider, so it matches no model",
-                    f"{pattern}/* for all of a provider, */{pattern} for a model of any",
-                )
 
 
 def _limit_problems(limits: tuple[RateLimit, ...]) -> Iterator[ShapeProblem]:
