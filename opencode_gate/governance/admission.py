@@ -54,6 +54,8 @@ class LaunchDoor:
     def __init__(
         self, token: bytes, *, session_id: str, user: str | None, virtual_key: str | None = None
     ) -> None:
+        if not token:
+            raise ValueError("an empty token would let everybody in")
         self._token = token
         self._caller = Caller(session_id, user, virtual_key, token)
 

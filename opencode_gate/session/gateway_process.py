@@ -52,13 +52,17 @@ class Served:
 
     Attributes:
         hello: makes the first message, given the listening socket as it is handed over.
-        log_file: where its stderr goes.
+        log_file: where its stderr goes; `None` is our own.
         key_variables: variables of this environment that hold a provider's key.
     """
 
     hello: Callable[[str], Hello]
-    log_file: Path
+    log_file: Path | None
     key_variables: tuple[str, ...] = ()
+
+
+def _opened(log_file: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
+    return contextlib.nullcontext() if log_file is None else log_file.open("ab")
 
 
 def listen() -> socket.socket:
@@ -93,6 +97,7 @@ class GatewayProcess:
         self._is_finishing = False
         self._deaths: collections.deque[float] = collections.deque(maxlen=RESTARTS)
         self._on_failure: Callable[[], object] = lambda: None
+        self._on_ready: Callable[[], object] = lambda: None
         self.was_ready = False
         self.failure: str | None = None
         self.settled: Settled | None = None
@@ -103,7 +108,7 @@ class GatewayProcess:
     def _spawn(self) -> subprocess.Popen[bytes]:
         assert self._listener is not None
         try:
-            with self._served.log_file.open("ab") as log:
+            with _opened(self._served.log_file) as log:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "opencode_gate.server"],
                     stdin=subprocess.PIPE,
@@ -130,6 +135,10 @@ class GatewayProcess:
         if self.failure is not None:
             deed()
 
+    def on_ready(self, deed: Callable[[], object]) -> None:
+        """What to do, in another thread, whenever a gateway accepts requests."""
+        self._on_ready = deed
+
     def give_secrets(self, secrets: Secrets) -> None:
         """Tells token and keys, to this gateway and to any that replaces it."""
         with self._lock:
@@ -142,16 +151,25 @@ class GatewayProcess:
             self._agent = Agent(pid=pid, started=start_time(pid))
             self._tell(self._agent, self._process)
 
-    def finish(self) -> Settled | None:
-        """Ends the gateway; `None` if it could not settle (the ledger then settles later)."""
+    def hurry(self) -> None:
+        """Cuts short the grace of a `finish` that another thread is in."""
+        with self._lock:
+            self._tell(Finish(), self._process)
+
+    def finish(self, *, grace_s: float = 0.0) -> Settled | None:
+        """Ends the gateway; `None` if it could not settle (the ledger then settles later).
+
+        Answers that still stream get `grace_s` to end.
+        """
         with self._lock:
             self._is_finishing = True
-            self._tell(Finish(), self._process)
-        self._watcher.join(SETTLE_TIMEOUT_S)
+            self._tell(Finish(grace_s=grace_s), self._process)
+        # Nobody accepts any more: who connects now is told so at once.
+        self._close_listener()
+        self._watcher.join(grace_s + SETTLE_TIMEOUT_S)
         if self._watcher.is_alive():
             self._process.kill()
             self._watcher.join()
-        self._close_listener()
         if self.settled is None and self.failure is None:
             self._settle_behind_it()
         return self.settled
@@ -197,6 +215,7 @@ class GatewayProcess:
             match unpacked(line):
                 case Ready():
                     self.was_ready = True
+                    self._on_ready()
                 case Failed() as failed:
                     self.failure = failed.message
                 case Settled() as settled if self._is_finishing:

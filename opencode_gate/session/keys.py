@@ -6,21 +6,41 @@ the reason.
 
 import contextlib
 from collections.abc import Mapping
+from typing import Protocol
 
 from opencode_gate.catalog.header_values import sent_headers
+from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import ConfigError, CredentialError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.credentials.encrypted_file import AskPassphrase
-from opencode_gate.credentials.resolve import fetch
+from opencode_gate.credentials.resolve import CredentialSource, fetch
 from opencode_gate.credentials.vault import Vault
 from opencode_gate.session.launch import KeysRead
-from opencode_gate.session.plan import RunPlan
+
+
+class Routed(Protocol):
+    """The providers of a plan, and where their keys lie."""
+
+    @property
+    def rows(self) -> tuple[ProviderRow, ...]:
+        """Every routed provider."""
+        ...
+
+    @property
+    def sources(self) -> Mapping[str, CredentialSource]:
+        """By provider, where its key lies."""
+        ...
+
+    @property
+    def key_names(self) -> Mapping[str, str]:
+        """By provider, the name of its key, where it has one."""
+        ...
 
 
 def open_vault(
-    plan: RunPlan,
+    plan: Routed,
     paths: Paths,
     environ: Mapping[str, str],
     ask_passphrase: AskPassphrase | None,
@@ -39,7 +59,7 @@ def open_vault(
 
 
 def read_keys(
-    plan: RunPlan, vault: Vault, environ: Mapping[str, str], agent_secrets: Mapping[str, Secret]
+    plan: Routed, vault: Vault, environ: Mapping[str, str], agent_secrets: Mapping[str, Secret]
 ) -> KeysRead:
     """The keys of all routed providers, and why those that are missing are."""
     keys: dict[str, str] = {}

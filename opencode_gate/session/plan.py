@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
-from opencode_gate.agents.opencode.configuration import model_entry, session_config
+from opencode_gate.agents.opencode.configuration import session_config
 from opencode_gate.agents.opencode.database import has_organisation, last_model, last_session
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.folders import database_file
 from opencode_gate.agents.opencode.in_force import Overruled, overruled_settings
-from opencode_gate.agents.opencode.jsonc import JsonObject, as_object
+from opencode_gate.agents.opencode.jsonc import JsonObject
 from opencode_gate.agents.opencode.locate import Installation
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.provider_facts import secret_variables
-from opencode_gate.catalog.rows import ModelRow, ProviderRow
+from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import UsageError
@@ -38,6 +38,7 @@ from opencode_gate.session.naming import (
 from opencode_gate.session.operator import os_user
 from opencode_gate.session.project import project_of
 from opencode_gate.session.run_rules import NO_RULES, RunRules, is_pure, require_no_way_round
+from opencode_gate.session.told_models import stated_costs, told_models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,20 +184,8 @@ def make_plan(
             for provider_id, source in sources.items()
             if source.key_name is not None
         },
-        models={
-            provider_id: {model_id: model_entry(model) for model_id, model in models.items()}
-            for provider_id, provider in routed.items()
-            if (models := _new_models(provider, discovery, settings))
-        },
-        costs={
-            provider_id: {
-                model_id: cost
-                for model_id, model in provider.models.items()
-                if (cost := as_object(model.raw.get("cost")))
-            }
-            for provider_id, provider in routed.items()
-            if provider.row.source == "agent" and provider.models is not None
-        },
+        models=told_models(routed, discovery, settings),
+        costs=stated_costs(routed),
         model=_name(start, None if start is None else start.model_id),
         small_model=_name(start, None if start is None else start.small_model_id),
         direct=direct,
@@ -338,19 +327,6 @@ def _key_variables(
         names += discovery.user_config.key_variables.get(provider_id, ())
     names += [source.variable for source in sources.values() if source.variable is not None]
     return hidden_variables(environ, secret_variables(tuple(names)))
-
-
-def _new_models(
-    provider: UsableProvider, discovery: Discovery, settings: Settings
-) -> Mapping[str, ModelRow]:
-    """The provider's models that Opencode does not know, or not as the user describes them."""
-    if provider.is_new_to_agent:
-        return provider.models or {}
-    said = settings.providers.get(provider.row.id)
-    if said is None or provider.row.source != "catalogue":
-        return {}
-    known = discovery.catalogue.models(provider.row.id)
-    return {model_id: known[model_id] for model_id in said.models}
 
 
 def _agent_catalogue(discovery: Discovery) -> JsonObject:

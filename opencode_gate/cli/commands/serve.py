@@ -1,0 +1,106 @@
+"""`ogate serve`: the gateway for a team, in the foreground.
+
+The invariant: nothing goes to stdout; what a service manager or a person wants to know goes to
+stderr, and no key is in it.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from opencode_gate.cli.options import NoInput, may_ask
+from opencode_gate.cli.render import talk
+from opencode_gate.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from opencode_gate.session.launch import KeysRead
+    from opencode_gate.session.serve import ServePlan, ServeRequest
+
+_LAST_PORT = 65535
+
+
+def command(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="Where to listen.")] = 4141,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", metavar="FILE", help="Certificate chain (PEM): speak HTTPS."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key (PEM).")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="HOST", help="A name clients use for it; repeatable."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Plain HTTP also where others can listen in.")
+    ] = False,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", help="For running answers at the end.")
+    ] = 30.0,
+    no_input: NoInput = False,
+) -> int:
+    """The gateway for a team: provider keys stay here, people get virtual keys.
+
+    Serves until Ctrl-C or SIGTERM; answers that run then may end, a second signal cuts them.
+    """
+    from opencode_gate.session.serve import ServeRequest
+
+    if not 0 <= port <= _LAST_PORT:
+        raise UsageError("usage", f"{port} is no port", hint="--port takes 1 to 65535")
+    request = ServeRequest(
+        host=host,
+        port=port,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        names=tuple(name or ()),
+        is_insecure=insecure,
+        grace_s=max(grace, 0.0),
+    )
+    return _serve(request, can_ask=may_ask(no_input=no_input))
+
+
+def _serve(request: "ServeRequest", *, can_ask: bool) -> int:
+    from opencode_gate.cli.key_entry import ask_passphrase
+    from opencode_gate.config.paths import paths
+    from opencode_gate.config.settings import load_settings
+    from opencode_gate.session.discovery import discover
+    from opencode_gate.session.keys import open_vault, read_keys
+    from opencode_gate.session.serve import listen_on, plan_service, serve, virtual_key_count
+
+    where = paths()
+    settings = load_settings(where, os.environ)
+    discovery = discover(where, settings, os.environ)
+    plan = plan_service(request, discovery, settings, os.environ)
+    agent_secrets = {**discovery.auth.keys, **discovery.user_config.keys}
+    vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
+    if virtual_key_count(where) == 0:
+        talk("ogate · there is no virtual key yet, so nobody is let in: ogate vkeys create NAME")
+    with listen_on(request) as listener:
+        address = _address(request, listener.getsockname()[1])
+        serve(
+            plan,
+            listener,
+            where,
+            lambda: read_keys(plan, vault, os.environ, agent_secrets),
+            lambda keys: _say_ready(plan, keys, address),
+        )
+    talk("ogate · stopped; everything is in the ledger")
+    return 0
+
+
+def _say_ready(plan: "ServePlan", keys: "KeysRead", address: str) -> None:
+    talk(f"ogate · serving {len(plan.rows)} providers on {address}")
+    for provider_id, problem in keys.problems.items():
+        talk(f"ogate · {provider_id} has no key: {problem}")
+
+
+def _address(request: "ServeRequest", port: int) -> str:
+    scheme = "http" if request.tls_cert is None else "https"
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    return f"{scheme}://{host}:{port}"
