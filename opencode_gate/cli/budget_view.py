@@ -151,4 +151,4 @@ def _exact(amount: int, unit: "Unit") -> str | int:
 
 def _joined(message: str, command: str | None) -> str:
     plain = message.removeprefix("ogate: ")
-    return plain if command is None else f"{plain} {command}"
+    return plain if command is None else f"{plain} → {command}"

@@ -36,6 +36,7 @@ SummaryForm: TypeAlias = Literal["table", "json", "off"]
 def prepare_account() -> None:
     """Loads what `show_account` needs."""
     import opencode_gate.cli.summary_view
+    import opencode_gate.ledger.sqlite.governance
     import opencode_gate.session.reconcile  # noqa: F401
 
 

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from opencode_gate.cli import figures
+from opencode_gate.cli.budget_view import (
+    standing_document,
+    standing_line,
+    standing_style,
+    warning_lines,
+)
+from opencode_gate.cli.decided_view import decided_document, decided_facts
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Table, Text
+from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.core.usage import sum_known
@@ -67,6 +75,8 @@ def summary_document(summary: "Summary") -> dict[str, object]:
             "time_to_first_chunk_s_p95": _rounded(summary.timing.time_to_first_chunk_s_p95),
             "output_tokens_per_s": _rounded(summary.timing.output_tokens_per_s),
         },
+        "budgets": [standing_document(standing) for standing in summary.budgets],
+        "rules": decided_document(summary.decided),
     }
 
 
@@ -186,11 +196,22 @@ def _facts(summary: "Summary") -> Iterable[Fact]:
     yield Fact("cache", _cache(summary))
     yield Fact("speed", _speed(summary))
     yield Fact("trouble", _trouble(summary), "yellow")
+    yield from _budget_facts(summary)
+    yield from decided_facts(summary.decided)
     for note in cost_notes(summary.totals):
         yield Fact("cost", note)
     yield Fact("check", summary.check or "")
     yield Fact("hidden", _hidden(summary.hidden))
     yield Fact("resume", summary.resume or "")
+
+
+def _budget_facts(summary: "Summary") -> Iterable[Fact]:
+    """How the budgets stand, and a sentence for each that has reached a threshold."""
+    now_us = SystemClock().now_us()
+    style = standing_style(summary.budgets)
+    yield Fact("budget", standing_line(summary.budgets, now_us), style)
+    for warning in warning_lines(summary.budgets):
+        yield Fact("warning", warning, style)
 
 
 _GROUPS: Mapping[ConversationKind, str] = {

@@ -23,6 +23,7 @@ from opencode_gate.session.discovery import Discovery
 from opencode_gate.session.matching import Match, match_exchanges
 from opencode_gate.session.plan import RunPlan
 from opencode_gate.session.reconciliation import Bypass, Reconciliation, encoded
+from opencode_gate.session.standing import standings_of_session
 from opencode_gate.session.summary import Summary, summarise
 
 _OTHER_SESSIONS = 20
@@ -49,6 +50,9 @@ def account_for(
             bypass=() if found is None else found.bypasses,
             resume=None if record is None else _resume(record, store.exchanges(plan.session.id)),
             check=None if found is None else check_line(found),
+            budgets=standings_of_session(
+                paths.ledger_file, plan.session, exchanges, now_us=SystemClock().now_us()
+            ),
         )
     finally:
         store.close()

@@ -7,10 +7,14 @@ first, in the order they were made.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+from opencode_gate.core.errors import PolicyDenied
+from opencode_gate.core.local_time import local_zone_name
 from opencode_gate.governance.policy import Budget, Owner, Policy, Rules, Unit, policy_of
 from opencode_gate.governance.windows import later, window_of
 from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
+from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +156,34 @@ def standings_above(
         )
     }
     return standings(store, owners.items(), at_us=at_us, time_zone=time_zone)
+
+
+def standings_of_session(
+    ledger_file: Path,
+    session: SessionRecord,
+    exchanges: Iterable[ExchangeRecord],
+    *,
+    now_us: int,
+) -> tuple[BudgetStanding, ...]:
+    """How the budgets above a session stand, in the windows in which it ended or now.
+
+    Rules that cannot be read have no budgets here: an account is shown nevertheless.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    from opencode_gate.ledger.sqlite.governance import open_governance
+
+    keys = {exchange.virtual_key for exchange in exchanges} or {None}
+    above = [
+        Above(session_id=session.id, user=session.user, virtual_key=key)
+        for key in sorted(keys, key=lambda key: key or "")
+    ]
+    at_us = now_us if session.ended_at_us is None else session.ended_at_us
+    store = open_governance(ledger_file, read_only=True)
+    try:
+        return standings_above(store, above, at_us=at_us, time_zone=local_zone_name())
+    except PolicyDenied:
+        return ()
+    finally:
+        store.close()

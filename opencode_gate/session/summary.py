@@ -14,7 +14,9 @@ from opencode_gate.core.usage import sum_known
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
+from opencode_gate.session.decided import NOTHING_DECIDED, Decided, decided
 from opencode_gate.session.reconciliation import Bypass
+from opencode_gate.session.standing import BudgetStanding
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -79,6 +81,8 @@ class Summary:
     check: str | None = None
     cache_saved_nano_usd: int | None = None
     cache_unknown_requests: int = 0
+    budgets: tuple[BudgetStanding, ...] = ()
+    decided: Decided = NOTHING_DECIDED
 
 
 def summarise(
@@ -89,6 +93,7 @@ def summarise(
     bypass: tuple[Bypass, ...] = (),
     resume: str | None = None,
     check: str | None = None,
+    budgets: tuple[BudgetStanding, ...] = (),
 ) -> Summary:
     """The account of a session, by id, unique prefix, or `last`.
 
@@ -114,6 +119,8 @@ def summarise(
             bool(record.usage.cache_read) and record.cache_saved_nano_usd is None
             for record in exchanges
         ),
+        budgets=budgets,
+        decided=decided(exchanges),
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
@@ -9,9 +10,13 @@ from rich.console import Console
 from opencode_gate.cli.render import print_blocks
 from opencode_gate.cli.summary_view import cost_notes, summary_blocks, summary_document
 from opencode_gate.core.semconv import ConversationKind, CostQuality
+from opencode_gate.governance.decisions import Decision
+from opencode_gate.governance.policy import Budget, Owner
 from opencode_gate.ledger.records import ConversationRecord
 from opencode_gate.ledger.totals import Totals
+from opencode_gate.session.decided import Decided, Firing, Refused, Replaced
 from opencode_gate.session.reconciliation import Bypass
+from opencode_gate.session.standing import BudgetStanding
 from opencode_gate.session.summary import (
     ConversationTotals,
     ModelTotals,
@@ -48,6 +53,19 @@ def _conversation(id: str, kind: ConversationKind, cost_nano_usd: int) -> Conver
     return ConversationTotals(record=record, totals=_totals(cost_nano_usd))
 
 
+def _standing(owner: Owner, window: str, limit: str, spent: int) -> BudgetStanding:
+    """One whose window never ends, so that it is today's whenever this runs."""
+    return BudgetStanding(
+        owner=owner,
+        budget=Budget(window=window, usd=Decimal(limit)),  # type: ignore[arg-type]
+        start_us=0,
+        resets_at_us=None,
+        time_zone="UTC",
+        spent=spent,
+        held=0,
+    )
+
+
 FULL = Summary(
     session=SESSION,
     totals=_totals(2_185_000_000, requests=75),
@@ -76,6 +94,10 @@ FULL = Summary(
     resume="ogate run -- -s ses_1",
     check="Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)",
     cache_saved_nano_usd=9_840_000_000,
+    budgets=(
+        _standing(Owner("session", SESSION.id), "session", "5", 2_185_000_000),
+        _standing(Owner("user", "ada"), "day", "20", 6_400_000_000),
+    ),
 )
 EMPTY = Summary(session=SESSION, totals=Totals())
 
@@ -100,6 +122,7 @@ def test_the_screen_is_the_one_of_the_design() -> None:
  cache             saved $9.84 against uncached prices
  speed             first token 1.2 s median, 4.0 s p95 · 71 tokens/s
  trouble           2 retries, 1 failover, 1 interrupted answer
+ budget            session $2.19 of $5.00 · today $6.40 of $20.00
  check             Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)
  hidden            OPENAI_API_KEY was not shown to Opencode (keep_env keeps it)
  resume            ogate run -- -s ses_1
@@ -237,6 +260,8 @@ def test_the_document_has_exactly_the_published_names() -> None:
         "conversations",
         "trouble",
         "timing",
+        "budgets",
+        "rules",
     ]
     assert document["version"] == 1
     assert document["session"] == {
@@ -279,6 +304,75 @@ def test_the_document_has_exactly_the_published_names() -> None:
         "time_to_first_chunk_s_p95": 4.0,
         "output_tokens_per_s": 71.4,
     }
+    assert [found["spent"] for found in document["budgets"]] == ["2.185", "6.4"]
+    assert document["rules"] == {
+        "refused": [],
+        "downgraded": [],
+        "runaway": [],
+        "lowered_output_limits": 0,
+        "stopped_answers": 0,
+        "waited_requests": 0,
+        "waited_s": 0.0,
+        "would_have_been_refused": 0,
+        "beyond_reservation_requests": 0,
+        "beyond_reservation_usd": "0",
+    }
+
+
+REFUSAL = Decision(
+    rule="budget",
+    outcome="deny",
+    code="budget-exceeded",
+    owner="session 01S",
+    message="ogate: the session budget of $5 is spent ($4.98 spent, $0.00 reserved).",
+    unit="usd",
+    spent=4_980_000_000,
+    limit=5_000_000_000,
+    command="ogate budgets raise session 5",
+)
+LOOP = Decision(rule="runaway", outcome="warn", message="ogate: the same tool call 8 times.")
+
+
+def test_what_rules_did_is_said_line_by_line() -> None:
+    decided = Decided(
+        refused=(Refused(code="budget-exceeded", requests=3, last=REFUSAL),),
+        replaced=(Replaced(asked="acme/big", taken="acme/small", requests=2),),
+        firings=tuple(Firing(exchange_id=SESSION.id, decision=LOOP) for _ in range(4)),
+        lowered_requests=4,
+        stopped_requests=1,
+        waited_requests=2,
+        waited_us=3_000_000,
+        shadow_requests=1,
+        excess_requests=1,
+        excess_nano_usd=20_500_000,
+    )
+    budgets = (_standing(Owner("session", SESSION.id), "session", "5", 4_980_000_000),)
+    screen = _screen(Summary(session=SESSION, totals=Totals(), decided=decided, budgets=budgets))
+    lines = [" ".join(line.split()) for line in screen.splitlines()[4:]]
+    assert lines == [
+        "budget session $4.98 of $5.00",
+        "warning 99 % of the session budget of $5 is used: $4.98 spent. It never begins anew."
+        " → ogate budgets raise session 5",
+        "refused 3 requests: the session budget of $5 is spent ($4.98 spent, $0.00 reserved)."
+        " → ogate budgets raise session 5",
+        "downgraded acme/small answered for acme/big: 2 requests",
+        "limited 4 answers got a lower output limit, to fit what a budget had left"
+        " · 1 answer cut at what was reserved",
+        *["runaway the same tool call 8 times. → ogate policy why 01JD…W58K"] * 3,
+        "runaway 1 more before these",
+        "waited 3.0 s for rate limits, in 2 requests",
+        "excess $0.0205 was billed beyond what was reserved, in 1 request",
+        "shadow 1 request would have been refused by rules that only record",
+    ]
+
+
+def test_a_refusal_in_the_document_has_its_numbers() -> None:
+    decided = Decided(refused=(Refused(code="budget-exceeded", requests=3, last=REFUSAL),))
+    document = summary_document(Summary(session=SESSION, totals=Totals(), decided=decided))
+    [refused] = document["rules"]["refused"]  # type: ignore[index]
+    assert (refused["code"], refused["requests"]) == ("budget-exceeded", 3)
+    assert (refused["last"]["spent"], refused["last"]["limit"]) == ("4.98", "5")
+    assert refused["last"]["command"] == "ogate budgets raise session 5"
 
 
 def test_amounts_in_the_document_are_exact_strings_or_null() -> None:

@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,9 @@ from opencode_gate.cli.command_tree import Node, Parameter, tree
 from opencode_gate.cli.main import main
 from opencode_gate.cli.summary_view import summary_document
 from opencode_gate.core.errors import CODES
+from opencode_gate.governance.policy import Budget, Owner
 from opencode_gate.ledger.totals import total_of
+from opencode_gate.session.standing import BudgetStanding
 from opencode_gate.session.summary import ConversationTotals, ModelTotals, Summary
 from tests.support.ledger_records import a_conversation, a_session, an_exchange
 
@@ -316,6 +319,17 @@ def a_summary() -> Summary:
             ),
         ),
         conversations=(ConversationTotals(record=a_conversation(session.id), totals=totals),),
+        budgets=(
+            BudgetStanding(
+                owner=Owner("session", session.id),
+                budget=Budget(window="session", usd=Decimal(5)),
+                start_us=0,
+                resets_at_us=None,
+                time_zone="UTC",
+                spent=0,
+                held=0,
+            ),
+        ),
     )
 
 

@@ -111,7 +111,8 @@ def test_the_summary_as_json_has_the_promised_form(tmp_path: Path) -> None:
     assert json.loads(done.stderr[done.stderr.index("{") :]) == document
     assert document["version"] == 1
     assert set(document) == {
-        "version", "session", "totals", "models", "conversations", "trouble", "timing",
+        "version", "session", "totals", "models", "conversations", "trouble", "timing", "budgets",
+        "rules",
     }  # fmt: skip
     assert set(document["session"]) == {
         "id", "user", "agent", "agent_version", "project", "repository", "branch", "commit",

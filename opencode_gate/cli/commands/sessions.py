@@ -103,7 +103,10 @@ def _summary(session: str, *, as_json: bool) -> Result:
     """The summary, and what the session is made of."""
     from opencode_gate.cli.session_view import detail_blocks, detail_document
     from opencode_gate.cli.summary_view import summary_blocks, summary_document
+    from opencode_gate.config.paths import paths
+    from opencode_gate.core.clock import SystemClock
     from opencode_gate.session.check_line import check_line
+    from opencode_gate.session.standing import standings_of_session
     from opencode_gate.session.summary import summarise
 
     with _ledger() as store:
@@ -114,6 +117,12 @@ def _summary(session: str, *, as_json: bool) -> Result:
             record.id,
             bypass=() if found is None else found.bypasses,
             check=None if found is None else check_line(found),
+            budgets=standings_of_session(
+                paths().ledger_file,
+                record,
+                store.exchanges(record.id),
+                now_us=SystemClock().now_us(),
+            ),
         )
         detail = _detail(store, record)
     if summary.resume is None:

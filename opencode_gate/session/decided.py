@@ -1,0 +1,144 @@
+"""What rules did to the requests of a session, counted from what is recorded with each.
+
+The invariant: nothing is worked out again here; a decision is shown in the words it was made in.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.decisions import Decision, Outcome
+from opencode_gate.ledger.records import ExchangeRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Requests that were refused for one reason; `last` is what the last of them was told."""
+
+    code: str
+    requests: int
+    last: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """Requests in which a cheaper model was put in place; both as `provider/model`."""
+
+    asked: str
+    taken: str
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """The runaway breaker warned about a request, or stopped it."""
+
+    exchange_id: str
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """All of it.
+
+    Attributes:
+        lowered_requests: their output limit was lowered to what a budget had left.
+        stopped_requests: their answer was cut when it had used up what was reserved.
+        waited_us: how long requests were held back for a rate limit, together.
+        shadow_requests: would have been refused, by rules that only record that.
+        excess_nano_usd: what was billed beyond reservations.
+    """
+
+    refused: tuple[Refused, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
+    firings: tuple[Firing, ...] = ()
+    lowered_requests: int = 0
+    stopped_requests: int = 0
+    waited_requests: int = 0
+    waited_us: int = 0
+    shadow_requests: int = 0
+    excess_requests: int = 0
+    excess_nano_usd: int = 0
+
+
+NOTHING_DECIDED: Final = Decided()
+
+_decoder = msgspec.json.Decoder(tuple[Decision, ...])
+
+
+def decisions_of(exchange: ExchangeRecord) -> tuple[Decision, ...]:
+    """What rules had to say about a request; nothing where that cannot be read."""
+    if exchange.decisions is None:
+        return ()
+    try:
+        return _decoder.decode(exchange.decisions)
+    except msgspec.DecodeError:
+        return ()
+
+
+def excess_of(exchange: ExchangeRecord) -> int:
+    """What a request cost beyond its reservation, in nano-dollars."""
+    reserved, cost = exchange.reserved_cost_nano_usd, exchange.cost_nano_usd
+    return 0 if reserved is None or cost is None else max(0, cost - reserved)
+
+
+def decided(exchanges: Sequence[ExchangeRecord]) -> Decided:
+    """What rules did to some requests."""
+    told = [(exchange, decisions_of(exchange)) for exchange in exchanges]
+    waited = [exchange for exchange, some in told if _has(some, "wait")]
+    excesses = [excess for exchange in exchanges if (excess := excess_of(exchange))]
+    return Decided(
+        refused=tuple(_refused(told)),
+        replaced=tuple(_replaced(exchanges)),
+        firings=tuple(
+            Firing(exchange_id=exchange.id, decision=one)
+            for exchange, some in told
+            for one in some
+            if one.rule == "runaway"
+        ),
+        lowered_requests=sum(exchange.output_limit_tokens is not None for exchange in exchanges),
+        stopped_requests=sum(_has(some, "stop") for _, some in told),
+        waited_requests=len(waited),
+        waited_us=sum(exchange.queued_us or 0 for exchange in waited),
+        shadow_requests=sum(_has(some, "shadow") for _, some in told),
+        excess_requests=len(excesses),
+        excess_nano_usd=sum(excesses),
+    )
+
+
+_Told = Iterable[tuple[ExchangeRecord, tuple[Decision, ...]]]
+
+
+def _refused(told: _Told) -> Iterable[Refused]:
+    groups: dict[str, list[Decision]] = {}
+    for exchange, some in told:
+        if exchange.status is not ExchangeStatus.DENIED:
+            continue
+        denial = next((one for one in some if one.outcome == "deny"), None)
+        if denial is not None:
+            groups.setdefault(denial.code or exchange.denial or denial.rule, []).append(denial)
+    for code, group in groups.items():
+        yield Refused(code=code, requests=len(group), last=group[-1])
+
+
+def _replaced(exchanges: Iterable[ExchangeRecord]) -> Iterable[Replaced]:
+    counts: dict[tuple[str, str], int] = {}
+    for exchange in exchanges:
+        asked = exchange.downgraded_from
+        if asked is None:
+            continue
+        other = exchange.request_model if exchange.request_model != asked else None
+        pair = (
+            f"{exchange.provider_name}/{asked}",
+            f"{exchange.provider_name}/{other or exchange.response_model or '?'}",
+        )
+        counts[pair] = counts.get(pair, 0) + 1
+    for (asked, taken), requests in counts.items():
+        yield Replaced(asked=asked, taken=taken, requests=requests)
+
+
+def _has(decisions: Iterable[Decision], outcome: Outcome) -> bool:
+    return any(one.outcome == outcome for one in decisions)
