@@ -45,7 +45,7 @@ def cost_of(usage: TokenUsage, price: ModelPrice) -> Amount | None:
         return None
     hour_is_stood_in = _count(usage.cache_write_1h) > 0 and price.cache_write_1h is None
     return Amount(
-        usd=(input_usd + output_usd) / _PER,
+        usd=(input_usd + output_usd) / _PER + _rate(price.per_request),
         is_exact=is_complete(usage) and not hour_is_stood_in,
     )
 
@@ -113,6 +113,10 @@ def _sum(*parts: tuple[int, Decimal | None]) -> Decimal | None:
 
 def _count(tokens: int | None) -> int:
     return tokens if tokens is not None else 0
+
+
+def _rate(usd: Decimal | None) -> Decimal:
+    return usd if usd is not None else _ZERO
 
 
 def _first(*prices: Decimal | None) -> Decimal | None:

@@ -47,7 +47,10 @@ _PRICE_KEYS = {
     "reasoning": "output_reasoning_mtok",
     "input_audio": "input_audio_mtok",
     "output_audio": "output_audio_mtok",
+    "per_request": "requests_kcount",
 }
+_PER_THOUSAND = ("per_request",)
+"""Those it gives for a thousand and not for a million; ours are for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,16 +266,19 @@ def _model_price(price: "GenaiPrice") -> ModelPrice:
 def _flat_price(price: "GenaiPrice", bound: int | None) -> ModelPrice:
     return ModelPrice(
         **{  # type: ignore[arg-type]  # mypy takes every keyword for `tiers`
-            name: _rate(getattr(price, key), bound) for name, key in _PRICE_KEYS.items()
+            name: _rate(getattr(price, key), bound, 1000 if name in _PER_THOUSAND else 1)
+            for name, key in _PRICE_KEYS.items()
         }
     )
 
 
-def _rate(rate: Any, bound: int | None) -> Decimal | None:
-    if rate is None or isinstance(rate, Decimal):
-        return rate
+def _rate(rate: Any, bound: int | None, units: int) -> Decimal | None:
+    if rate is None:
+        return None
+    if isinstance(rate, Decimal):
+        return rate / units
     current: Decimal = rate.base
     for tier in rate.tiers:
         if bound is not None and tier.start <= bound:
             current = tier.price
-    return current
+    return current / units

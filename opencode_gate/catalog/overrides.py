@@ -12,7 +12,7 @@ from decimal import Decimal
 from opencode_gate.catalog.rows import ModelPrice, PriceTier
 from opencode_gate.config.price_settings import PriceSettings, PriceTierSettings
 
-_RATES = tuple(one.name for one in fields(ModelPrice) if one.name != "tiers")
+_RATES = tuple(one.name for one in fields(ModelPrice) if one.name not in ("per_request", "tiers"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

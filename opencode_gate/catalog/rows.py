@@ -66,7 +66,11 @@ class ProviderRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrice:
-    """Catalogue prices in USD per million tokens; `None` is unknown, 0 is free."""
+    """Prices in USD per million tokens; `None` is unknown, 0 is free.
+
+    `per_request` are USD for each request, whatever goes in and comes out; no model has them
+    but those that search the web for every answer.
+    """
 
     input: Decimal | None = None
     output: Decimal | None = None
@@ -76,6 +80,7 @@ class ModelPrice:
     reasoning: Decimal | None = None
     input_audio: Decimal | None = None
     output_audio: Decimal | None = None
+    per_request: Decimal | None = None
     tiers: tuple["PriceTier", ...] = ()
 
     @property

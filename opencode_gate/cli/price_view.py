@@ -40,6 +40,8 @@ _SHOWN_IF_PRICED = ("input_audio", "output_audio")
 def price_document(price: "ModelPrice") -> dict[str, object]:
     """Prices for machines: exact decimals in USD per million tokens, null where unknown."""
     own: dict[str, object] = {name: _decimal_text(price, name) for name in PRICE_NAMES}
+    if price.per_request is not None:
+        own["per_request"] = _decimal_text(price, "per_request")
     if price.tiers:
         own["tiers"] = [
             {"above_input_tokens": tier.above_input_tokens, **price_document(tier.price)}
@@ -164,6 +166,8 @@ def _facts(answer: "PriceAnswer") -> "Iterator[tuple[str, str]]":
     else:
         yield "remark", answer.note or ""
     yield "read from", answer.address or ""
+    if answer.price.per_request is not None:
+        yield "each request", f"$ {_decimal_text(answer.price, 'per_request')} besides its tokens"
     if answer.price.tiers:
         yield (
             "long requests",

@@ -9,7 +9,6 @@ budget.
 """
 
 import math
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ UNLIMITED_TOKENS = 1 << 40
 """More output than any budget in money limits: it costs nothing."""
 
 _PICO_PER_NANO = 1_000
+_MILLION = 1_000_000
 _CACHED_MAX = 1_024
 _PLAIN_TIERS = frozenset(
     {None, "default", "standard", "standard_only", "flex", "batch", "on_demand"}
@@ -64,6 +64,7 @@ class _Rate(NamedTuple):
     above_tokens: int
     input_pico_usd: int
     output_pico_usd: int
+    request_pico_usd: int
 
 
 _compiled: dict[tuple[int, RequestRates], tuple[ModelPrice, tuple[_Rate, ...] | None]] = {}
@@ -86,10 +87,10 @@ def worst_case_nano_usd(
     if compiled is None:
         return None
     most = 0
-    for above, input_pico_usd, output_pico_usd in compiled:
+    for above, input_pico_usd, output_pico_usd, request_pico_usd in compiled:
         if input_tokens > above:
             cost = input_tokens * input_pico_usd + output_tokens * output_pico_usd
-            most = max(most, cost)
+            most = max(most, cost + request_pico_usd)
     return -(-most // _PICO_PER_NANO)
 
 
@@ -109,9 +110,10 @@ def output_that_fits(
     if compiled is None:
         return 0
     fits = UNLIMITED_TOKENS
-    for above, input_pico_usd, output_pico_usd in compiled:
+    for above, input_pico_usd, output_pico_usd, request_pico_usd in compiled:
         if input_tokens > above:
-            left = available_nano_usd * _PICO_PER_NANO - input_tokens * input_pico_usd
+            left = available_nano_usd * _PICO_PER_NANO - request_pico_usd
+            left -= input_tokens * input_pico_usd
             if left < 0:
                 return 0
             if output_pico_usd:
@@ -168,11 +170,19 @@ def _compile(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None
         if rates.has_audio:
             kinds_in.append(point.input_audio)
             kinds_out.append(point.output_audio)
-        compiled.append(_Rate(above, _dearest(kinds_in, percent), _dearest(kinds_out, percent)))
+        compiled.append(
+            _Rate(
+                above,
+                _pico_usd(max(rate for rate in kinds_in if rate is not None), percent),
+                _pico_usd(max(rate for rate in kinds_out if rate is not None), percent),
+                0
+                if point.per_request is None
+                else _pico_usd(point.per_request * _MILLION, percent),
+            )
+        )
     return tuple(compiled)
 
 
-def _dearest(usd_per_million: Iterable[Decimal | None], percent: int) -> int:
-    """The highest of these rates in pico-dollars per token, rounded up."""
-    dearest = max(rate for rate in usd_per_million if rate is not None)
-    return math.ceil(dearest * 1_000_000 * percent / 100)
+def _pico_usd(usd_per_million: Decimal, percent: int) -> int:
+    """So much of a rate in pico-dollars per token, rounded up."""
+    return math.ceil(usd_per_million * _MILLION * percent / 100)
