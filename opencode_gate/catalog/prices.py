@@ -248,6 +248,11 @@ class PriceBook:
         if listed is not None:
             yield PriceAnswer(price=listed, source=self._listed_source(provider_id, model_id))
 
+    def model(self, provider_id: str, model_id: str) -> ModelRow | None:
+        """What is known of a model beside its price, `None` if nothing."""
+        row = self._extra_models.get(provider_id, {}).get(model_id)
+        return self._catalogue_models(provider_id).get(model_id) if row is None else row
+
     def knows(self, provider_id: str, model_id: str | None) -> bool:
         """Whether an answer of that model could be priced."""
         if provider_id == PRACTICE_ID:
@@ -267,9 +272,7 @@ class PriceBook:
     def _listed_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
         key = (provider_id, model_id)
         if key not in self._listed:
-            row = self._extra_models.get(provider_id, {}).get(model_id)
-            if row is None:
-                row = self._catalogue_models(provider_id).get(model_id)
+            row = self.model(provider_id, model_id)
             self._listed[key] = row.price if row is not None else None
         return self._listed[key]
 

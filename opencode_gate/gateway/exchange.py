@@ -13,6 +13,7 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance.grants import Grant
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.meter import ExchangeMeter, Metering, estimated
@@ -38,6 +39,18 @@ class Recorder(Protocol):
         ...
 
 
+class Rules(Protocol):
+    """What granted the exchange; it must neither raise nor wait."""
+
+    def is_used_up(self, grant: Grant, meter: ExchangeMeter) -> bool:
+        """True once the answer has used up what is reserved for it."""
+        ...
+
+    def ended(self, grant: Grant, record: ExchangeRecord) -> None:
+        """The exchange is over."""
+        ...
+
+
 class Exchange:
     """The life of one exchange between `opened` and `finish`."""
 
@@ -51,9 +64,11 @@ class Exchange:
         "_queued_us",
         "_record",
         "_recorder",
+        "_rules",
         "_started_s",
         "attempts",
         "ended",
+        "grant",
         "has_client_left",
         "http_status",
         "meter",
@@ -66,12 +81,15 @@ class Exchange:
         facts: RequestFacts | None,
         recorder: Recorder,
         clock: Clock,
+        rules: "Rules",
     ) -> None:
         self._record = record
         self._body = body
         self._facts = facts
         self._recorder = recorder
         self._clock = clock
+        self._rules = rules
+        self.grant = Grant(record.id)
         self._started_s = clock.monotonic_s()
         self._next_progress_s = self._started_s + PROGRESS_EVERY_S
         self._abandon: Callable[[], object] | None = None
@@ -82,6 +100,11 @@ class Exchange:
         self.meter: ExchangeMeter | None = None
         self.ended = False
         self.has_client_left = False
+
+    @property
+    def id(self) -> str:
+        """Its id in the ledger."""
+        return self._record.id
 
     @property
     def conversation_id(self) -> str | None:
@@ -121,6 +144,12 @@ class Exchange:
                 self._record.id, metering.usage, metering.delivered_text_chars
             )
 
+    def is_used_up(self) -> bool:
+        """True once the answer has used up what is reserved for it; then it must be cut."""
+        if self.meter is None or self.grant.output_allowed_tokens is None:
+            return False
+        return self._rules.is_used_up(self.grant, self.meter)
+
     def finish(
         self,
         status: ExchangeStatus,
@@ -151,8 +180,10 @@ class Exchange:
             queued_us=self._queued_us,
             time_to_first_chunk_us=self._first_chunk_us,
             duration_us=self._elapsed_us(),
+            **_granted(self.grant, was_sent=self.attempts > 0),
             **seen,
         )
+        self._rules.ended(self.grant, record)
         self._recorder.finished(record, self._body, self.meter if is_billed else None)
 
     def _metering(self) -> Metering:
@@ -170,6 +201,20 @@ _NOT_BILLED: dict[str, Any] = {
     "cost_quality": CostQuality.PRICED,
     "price_source": "not billed",
 }
+
+
+def _granted(grant: Grant, *, was_sent: bool) -> dict[str, Any]:
+    """The fields of a record that the rules know."""
+    return {
+        "virtual_key": grant.virtual_key,
+        "team": grant.team,
+        "customer": grant.customer,
+        "charges": grant.charges if was_sent else (),
+        "reserved_cost_nano_usd": grant.reserved_cost_nano_usd if was_sent else None,
+        "output_limit_tokens": grant.output_limit_tokens,
+        "downgraded_from": grant.downgraded_from,
+        "decisions": grant.decisions_text,
+    }
 
 
 def _measured(metering: Metering) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """A request, in the order it happens.
 
 1. identify the wire format and the operation, from the path;
-2. authenticate the launch token, and only then say which provider the path belongs to;
+2. authenticate whoever asks, and only then say which provider the path belongs to;
 3. read facts from the body, without rewriting it;
-4. govern: a request that comes back for ever is stopped;
+4. govern: what rules say of it, and its worst case reserved from the budgets above it;
 5. plan where it goes (today: the one provider its path names);
 6. attempt: swap the credential, send;
 7. relay the provider's own bytes, while the meter reads a copy;
@@ -15,7 +15,8 @@ record, whatever way it ended.
 """
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
+from urllib.parse import quote
 
 import msgspec
 
@@ -53,16 +54,18 @@ from opencode_gate.gateway.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from opencode_gate.governance.admission import admit
-from opencode_gate.governance.loops import LoopBreaker
-from opencode_gate.governance.prices import PriceRule
+from opencode_gate.governance.admission import Caller, Door
+from opencode_gate.governance.decisions import Denied
+from opencode_gate.governance.governor import Governor
+from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
 from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
 from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.model_swap import with_model
+from opencode_gate.wire.output_limits import with_output_limit
 from opencode_gate.wire.routes import Route, identify
 from opencode_gate.wire.splice import ask_for_usage
-from opencode_gate.wire.turns import turns_asked
 
 HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
@@ -71,8 +74,9 @@ PATHS_REMEMBERED = 512
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """One admitted request, read to its end."""
+    """One request of a known caller, read to its end, as it goes to the provider."""
 
+    caller: Caller
     method: str
     destination: Destination
     route: Route
@@ -90,13 +94,13 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Pipeline:
-    """Serves the requests of one session. `keys` may change while it runs."""
+    """Serves the requests that `door` lets in. `keys` may change while it runs."""
 
     def __init__(
         self,
         *,
-        session_id: str,
-        token: bytes,
+        door: Door,
+        governor: Governor,
         routes: RouteTable,
         keys: Mapping[str, Secret | CredentialError],
         key_names: Mapping[str, str],
@@ -104,10 +108,9 @@ class Pipeline:
         builtin_upstreams: Mapping[str, Upstream],
         recorder: Recorder,
         clock: Clock,
-        price_rule: PriceRule | None = None,
     ) -> None:
-        self._session_id = session_id
-        self._token = token
+        self._door = door
+        self._governor = governor
         self._routes = routes
         self._keys = keys
         self._key_names = key_names
@@ -115,8 +118,6 @@ class Pipeline:
         self._builtin_upstreams = builtin_upstreams
         self._recorder = recorder
         self._clock = clock
-        self._price_rule = price_rule
-        self._loops = LoopBreaker()
         self._never_ask: set[str] = set()
         self._known_paths: dict[tuple[str, bytes], tuple[Route, Destination]] = {}
 
@@ -126,7 +127,7 @@ class Pipeline:
         known = self._known_paths.get((method, raw_path))
         route = identify(method, scope["path"]) if known is None else known[0]
         try:
-            admit(self._token, scope["headers"], scope["query_string"])
+            caller = self._door.admit(scope["headers"], scope["query_string"])
             destination = self._destination(method, raw_path, route) if known is None else known[1]
             body = await whole_body(receive)
         except ClientGone:
@@ -141,6 +142,7 @@ class Pipeline:
         except BadBody as error:
             facts, unreadable = None, error
         asked = Asked(
+            caller,
             method,
             destination,
             route,
@@ -150,7 +152,12 @@ class Pipeline:
             facts,
         )
         exchange = Exchange(
-            self._record_of(asked, started_us), body, facts, self._recorder, self._clock
+            self._record_of(asked, started_us),
+            body,
+            facts,
+            self._recorder,
+            self._clock,
+            self._governor,
         )
         work = asyncio.current_task()
         assert work is not None
@@ -180,16 +187,20 @@ class Pipeline:
         try:
             if unreadable is not None:
                 raise unreadable
-            self._govern(asked, exchange.conversation_id)
+            asked = await self._governed(asked, exchange)
             key = self._key_for(asked)
             await self._attempt(asked, exchange, key, send)
         except GateError as refusal:
+            if isinstance(refusal, Denied):
+                exchange.grant.decisions.append(refusal.decision)
             exchange.http_status = refusal.http_status
             exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
             await refuse(send, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
-            is_billed = exchange.http_status is None or exchange.http_status < 400
+            is_billed = exchange.attempts > 0 and (
+                exchange.http_status is None or exchange.http_status < 400
+            )
             if exchange.meter is not None and exchange.meter.has_ended:
                 # Some clients hang up on `[DONE]`, before the stream itself has ended.
                 exchange.finish(ExchangeStatus.COMPLETED)
@@ -205,7 +216,7 @@ class Pipeline:
         facts = asked.facts
         return ExchangeRecord(
             id=new_ulid(),
-            session_id=self._session_id,
+            session_id=asked.caller.session_id,
             conversation_id=conversation_id,
             parent_conversation_id=parent_id,
             kind=ConversationKind.MAIN if facts is None else kind_of(facts, parent_id),
@@ -219,11 +230,22 @@ class Pipeline:
             started_at_us=started_us,
         )
 
-    def _govern(self, asked: Asked, conversation_id: str | None) -> None:
-        if self._price_rule is not None and asked.facts is not None:
-            self._price_rule.check(asked.destination.target.row.id, asked.facts.request_model)
-        if conversation_id is not None and asked.facts is not None:
-            self._loops.check(conversation_id, lambda: _question(asked), self._clock.monotonic_s())
+    async def _governed(self, asked: Asked, exchange: Exchange) -> Asked:
+        """The request as the rules let it pass: as it came, with a lower limit, another model."""
+        grant = exchange.grant
+        ask = Ask(
+            exchange_id=exchange.id,
+            caller=asked.caller,
+            provider_id=asked.destination.target.row.id,
+            route=asked.route,
+            facts=asked.facts,
+            body=asked.body,
+            conversation_id=exchange.conversation_id,
+        )
+        await self._governor.admit(ask, grant)
+        if grant.model is None and grant.output_limit_tokens is None:
+            return asked
+        return _as_granted(asked, grant)
 
     def _key_for(self, asked: Asked) -> Secret | None:
         key = self._keys.get(asked.destination.target.row.id)
@@ -278,7 +300,8 @@ class Pipeline:
         self, asked: Asked, exchange: Exchange, key: Secret | None, *, asks_for_usage: bool
     ) -> UpstreamResponse:
         target = asked.destination.target
-        query = request_query(asked.query, target.row, self._token, key)
+        token = asked.caller.token
+        query = request_query(asked.query, target.row, token, key)
         exchange.attempts += 1
         upstream = self._builtin_upstreams.get(target.row.id, self._upstream)
         return await upstream.send(
@@ -288,9 +311,7 @@ class Pipeline:
                 host=target.host,
                 port=target.port,
                 target=asked.destination.path + (b"?" + query if query else b""),
-                headers=request_headers(
-                    asked.headers, target.row, self._token, key, asked.route.wire_format
-                ),
+                headers=request_headers(asked.headers, target.row, token, key),
                 body=ask_for_usage(asked.body) if asks_for_usage else asked.body,
             ),
             header_timeout_s=HEADER_TIMEOUT_S,
@@ -337,7 +358,8 @@ class Pipeline:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": response_headers(response.headers, keep_length=not is_stream),
+                "headers": response_headers(response.headers, keep_length=not is_stream)
+                + _told(exchange.grant),
             }
         )
         try:
@@ -353,12 +375,30 @@ class Pipeline:
             )
 
 
-def _question(asked: Asked) -> Hashable:
-    """What tells one question from another, however much the model has said to it since."""
-    place = turns_asked(asked.body)
-    if place is None or asked.facts is None:
-        return (len(asked.body), hash(asked.body))
-    return (asked.facts.instructions_head, place)
+def _as_granted(asked: Asked, grant: Grant) -> Asked:
+    """The request with what a rule has changed in it, spliced into its bytes."""
+    destination, body = asked.destination, asked.body
+    if grant.model is not None:
+        path, body = with_model(asked.route, destination.path, body, grant.model)
+        destination = Destination(destination.target, path)
+    if grant.output_limit_tokens is not None:
+        body = with_output_limit(
+            asked.route,
+            body,
+            grant.output_limit_tokens,
+            provider_id=destination.target.row.id,
+        )
+    return msgspec.structs.replace(asked, destination=destination, body=body)
+
+
+def _told(grant: Grant) -> list[tuple[bytes, bytes]]:
+    """What a rule has changed, for whoever reads headers."""
+    told: list[tuple[bytes, bytes]] = []
+    if grant.output_limit_tokens is not None:
+        told.append((b"x-ogate-output-limit", str(grant.output_limit_tokens).encode()))
+    if grant.model is not None:
+        told.append((b"x-ogate-model", quote(grant.model, safe="/:").encode()))
+    return told
 
 
 class _NotAStream(GateError):

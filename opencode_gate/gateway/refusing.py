@@ -1,27 +1,36 @@
 """Our own answers: a refusal, or that a provider could not be reached.
 
 The invariant: a refusal is final in the eyes of the agent (sent before anything else, no word in
-it that its retry pattern knows); that a provider could not be reached is not.
+it that its retry pattern knows), except a limit that clears soon; that a provider could not be
+reached is not.
 """
 
 from opencode_gate.core.errors import GateError
 from opencode_gate.gateway.asgi import Send
 from opencode_gate.gateway.upstream import UpstreamFailure
+from opencode_gate.governance.decisions import Denied
 from opencode_gate.wire.refusals import neutralise, refusal_body
 from opencode_gate.wire.routes import Route
+
+_SPENT = "insufficient_quota"
 
 
 async def refuse(send: Send, route: Route, refusal: GateError) -> None:
     """Says no, in the words of the client's wire format."""
     message = refusal.message if refusal.hint is None else f"{refusal.message} ({refusal.hint})"
+    retry_after_s = refusal.retry_after_s if isinstance(refusal, Denied) else None
+    is_final = retry_after_s is None
     body = refusal_body(
         route.wire_format,
         http_status=refusal.http_status,
-        message=neutralise(message),
+        message=neutralise(message) if is_final else message,
         error_type=refusal.error_type,
-        code=refusal.code,
+        # Clients know a spent account by this code.
+        code=_SPENT if refusal.error_type == _SPENT else refusal.code,
     )
-    await _send_json(send, refusal.http_status, body, is_final=True)
+    await _send_json(
+        send, refusal.http_status, body, is_final=is_final, retry_after_s=retry_after_s
+    )
 
 
 def status_of(failure: UpstreamFailure) -> int:
@@ -44,12 +53,16 @@ async def answer_failure(
     await _send_json(send, status, body, is_final=False)
 
 
-async def _send_json(send: Send, status: int, body: bytes, *, is_final: bool) -> None:
+async def _send_json(
+    send: Send, status: int, body: bytes, *, is_final: bool, retry_after_s: int | None = None
+) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
     ]
     if is_final:
         headers.append((b"x-should-retry", b"false"))
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,13 +1,15 @@
 """The provider's own bytes on their way to the client, while the meter reads a copy.
 
 The invariant: once an answer has begun, an end that is not the provider's own clean end cuts the
-client's connection; nothing else tells an agent that it has not got the whole answer.
+client's connection; nothing else tells an agent that it has not got the whole answer. An answer
+that has used up what was reserved for it is cut too.
 """
 
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.gateway.asgi import Send
 from opencode_gate.gateway.exchange import Exchange
 from opencode_gate.gateway.upstream import UpstreamResponse
+from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.wire.meter import ExchangeMeter
 
 
@@ -21,6 +23,9 @@ async def relay_stream(
     """
     while chunk := await response.read():
         passed = meter.relay(chunk)
+        if exchange.is_used_up():
+            exchange.finish(ExchangeStatus.INTERRUPTED, error_type=BUDGET_STOP)
+            return
         if passed:
             await send({"type": "http.response.body", "body": passed, "more_body": True})
         exchange.relayed()

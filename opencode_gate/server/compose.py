@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+
+import msgspec
 
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.model_entries import model_row
@@ -16,19 +18,30 @@ from opencode_gate.config.settings import Settings
 from opencode_gate.config.tls import provider_context
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import CredentialError
+from opencode_gate.core.local_time import local_zone_name
 from opencode_gate.core.secrets import Secret
+from opencode_gate.core.semconv import CostQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.gateway.app import App
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
+from opencode_gate.governance.admission import LaunchDoor
+from opencode_gate.governance.budgeting import Budgeting, ModelTerms
+from opencode_gate.governance.governor import Governor
+from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
+from opencode_gate.governance.rates import RateMeter
+from opencode_gate.governance.reservations import Reservations
+from opencode_gate.governance.rulebook import Rulebook
+from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes, installation_key
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.server.protocol import Hello, Secrets
 from opencode_gate.wire.meter import ExchangeMeter
@@ -68,37 +81,71 @@ class Gateway:
     journal: Journal
     folder: Folder
     upstream: HttpUpstream
+    rulebook: Rulebook
+    reservations: Reservations
 
     def settle(self) -> None:
-        """Folds what is left and closes the journal. Nothing may be recorded after it.
+        """Folds what is left, returns what is leased, and closes the journal.
+
+        Nothing may be recorded after it.
 
         Raises:
             LedgerError: not now; the journal keeps it for the next start.
         """
+        self.reservations.stop()
+        self.rulebook.close()
+        self.folder.drain()
+        self.reservations.end()
         self.folder.close()
 
 
 def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) -> Gateway:
     """The gateway of one session."""
+    clock = SystemClock()
     prices = PriceBook(open_catalogue(paths, settings), settings, _stated_prices(hello))
     journal = Journal.create(paths.journals, session=hello.session)
     folder = Folder(
         paths.journals,
         paths.ledger_file,
-        prices.price,
+        lambda record: within_reservation(prices.price(record)),
         journal=journal,
         count_text=TokenCounter().count,
         shapes=RequestShapes(installation_key(paths.prompt_key)),
         keep_parts_days=settings.ledger.keep_parts_days,
+        on_folded=lambda records: governor.folded(records),
+    )
+    rulebook = Rulebook(lambda: open_governance(paths.ledger_file), zone=local_zone_name())
+    reservations = Reservations(
+        journal.path.stem,
+        lambda: open_governance(paths.ledger_file),
+        clock=clock,
+        recover=folder.recover,
+        hurry=folder.hurry,
+    )
+    governor = Governor(
+        rulebook=rulebook,
+        reservations=reservations,
+        budgeting=Budgeting(reservations, rulebook.standings, terms_from(prices), clock),
+        pacing=Pacing(RateMeter(), clock),
+        count_text=TokenCounter().count,
+        price_rule=PriceRule(prices.knows)
+        if settings.pricing.on_unknown_price == "block"
+        else None,
+        clock=clock,
     )
     recorder = JournalRecorder(journal, folder)
     upstream = HttpUpstream(
         proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)
     )
     pipeline = Pipeline(
-        session_id=hello.session.id,
+        door=LaunchDoor(
+            secrets.launch_token.encode(),
+            session_id=hello.session.id,
+            user=hello.session.user,
+            virtual_key=hello.virtual_key,
+        ),
+        governor=governor,
         key_names=hello.key_names,
-        token=secrets.launch_token.encode(),
         routes=RouteTable(
             replace(row, headers=secrets.headers.get(row.id, row.headers)) for row in hello.rows
         ),
@@ -108,12 +155,40 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
             row.id: PracticeUpstream() for row in hello.rows if row.source == "builtin"
         },
         recorder=recorder,
-        clock=SystemClock(),
-        price_rule=PriceRule(prices.knows)
-        if settings.pricing.on_unknown_price == "block"
-        else None,
+        clock=clock,
     )
-    return Gateway(App(pipeline), recorder, journal, folder, upstream)
+    return Gateway(App(pipeline), recorder, journal, folder, upstream, rulebook, reservations)
+
+
+def terms_from(prices: PriceBook) -> Callable[[str, str | None], ModelTerms]:
+    """What budgets ask of a model: its price of now, and the limits the catalogue knows."""
+
+    def terms_of(provider_id: str, model_id: str | None) -> ModelTerms:
+        if model_id is None:
+            return ModelTerms()
+        answer = prices.explain(provider_id, model_id)
+        row = prices.model(provider_id, model_id)
+        return ModelTerms(
+            price=None if answer is None else answer.price,
+            context_tokens=None if row is None else row.context_tokens,
+            output_tokens=None if row is None else row.output_tokens,
+        )
+
+    return terms_of
+
+
+def within_reservation(record: ExchangeRecord) -> ExchangeRecord:
+    """An estimate of ours says no more of an answer we have cut than it was cut at."""
+    reserved_nano_usd = record.reserved_cost_nano_usd
+    if (
+        record.error_type != BUDGET_STOP
+        or record.cost_quality is not CostQuality.ESTIMATED
+        or record.cost_nano_usd is None
+        or reserved_nano_usd is None
+        or record.cost_nano_usd <= reserved_nano_usd
+    ):
+        return record
+    return msgspec.structs.replace(record, cost_nano_usd=reserved_nano_usd)
 
 
 def _stated_prices(hello: Hello) -> dict[str, dict[str, ModelRow]]:

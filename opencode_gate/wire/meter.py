@@ -145,6 +145,11 @@ class ExchangeMeter:
         return self._reader is not None and self._reader.tally.has_content
 
     @property
+    def delivered_chars(self) -> int:
+        """Characters of text, reasoning and tool arguments, as far as they were seen."""
+        return 0 if self._reader is None else self._reader.tally.delivered_chars
+
+    @property
     def has_ended(self) -> bool:
         """True once the format's own end of the answer has passed, whatever the stream does yet."""
         reader = self._reader

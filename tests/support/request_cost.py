@@ -9,6 +9,7 @@ import asyncio
 import selectors
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,17 +25,40 @@ from opencode_gate.gateway.asgi import CLIENT_LEFT
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
+from opencode_gate.governance.admission import LaunchDoor
+from opencode_gate.governance.policy import Budget, ModelRules, Owner, RateLimit, Rules
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import identify
+from tests.support.rules import a_governor, give
 from tests.support.watched_transport import WatchedTransport
 
 _TOKEN = b"ogate-bench-token"
 _NOT_OURS = (__file__, selectors.__file__)
 _PLAIN = [plain_answer()]
 _STREAM = stream_parts()
+GOVERNED = (
+    (
+        Owner("session", "01J00000000000000000000000"),
+        Rules(budgets=(Budget(window="session", usd=Decimal(1_000)),)),
+    ),
+    (
+        Owner("user", "bench"),
+        Rules(
+            budgets=(
+                Budget(window="day", usd=Decimal(5_000)),
+                Budget(window="month", usd=Decimal(90_000)),
+            ),
+            limits=(
+                RateLimit(requests=100_000, per="minute"),
+                RateLimit(tokens=1_000_000_000, per="minute"),
+            ),
+            models=ModelRules(allow=("bench/*", "anthropic/*"), deny=("*/secret*",)),
+        ),
+    ),
+)
 _PATH = "/p/bench/v1/chat/completions"
 
 
@@ -104,9 +128,14 @@ class InstructionCount:
         return self._executed
 
 
-async def instructions_of_a_request(folder: Path, *, stream: bool) -> int:
-    """The instructions of one 8 kB chat request and its answer, once everything is warm."""
-    app, journal = await _application(folder)
+async def instructions_of_a_request(
+    folder: Path, *, stream: bool, is_governed: bool = False
+) -> int:
+    """The instructions of one 8 kB chat request and its answer, once everything is warm.
+
+    Governed, three budgets, two rate limits and a list of models have a say in it.
+    """
+    app, journal = await _application(folder, is_governed=is_governed)
     counts = []
     for number in range(4):
         scope, body = _asked(number, stream=stream)
@@ -127,7 +156,7 @@ def instructions_of_an_event() -> int:
     return count.instructions
 
 
-async def _application(folder: Path) -> tuple[App, Journal]:
+async def _application(folder: Path, *, is_governed: bool) -> tuple[App, Journal]:
     row = ProviderRow(id="bench", name="bench", base_url="http://127.0.0.1:1/v1", source="config")
     session = SessionRecord(
         id="01J00000000000000000000000",
@@ -138,10 +167,12 @@ async def _application(folder: Path) -> tuple[App, Journal]:
         project="bench",
         started_at_us=0,
     )
-    journal = Journal.create(folder, session=session)
+    journal = Journal.create(folder / "journals", session=session)
+    ledger = folder / "ledger.db"
+    give(ledger, *(GOVERNED if is_governed else ()))
     pipeline = Pipeline(
-        session_id=session.id,
-        token=_TOKEN,
+        door=LaunchDoor(_TOKEN, session_id=session.id, user=session.user),
+        governor=a_governor(ledger),
         routes=RouteTable((row,)),
         keys={"bench": Secret("sk-bench")},
         key_names={},

@@ -1,0 +1,206 @@
+"""Whether a request may be sent, in the order the rules are asked.
+
+key known and active → provider and model allowed → a known price → does the agent run away →
+rate limits → budgets. The invariants: a key that is switched off learns nothing else; every rule
+that has a say leaves a decision that explains itself; what cannot be decided is refused.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Hashable, Sequence
+
+import msgspec
+
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.usage import sum_known
+from opencode_gate.governance import sentences
+from opencode_gate.governance.budgeting import Budgeting
+from opencode_gate.governance.decisions import Decision, Denied
+from opencode_gate.governance.grants import Ask, Grant
+from opencode_gate.governance.loops import LoopBreaker
+from opencode_gate.governance.models_allowed import check_models
+from opencode_gate.governance.pacing import Pacing
+from opencode_gate.governance.prices import PriceRule
+from opencode_gate.governance.reservations import Reservations
+from opencode_gate.governance.rulebook import Law, Rulebook
+from opencode_gate.governance.stopping import CountText, RunningOutput
+from opencode_gate.ledger.governance_store import WindowKey
+from opencode_gate.ledger.records import ExchangeRecord, charged
+from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.turns import turns_asked
+
+STOPPED_FOR_S = 120.0
+"""How long a conversation whose answer was cut is refused; Opencode gives up after 75 s."""
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """A conversation whose answer was cut, until when, and under which rules."""
+
+    decision: Decision
+    until_s: float
+    revision: int
+
+
+class Governor:
+    """Asks the rules about requests, and settles what they granted. For one event loop."""
+
+    def __init__(
+        self,
+        *,
+        rulebook: Rulebook,
+        reservations: Reservations,
+        budgeting: Budgeting,
+        pacing: Pacing,
+        count_text: CountText,
+        price_rule: PriceRule | None,
+        clock: Clock,
+    ) -> None:
+        self._rulebook = rulebook
+        self._reservations = reservations
+        self._budgeting = budgeting
+        self._pacing = pacing
+        self._loops = LoopBreaker()
+        self._count_text = count_text
+        self._price_rule = price_rule
+        self._clock = clock
+        self._stopped: dict[str, Stopped] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def admit(self, ask: Ask, grant: Grant) -> None:
+        """Lets a request pass, with what `grant` says of it.
+
+        Raises:
+            Denied: a rule says no.
+            PolicyDenied: its model has no known price, and the settings refuse such models.
+        """
+        law = self._rulebook.law_for(ask.caller)
+        if not law.is_empty:
+            grant.conversation_id, grant.revision = ask.conversation_id, law.revision
+            self._check_key(law, ask, grant)
+            _check_models(law, ask, grant)
+            if self._stopped:
+                self._check_stopped(law, ask)
+        if ask.is_generation:
+            if self._price_rule is not None:
+                self._price_rule.check(ask.provider_id, ask.model)
+            if ask.conversation_id is not None:
+                self._loops.check(
+                    ask.conversation_id, lambda: _question(ask), self._clock.monotonic_s()
+                )
+        if law.limits or law.budgets:
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            if law.limits:
+                await self._pacing.admit(law, ask, grant)
+            if law.budgets:
+                await self._budgeting.reserve(law, ask, grant)
+
+    def is_used_up(self, grant: Grant, meter: ExchangeMeter) -> bool:
+        """True once an answer has used up what is reserved for it; then it is cut."""
+        if grant.running is None:
+            assert grant.output_allowed_tokens is not None
+            grant.running = RunningOutput(
+                grant.output_allowed_tokens, grant.model, self._count_text
+            )
+        if not grant.running.is_used_up(meter):
+            return False
+        tightest = grant.reserved[0]
+        decision = sentences.answer_stopped(
+            tightest.owned.owner,
+            tightest.owned.budget,
+            tightest.span,
+            reserved=tightest.amount,
+            zone_name=tightest.owned.zone,
+        )
+        grant.decisions.append(decision)
+        if grant.conversation_id is not None:
+            # The agent asks again at once, and would only be cut again.
+            self._stopped[grant.conversation_id] = Stopped(
+                decision, self._clock.monotonic_s() + STOPPED_FOR_S, grant.revision
+            )
+        return True
+
+    def ended(self, grant: Grant, record: ExchangeRecord) -> None:
+        """An exchange is over; what was never sent is released at once."""
+        was_sent = record.attempts > 0
+        if grant.held.amounts and not was_sent:
+            self._reservations.release(grant.held)
+        if grant.ticket is not None:
+            self._pacing.ended(grant, was_sent=was_sent)
+
+    def folded(self, records: Sequence[ExchangeRecord]) -> None:
+        """The ledger has charged exchanges. Called from the folding thread."""
+        loop = self._loop
+        if loop is None:
+            return
+        charges = [
+            (WindowKey(charge.budget_id, charge.window_start_us), charge.reserved, taken)
+            for record in records
+            for charge in record.charges
+            for taken in (charged(record, charge),)
+        ]
+        tokens = [
+            (record.id, sum_known(record.usage.input_tokens, record.usage.output))
+            for record in records
+        ]
+        # A loop that has ended waits for nothing any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._settle, charges, tokens)
+
+    def _settle(
+        self,
+        charges: Sequence[tuple[WindowKey, int, int]],
+        tokens: Sequence[tuple[str, int | None]],
+    ) -> None:
+        self._reservations.settle(charges)
+        self._pacing.settle(tokens)
+
+    def _check_key(self, law: Law, ask: Ask, grant: Grant) -> None:
+        name = ask.caller.virtual_key
+        if name is None:
+            return
+        grant.virtual_key, grant.team, grant.customer = name, law.team, law.customer
+        if law.key is None:
+            raise Denied(
+                sentences.key_unknown(), http_status=401, error_type="authentication_error"
+            )
+        if not law.key.active:
+            decision = sentences.key_disabled(name)
+        elif law.expires_at_us is not None and law.expires_at_us <= self._clock.now_us():
+            decision = sentences.key_expired(name, law.expires_at_us)
+        else:
+            return
+        raise Denied(decision, http_status=401, error_type="authentication_error")
+
+    def _check_stopped(self, law: Law, ask: Ask) -> None:
+        """Refuses a conversation whose answer was cut, until its rules have changed."""
+        stopped = self._stopped.get(ask.conversation_id or "")
+        if stopped is None or not ask.is_generation:
+            return
+        if stopped.revision != law.revision or stopped.until_s < self._clock.monotonic_s():
+            del self._stopped[ask.conversation_id or ""]
+            return
+        raise Denied(stopped.decision, http_status=402, error_type="insufficient_quota")
+
+
+def _check_models(law: Law, ask: Ask, grant: Grant) -> None:
+    """Asks the model rules about the model, and those a router might take instead."""
+    if ask.facts is None and ask.route.model is None:
+        return
+    models = (ask.model,) if ask.facts is None else (ask.model, *ask.facts.fallback_models)
+    for owner, rules in law.models:
+        for model in models:
+            decision = check_models(owner, rules, ask.provider_id, model)
+            if decision is None:
+                continue
+            if decision.outcome == "deny":
+                raise Denied(decision, http_status=403)
+            grant.decisions.append(decision)
+
+
+def _question(ask: Ask) -> Hashable:
+    """What tells one question from another, however much the model has said to it since."""
+    place = turns_asked(ask.body)
+    if place is None or ask.facts is None:
+        return (len(ask.body), hash(ask.body))
+    return (ask.facts.instructions_head, place)

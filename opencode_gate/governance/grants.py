@@ -1,0 +1,89 @@
+"""What the rules are asked, and what they grant.
+
+The invariant: a grant is settled once: with the charge of its exchange, or by `Governor.release`
+where nothing was ever sent.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from opencode_gate.core.semconv import Operation
+from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.decisions import Decision
+from opencode_gate.governance.rates import RateTicket
+from opencode_gate.governance.reservations import Held
+from opencode_gate.governance.rulebook import OwnedBudget
+from opencode_gate.governance.stopping import RunningOutput
+from opencode_gate.governance.windows import WindowSpan
+from opencode_gate.ledger.records import Charge
+from opencode_gate.wire.facts import RequestFacts
+from opencode_gate.wire.routes import Route
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, as the rules look at it. `facts` is `None` where there is no prompt."""
+
+    exchange_id: str
+    caller: Caller
+    provider_id: str
+    route: Route
+    facts: RequestFacts | None
+    body: bytes
+    conversation_id: str | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model it asks for."""
+        return self.route.model if self.facts is None else self.facts.request_model
+
+    @property
+    def is_generation(self) -> bool:
+        """True for a request that costs tokens we count."""
+        return self.route.operation is Operation.GENERATE and self.facts is not None
+
+
+class Reserved(NamedTuple):
+    """What is reserved for a request from one budget, in nano-dollars or tokens."""
+
+    owned: OwnedBudget
+    span: WindowSpan
+    amount: int
+
+
+class Grant(msgspec.Struct):
+    """Leave to send a request, filled in as the rules are asked one after the other.
+
+    Attributes:
+        output_limit_tokens: the output limit to write into the request, `None` to leave it.
+        model: the model to put in place of the one asked for.
+        downgraded_from: the one asked for then.
+        charges: the budgets it counts against, with what is reserved.
+        reserved_cost_nano_usd: its worst case in money.
+        output_allowed_tokens: how much output the reservation pays for, `None` for any amount.
+        decisions: what rules had to say, though they let it pass.
+        held: what is reserved in memory, to be released where nothing is sent.
+    """
+
+    exchange_id: str
+    virtual_key: str | None = None
+    team: str | None = None
+    customer: str | None = None
+    output_limit_tokens: int | None = None
+    model: str | None = None
+    downgraded_from: str | None = None
+    charges: tuple[Charge, ...] = ()
+    reserved_cost_nano_usd: int | None = None
+    output_allowed_tokens: int | None = None
+    decisions: list[Decision] = []
+    held: Held = Held()
+    reserved: tuple[Reserved, ...] = ()
+    conversation_id: str | None = None
+    revision: int = 0
+    running: RunningOutput | None = None
+    ticket: RateTicket | None = None
+
+    @property
+    def decisions_text(self) -> str | None:
+        """The decisions as the ledger keeps them."""
+        return msgspec.json.encode(self.decisions).decode() if self.decisions else None

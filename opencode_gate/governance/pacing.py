@@ -1,0 +1,107 @@
+"""The rate step: a request waits for its turn where that comes soon, and is refused otherwise.
+
+The invariants: nothing is sent to the client while it waits, so a refusal stays possible; a slot
+is freed however a request ends; what a request counts for is the tokens it had, once these are
+known.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterable
+
+from opencode_gate.core.clock import Clock
+from opencode_gate.governance import sentences
+from opencode_gate.governance.decisions import Denied
+from opencode_gate.governance.grants import Ask, Grant
+from opencode_gate.governance.rates import OwnedLimit, RateMeter, RateTicket
+from opencode_gate.governance.rulebook import Law
+from opencode_gate.wire.estimates import estimated_tokens
+
+WAIT_S = 10.0
+"""A limit that clears within this is waited out."""
+RETRY_AFTER_MAX_S = 60.0
+"""Opencode waits for `retry-after` without a word; beyond this a refusal is final."""
+RETRY_AFTER_SLOT_S = 5
+"""When to come back where nobody knows when a slot is free."""
+
+
+class Pacing:
+    """Keeps requests to the rate limits of their owners, in this process."""
+
+    def __init__(self, rates: RateMeter, clock: Clock) -> None:
+        self._rates = rates
+        self._clock = clock
+        self._freed = asyncio.Event()
+        self._unsettled: dict[str, RateTicket] = {}
+
+    async def admit(self, law: Law, ask: Ask, grant: Grant) -> None:
+        """Counts a request against its limits, once it fits under them.
+
+        Raises:
+            Denied: that takes too long.
+        """
+        tokens = 0
+        if ask.facts is not None:
+            tokens = estimated_tokens(ask.facts.input_bytes, ask.route.wire_format)
+        began_s = now_s = self._clock.monotonic_s()
+        held_by: OwnedLimit | None = None
+        while True:
+            wait_s, which = self._rates.most_waited(law.limits, now_s, tokens)
+            if which is None:
+                break
+            left_s = began_s + WAIT_S - now_s
+            if left_s <= 0 or (wait_s > left_s and not math.isinf(wait_s)):
+                raise self._refusal(which, wait_s, tokens)
+            held_by = which
+            self._freed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), min(wait_s, left_s))
+            now_s = self._clock.monotonic_s()
+        if held_by is not None:
+            owner, limit = held_by
+            grant.decisions.append(
+                sentences.rate_limited(owner, limit, outcome="wait", wait_s=now_s - began_s)
+            )
+        for owner, limit in self._rates.shadowed(law.limits, now_s, tokens):
+            grant.decisions.append(sentences.rate_limited(owner, limit))
+        grant.ticket = self._rates.take(law.limits, now_s, tokens)
+        self._unsettled[grant.exchange_id] = grant.ticket
+
+    def ended(self, grant: Grant, *, was_sent: bool) -> None:
+        """Frees the slots of a request; one that was never sent counts for no tokens."""
+        if grant.ticket is None:
+            return
+        grant.ticket.release()
+        if not was_sent:
+            self._unsettled.pop(grant.exchange_id, None)
+            grant.ticket.settle(0)
+        self._freed.set()
+
+    def settle(self, tokens: Iterable[tuple[str, int | None]]) -> None:
+        """Takes note of the tokens exchanges had, by their ids; `None` leaves what was thought."""
+        for exchange_id, counted in tokens:
+            ticket = self._unsettled.pop(exchange_id, None)
+            if ticket is not None and counted is not None:
+                ticket.settle(counted)
+
+    def _refusal(self, which: OwnedLimit, wait_s: float, tokens: int) -> Denied:
+        owner, limit = which
+        decision = sentences.rate_limited(
+            owner, limit, wait_s=wait_s, tokens=tokens, now_us=self._clock.now_us()
+        )
+        if math.isinf(wait_s):
+            return Denied(
+                decision,
+                http_status=429,
+                error_type="rate_limit_error",
+                retry_after_s=RETRY_AFTER_SLOT_S,
+            )
+        if wait_s <= RETRY_AFTER_MAX_S:
+            return Denied(
+                decision,
+                http_status=429,
+                error_type="rate_limit_error",
+                retry_after_s=math.ceil(wait_s),
+            )
+        return Denied(decision, http_status=402, error_type="insufficient_quota")

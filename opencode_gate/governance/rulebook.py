@@ -1,0 +1,176 @@
+"""The rules in force, and what of them concerns one caller.
+
+The idea: the ledger is asked before every request whether anything has changed, which takes
+microseconds; only then are the rules read again. The invariants: a change of policy holds from
+the next request on; rules that cannot be read refuse everything.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from opencode_gate.core.errors import GateError, LedgerError, PolicyDenied
+from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.decisions import Decision, Denied
+from opencode_gate.governance.policy import (
+    Budget,
+    ModelRules,
+    Owner,
+    Policy,
+    RateLimit,
+    VirtualKey,
+    policy_of,
+)
+from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
+
+
+class OwnedBudget(msgspec.Struct, frozen=True):
+    """A budget, whose it is, and the time zone its windows follow."""
+
+    owner: Owner
+    budget: Budget
+    id: str
+    zone: str
+
+
+class Law(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules that concern one caller, nearest owner first.
+
+    Attributes:
+        key: the caller's virtual key, `None` where it has none or it is unknown.
+        names_key: the caller has one, known or not.
+    """
+
+    revision: int
+    names_key: bool = False
+    key: VirtualKey | None = None
+    team: str | None = None
+    customer: str | None = None
+    models: tuple[tuple[Owner, ModelRules], ...] = ()
+    limits: tuple[tuple[Owner, RateLimit], ...] = ()
+    budgets: tuple[OwnedBudget, ...] = ()
+    expires_at_us: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True where no rule concerns the caller."""
+        return not (self.names_key or self.models or self.limits or self.budgets)
+
+
+class Rulebook:
+    """Reads the policy when it has changed, and remembers what it means for whom."""
+
+    def __init__(self, open_store: Callable[[], GovernanceStore], *, zone: str) -> None:
+        """A book over a ledger that is opened when there is something to look up in it.
+
+        `zone` is for owners that name no time zone of their own.
+        """
+        self._open_store = open_store
+        self._store: GovernanceStore | None = None
+        self._zone = zone
+        self._mark: int | None = None
+        self._policy = Policy()
+        self._is_read = False
+        self._laws: dict[Caller, Law] = {}
+
+    def policy(self) -> Policy:
+        """The rules in force now.
+
+        Raises:
+            Denied: they cannot be read.
+        """
+        try:
+            store = self._opened()
+            mark = store.change_mark()
+            if mark != self._mark:
+                revision = store.policy_revision()
+                if not self._is_read or revision != self._policy.revision:
+                    self._policy = policy_of(*store.policy())
+                    self._laws.clear()
+                    self._is_read = True
+                self._mark = mark
+        except (LedgerError, PolicyDenied) as error:
+            self._mark, self._is_read = None, False
+            raise unreadable(error) from error
+        return self._policy
+
+    def law_for(self, caller: Caller) -> Law:
+        """What concerns `caller`.
+
+        Raises:
+            Denied: the rules cannot be read.
+        """
+        policy = self.policy()
+        law = self._laws.get(caller)
+        if law is None:
+            law = self._laws[caller] = law_of(policy, caller, self._zone)
+        return law
+
+    def standings(self, keys: Sequence[WindowKey]) -> Mapping[WindowKey, Standing]:
+        """How budgets stand.
+
+        Raises:
+            LedgerError: the ledger cannot be asked.
+        """
+        return self._opened().standings(keys)
+
+    def close(self) -> None:
+        """Lets go of the ledger."""
+        if self._store is not None:
+            self._store.close()
+
+    def _opened(self) -> GovernanceStore:
+        if self._store is None:
+            self._store = self._open_store()
+        return self._store
+
+
+def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
+    """What of a policy concerns a caller; `zone` is for owners that name none."""
+    owners = policy.owners_of(
+        session_id=caller.session_id, user=caller.user, virtual_key=caller.virtual_key
+    )
+    names = {owner.kind: owner.name for owner, _ in owners}
+    budgets = tuple(
+        OwnedBudget(owner, budget, budget.id_for(owner), rules.time_zone or zone)
+        for owner, rules in owners
+        for budget in rules.budgets
+    )
+    models = tuple((owner, rules.models) for owner, rules in owners if rules.models is not None)
+    key = None if caller.virtual_key is None else policy.virtual_keys.get(caller.virtual_key)
+    return Law(
+        revision=policy.revision,
+        names_key=caller.virtual_key is not None,
+        key=key,
+        team=names.get("team"),
+        customer=names.get("customer"),
+        models=models,
+        limits=tuple((owner, limit) for owner, rules in owners for limit in rules.limits),
+        budgets=budgets,
+        expires_at_us=None if key is None else _instant_us(key.expires_at),
+    )
+
+
+def _instant_us(text: str | None) -> int | None:
+    """UTC microseconds of an ISO 8601 time; one that is none has passed: the key is refused."""
+    if text is None:
+        return None
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
+    except ValueError:
+        return 0
+
+
+def unreadable(error: GateError) -> Denied:
+    """The refusal of everything while the rules cannot be read."""
+    return Denied(
+        Decision(
+            rule="policy",
+            outcome="deny",
+            code="policy-unreadable",
+            message=f"ogate refuses every request, since its rules cannot be read: {error.message}",
+            command="ogate doctor",
+        ),
+        http_status=403,
+    )

@@ -1,0 +1,186 @@
+"""Money is reserved from what is leased, leased when it runs short, and always comes back."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.errors import LedgerError
+from opencode_gate.governance.reservations import Held, Need, Reservations, Short
+from opencode_gate.ledger.governance_store import Standing, WindowKey
+from opencode_gate.ledger.records import Charge
+from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite.governance import SqliteGovernance, open_governance
+from tests.support.ledger_records import an_exchange
+
+DAY = WindowKey("user:dev/day/usd", 0)
+MONTH = WindowKey("team:core/month/usd", 0)
+
+
+class Process:
+    """A gateway process as the ledger sees it: reserves, and folds what it has sent."""
+
+    def __init__(self, ledger: Path, name: str, recover=lambda: None) -> None:
+        self.ledger = ledger
+        self.name = name
+        self.reservations = Reservations(
+            name,
+            lambda: open_governance(ledger),
+            clock=SystemClock(),
+            recover=recover,
+            hurry=lambda: None,
+        )
+
+    async def reserve(self, *needs: Need, wait_s: float = 0.0) -> Held | Short:
+        return await self.reservations.reserve(needs, wait_s=wait_s)
+
+    def settle(self, held: Held, cost_nano_usd: int) -> None:
+        """What the folding thread does: charges in the ledger, then tells."""
+        store = open_store(self.ledger)
+        store.fold(
+            [
+                msgspec.structs.replace(
+                    an_exchange(),
+                    cost_nano_usd=cost_nano_usd,
+                    charges=tuple(Charge(*key, "usd", amount) for key, amount in held.amounts),
+                )
+            ],
+            process_id=self.name,
+        )
+        store.close()
+        self.reservations.settle([(key, amount, cost_nano_usd) for key, amount in held.amounts])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    path = tmp_path / "ledger.db"
+    open_store(path).close()
+    return path
+
+
+def standing(ledger: Path, key: WindowKey) -> Standing:
+    store: SqliteGovernance = open_governance(ledger)
+    found = store.standings([key])[key]
+    store.close()
+    return found
+
+
+async def test_all_budgets_or_none(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    refused = await one.reserve(Need(DAY, 100, 60), Need(MONTH, 50, 60))
+    assert isinstance(refused, Short)
+    assert refused.need.key == MONTH
+    assert not refused.can_wait
+    assert standing(ledger, DAY) == Standing()
+
+
+async def test_what_is_settled_leaves_room_for_the_rest_of_its_reservation(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    held = await one.reserve(Need(DAY, 100, 80))
+    assert isinstance(held, Held)
+    assert isinstance(await one.reserve(Need(DAY, 100, 80)), Short)
+    one.settle(held, 10)
+    assert isinstance(await one.reserve(Need(DAY, 100, 80)), Held)
+    assert standing(ledger, DAY)[:2] == (10, 80)
+
+
+async def test_a_request_waits_for_those_that_still_run(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    held = await one.reserve(Need(DAY, 100, 80))
+    assert isinstance(held, Held)
+    waiting = asyncio.create_task(one.reserve(Need(DAY, 100, 80), wait_s=30))
+    await asyncio.sleep(0)
+    one.reservations.release(held)
+    assert isinstance(await waiting, Held)
+
+
+async def test_what_can_never_fit_is_refused_without_waiting(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    held = await one.reserve(Need(DAY, 100, 80))
+    assert isinstance(held, Held)
+    one.settle(held, 80)
+    refused = await one.reserve(Need(DAY, 100, 30), wait_s=3600)
+    assert isinstance(refused, Short)
+    assert refused.free == 20
+
+
+async def test_many_fit_into_one_lease_and_the_unused_part_goes_back(ledger: Path) -> None:
+    one, other = Process(ledger, "one"), Process(ledger, "other")
+    plenty = 1_000_000
+    first = await one.reserve(Need(DAY, plenty, 10))
+    assert isinstance(first, Held)
+    leased = standing(ledger, DAY).held
+    assert 10 < leased <= 10 + plenty // 64
+    second = await one.reserve(Need(DAY, plenty, 10))
+    assert isinstance(second, Held)
+    assert standing(ledger, DAY).held == leased
+    # What one does not use, another that needs all of it gets by waiting for it.
+    assert isinstance(await other.reserve(Need(DAY, plenty, plenty - 20), wait_s=30), Held)
+
+
+async def test_a_lower_limit_holds_for_what_is_leased_already(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    assert isinstance(await one.reserve(Need(DAY, 1_000_000, 10)), Held)
+    assert isinstance(await one.reserve(Need(DAY, 15, 10)), Short)
+    assert isinstance(await one.reserve(Need(DAY, 20, 10)), Held)
+
+
+async def test_a_dead_process_is_recovered_before_anybody_is_refused(ledger: Path) -> None:
+    dead = Process(ledger, "dead")
+    assert isinstance(await dead.reserve(Need(DAY, 100, 90)), Held)
+
+    def recover() -> None:
+        store = open_governance(ledger)
+        store.end_process("dead")
+        store.close()
+
+    one = Process(ledger, "one", recover)
+    assert isinstance(await one.reserve(Need(DAY, 100, 90), wait_s=30), Held)
+
+
+async def test_a_ledger_that_fails_takes_nothing_away(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    plenty = 1_000_000
+    assert isinstance(await one.reserve(Need(DAY, plenty, 10)), Held)
+    lock = open_governance(ledger)
+    lock._connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError):
+        await one.reserve(Need(DAY, plenty, 500_000))
+    lock._connection.execute("ROLLBACK")
+    lock.close()
+    assert isinstance(await one.reserve(Need(DAY, plenty, 10)), Held)
+
+
+async def test_the_end_returns_everything(ledger: Path) -> None:
+    one = Process(ledger, "one")
+    held = await one.reserve(Need(DAY, 1_000_000, 10))
+    assert isinstance(held, Held)
+    one.settle(held, 10)
+    one.reservations.stop()
+    one.reservations.end()
+    assert standing(ledger, DAY)[:2] == (10, 0)
+
+
+async def test_eight_processes_never_spend_more_than_there_is(ledger: Path) -> None:
+    """Each request may cost 30 and costs 10, of 370: the truth fits 37 times."""
+    processes = [Process(ledger, f"p{n}") for n in range(8)]
+    sent = 0
+
+    async def ask(process: Process) -> None:
+        nonlocal sent
+        answer = await process.reserve(Need(DAY, 370, 30), wait_s=60)
+        if isinstance(answer, Held):
+            await asyncio.sleep(0)
+            await asyncio.to_thread(process.settle, answer, 10)
+            sent += 1
+
+    await asyncio.gather(*(ask(process) for process in processes for _ in range(20)))
+    for process in processes:
+        process.reservations.stop()
+        process.reservations.end()
+    spent, held, _ = standing(ledger, DAY)
+    assert (spent, held) == (sent * 10, 0)
+    # The last of it is less than one request may cost: 350 spent leave 20.
+    assert sent == 35
