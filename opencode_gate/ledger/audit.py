@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.ledger.records import ExchangeRecord
 
 EventKind: TypeAlias = Literal["policy", "exchange", "refusal", "break"]
@@ -81,7 +81,7 @@ class _ExchangeEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     virtual_key: str | None = None
     team: str | None = None
     customer: str | None = None
-    operation: str
+    operation: Operation
     provider: str
     credential: str | None = None
     model: str | None = None
@@ -89,14 +89,14 @@ class _ExchangeEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     downgraded_from: str | None = None
     started_at_us: int
     duration_us: int | None = None
-    status: str
+    status: ExchangeStatus
     http_status: int | None = None
     denial: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    usage_quality: str | None = None
+    usage_quality: UsageQuality | None = None
     cost_nano_usd: int | None = None
-    cost_quality: str | None = None
+    cost_quality: CostQuality | None = None
     output_limit_tokens: int | None = None
     decisions: Any = None
     request_hash: str | None = None
@@ -128,7 +128,7 @@ def exchange_event(
         virtual_key=exchange.virtual_key,
         team=exchange.team,
         customer=exchange.customer,
-        operation=exchange.operation.value,
+        operation=exchange.operation,
         provider=exchange.provider_name,
         credential=exchange.credential_name,
         model=exchange.request_model,
@@ -136,14 +136,14 @@ def exchange_event(
         downgraded_from=exchange.downgraded_from,
         started_at_us=exchange.started_at_us,
         duration_us=exchange.duration_us,
-        status=exchange.status.value,
+        status=exchange.status,
         http_status=exchange.http_status,
         denial=exchange.denial,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output,
-        usage_quality=None if usage.is_empty else exchange.usage_quality.value,
+        usage_quality=None if usage.is_empty else exchange.usage_quality,
         cost_nano_usd=exchange.cost_nano_usd,
-        cost_quality=None if exchange.cost_nano_usd is None else exchange.cost_quality.value,
+        cost_quality=None if exchange.cost_nano_usd is None else exchange.cost_quality,
         output_limit_tokens=exchange.output_limit_tokens,
         decisions=None if exchange.decisions is None else _value_of(exchange.decisions),
         request_hash=exchange.request_hash,

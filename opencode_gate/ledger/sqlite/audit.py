@@ -21,9 +21,10 @@ INSERT INTO audit_heads (id, seq, hash, seal) VALUES (0, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, seal = excluded.seal
 """
 _EVENTS = """
-SELECT seq, at_us, kind, document, hash FROM audit_events
-WHERE seq > :after AND (:since_us IS NULL OR at_us >= :since_us) ORDER BY seq
+SELECT seq, at_us, kind, document, hash FROM audit_events WHERE seq > ? ORDER BY seq
 """
+# Backwards: what is asked for lies at the end, and times have no index.
+_LAST_BEFORE = "SELECT seq FROM audit_events WHERE at_us < ? ORDER BY seq DESC LIMIT 1"
 
 
 class AuditTrail:
@@ -84,12 +85,16 @@ class AuditTrail:
         return [break_event(outside, head)]
 
 
-def events(
-    connection: sqlite3.Connection, *, since_us: int | None = None, after: int = 0
-) -> Iterator[AuditEvent]:
-    """The events in their order, those written since an instant, with numbers above `after`."""
-    for row in connection.execute(_EVENTS, {"since_us": since_us, "after": after}):
+def events(connection: sqlite3.Connection, *, after: int = 0) -> Iterator[AuditEvent]:
+    """The events with numbers above `after`, in their order."""
+    for row in connection.execute(_EVENTS, (after,)):
         yield AuditEvent(*row)
+
+
+def last_before(connection: sqlite3.Connection, at_us: int) -> int:
+    """The number of the last event that was written before an instant, 0 if there is none."""
+    row = connection.execute(_LAST_BEFORE, (at_us,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def sealed_head(connection: sqlite3.Connection) -> tuple[Head, str] | None:

@@ -6,7 +6,7 @@ the one the ledger has, as the statement that folds it decides too.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from opencode_gate.core.semconv import ExchangeStatus
@@ -43,14 +43,20 @@ def newly_settled(
     return settled
 
 
-def audit_events(connection: sqlite3.Connection, settled: Iterable[Settled]) -> list[Draft]:
-    """What the audit trail says of them."""
-    ends = list(settled)
-    sessions = json.dumps(sorted({end.exchange.session_id for end in ends}))
-    users: dict[str, str] = dict(connection.execute(_USERS, (sessions,)).fetchall())
+def audit_events(
+    connection: sqlite3.Connection, settled: Sequence[Settled], users: dict[str, str]
+) -> list[Draft]:
+    """What the audit trail says of them.
+
+    Args:
+        users: whose sessions are whose, as far as it was looked up before; added to.
+    """
+    unknown = {end.exchange.session_id for end in settled} - users.keys()
+    if unknown:
+        users.update(connection.execute(_USERS, (json.dumps(sorted(unknown)),)).fetchall())
     return [
         exchange_event(end.exchange, users.get(end.exchange.session_id), end.replaces)
-        for end in ends
+        for end in settled
     ]
 
 

@@ -64,6 +64,7 @@ class SqliteStore:
         self._connection = connection
         self._path = path
         self._audit = AuditTrail(connection, path)
+        self._users: dict[str, str] = {}
 
     def add_session(self, session: SessionRecord) -> None:
         """Records the start of a session; an id that is known already stays as it is."""
@@ -96,7 +97,7 @@ class SqliteStore:
             self._connection.executemany(queries.FOLD_EXCHANGE, rows)
             self._connection.executemany(queries.PUT_PARTS, parts)
             budgets.charge(self._connection, (each.exchange for each in settled), process_id)
-            drafts = settling.audit_events(self._connection, settled)
+            drafts = settling.audit_events(self._connection, settled, self._users)
             self._audit.append(drafts, SystemClock().now_us())
         self._audit.publish()
 

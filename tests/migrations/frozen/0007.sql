@@ -223,7 +223,6 @@ END;
 CREATE TRIGGER exchanges_removing BEFORE DELETE ON exchanges BEGIN
     INSERT INTO usage_changes VALUES (old.id, -1);
 END;
-CREATE INDEX audit_events_at ON audit_events (at_us);
 CREATE VIEW measured_exchanges AS
 SELECT
     id,

@@ -59,8 +59,6 @@ CREATE TABLE audit_events (
     hash     TEXT NOT NULL     -- HMAC-SHA-256 of the event and the hash before it, hexadecimal
 ) STRICT;
 
-CREATE INDEX audit_events_at ON audit_events (at_us);
-
 -- One row: the last event, sealed.
 CREATE TABLE audit_heads (
     id   INTEGER PRIMARY KEY CHECK (id = 0),
