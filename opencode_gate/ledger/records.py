@@ -171,7 +171,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 def charged(record: ExchangeRecord, charge: Charge) -> int:
     """What an exchange takes from a budget; where nobody knows, all that was reserved."""
     if charge.unit == "usd":
-        return charge.reserved if record.cost_nano_usd is None else record.cost_nano_usd
+        return charge.reserved if record.cost_nano_usd is None else max(0, record.cost_nano_usd)
     if record.cost_nano_usd == 0 and record.usage.is_empty:
         return 0
     tokens = sum_known(record.usage.input_tokens, record.usage.output)

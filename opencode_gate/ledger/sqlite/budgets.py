@@ -9,16 +9,11 @@ there already only moves what was spent by the difference.
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
-from opencode_gate.core.semconv import ExchangeStatus
-from opencode_gate.core.usage import sum_known
 from opencode_gate.ledger.governance_store import Lease, LeaseWish, Standing, WindowKey
-from opencode_gate.ledger.records import Charge, ExchangeRecord
+from opencode_gate.ledger.records import Charge, ExchangeRecord, charged
 
 SLACK_SHARE = 64
 """Beyond what is needed a lease takes at most this part of what is left."""
-
-NOT_BILLED = "not billed"
-"""The price source of an exchange that its provider refused or never had."""
 
 _SPENT = "SELECT spent FROM budget_windows WHERE budget_id = ? AND window_start_us = ?"
 _HELD = """
@@ -123,19 +118,6 @@ def charge(
             _charge(connection, exchange, each, process_id)
 
 
-def charged_amount(exchange: ExchangeRecord, charge: Charge) -> int:
-    """What an exchange is charged: what it came to, or what was reserved where that is unknown."""
-    if exchange.status is ExchangeStatus.DENIED:
-        return 0
-    if charge.unit == "usd":
-        amount = exchange.cost_nano_usd
-    else:
-        amount = sum_known(exchange.usage.input_tokens, exchange.usage.output)
-        if amount is None and exchange.price_source == NOT_BILLED:
-            amount = 0
-    return charge.reserved if amount is None else max(0, amount)
-
-
 def _charge(
     connection: sqlite3.Connection,
     exchange: ExchangeRecord,
@@ -143,15 +125,15 @@ def _charge(
     process_id: str | None,
 ) -> None:
     budget_id, start_us = charge.budget_id, charge.window_start_us
-    amount = charged_amount(exchange, charge)
-    charged = connection.execute(_CHARGED, (exchange.id, budget_id, start_us)).fetchone()
-    if charged is None and process_id is not None:
+    amount = charged(exchange, charge)
+    known = connection.execute(_CHARGED, (exchange.id, budget_id, start_us)).fetchone()
+    if known is None and process_id is not None:
         released = min(amount, charge.reserved)
         connection.execute(_TAKE_FROM_LEASE, (released, budget_id, start_us, process_id))
     connection.execute(
         _PUT_CHARGE, (exchange.id, budget_id, start_us, charge.unit, charge.reserved, amount)
     )
-    before = 0 if charged is None else charged[0]
+    before = 0 if known is None else known[0]
     connection.execute(_SPEND, (budget_id, start_us, amount - before))
 
 
