@@ -95,12 +95,12 @@ def budget_line(standings: "Sequence[BudgetStanding]") -> str:
 
 def dry_run_result(plan: "RunPlan", standings: "Sequence[BudgetStanding]") -> Result:
     """What would be started: command, configuration, environment; no key is read for it."""
-    from opencode_gate.agents.opencode.configuration import session_config
+    from opencode_gate.agents.opencode.configuration import local_origin, session_config
     from opencode_gate.cli.budget_view import standing_document
 
     config = session_config(
         plan.rows,
-        port=0,
+        origin=local_origin(0),
         models=plan.models,
         model=plan.model,
         small_model=plan.small_model,

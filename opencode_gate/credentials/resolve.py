@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from opencode_gate.credentials.index import CredentialIndex
     from opencode_gate.credentials.stores import Stores
 
-SourceKind: TypeAlias = Literal["keyring", "file", "env", "agent-auth", "agent-config", "none"]
+SourceKind: TypeAlias = Literal[
+    "keyring", "file", "env", "agent-auth", "agent-config", "gateway", "none"
+]
 AgentKeyKind: TypeAlias = Literal["agent-auth", "agent-config"]
 
 _LABELS: dict[str, str] = {
@@ -58,7 +60,8 @@ class CredentialSource:
     """Where a provider's key lies.
 
     Attributes:
-        kind: the place; `none` for a provider that needs no key.
+        kind: the place; `none` for a provider that needs no key, `gateway` for one whose key a
+            gateway elsewhere has.
         label: the place in words, for a screen.
         key_name: the name of a key that `ogate` keeps, else `None`.
         variable: the environment variable that holds it, if one does.
@@ -123,7 +126,7 @@ def fetch(
     """
     secret: Secret | None = None
     match source.kind:
-        case "none":
+        case "none" | "gateway":
             return Secret("")
         case "env":
             from opencode_gate.credentials.stores import from_environment

@@ -165,7 +165,7 @@ class _Caller:
         return httpx.Client(
             timeout=timeout_s,
             verify=provider_context() if self._base_url.startswith("https:") else True,
-            proxy=None if self.proxy is None else _httpx_proxy(self.proxy),
+            proxy=None if self.proxy is None else httpx_proxy(self.proxy),
             trust_env=False,
             follow_redirects=False,
         )
@@ -313,7 +313,8 @@ def _http_errors() -> tuple[type[Exception], ...]:
     return (httpx.HTTPError, httpx.InvalidURL)
 
 
-def _httpx_proxy(proxy: Proxy) -> "httpx.Proxy":
+def httpx_proxy(proxy: Proxy) -> "httpx.Proxy":
+    """A proxy as httpx wants it."""
     import httpx
 
     host = f"[{proxy.host}]" if ":" in proxy.host else proxy.host

@@ -12,12 +12,13 @@ import secrets as random_source
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from opencode_gate.agents.opencode.configuration import (
     config_text,
+    local_origin,
     merge_config,
     move_models,
     session_config,
@@ -79,7 +80,7 @@ def launch(
     status: int | None = None
     try:
         _put_rules(plan, paths)
-        with _run_folder(paths, plan.session.id) as folder:
+        with run_folder(paths, plan.session.id) as folder:
             outcome = _run(plan, folder, read_keys, meanwhile)
         status = outcome.exit_status
         return outcome
@@ -118,7 +119,8 @@ class KeysRead:
 
 
 @contextlib.contextmanager
-def _run_folder(paths: Paths, session_id: str) -> Iterator[Path]:
+def run_folder(paths: Paths, session_id: str) -> Iterator[Path]:
+    """A private folder for one session, removed at its end."""
     folder = private_folder(paths.runtime / session_id)
     try:
         yield folder
@@ -140,7 +142,7 @@ def _run(
     with signals.installed():
         gateway = GatewayProcess(_served(plan, folder), listener)
         try:
-            agent = _start_agent(plan, folder, port, token)
+            agent = start_routed_agent(plan, folder, local_origin(port), Secret(token))
         except BaseException:
             gateway.finish()
             raise
@@ -196,36 +198,50 @@ def _served(plan: RunPlan, folder: Path) -> Served:
     return Served(hello=hello, log_file=folder / "gateway.log", key_variables=plan.key_variables)
 
 
-def _start_agent(plan: RunPlan, folder: Path, port: int, token: str) -> subprocess.Popen[bytes]:
+def start_routed_agent(
+    plan: RunPlan,
+    folder: Path,
+    origin: str,
+    token: Secret,
+    *,
+    is_elsewhere: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> subprocess.Popen[bytes]:
+    """Starts Opencode with its requests led to the gateway at `origin`.
+
+    Raises:
+        GateError: it cannot be started, or the user's own configuration is not understood.
+    """
     config = session_config(
         plan.rows,
-        port=port,
+        origin=origin,
+        is_elsewhere=is_elsewhere,
         models=plan.models,
         model=plan.model,
         small_model=plan.small_model,
         direct=plan.direct,
         without_key=plan.without_key,
     )
-    text, models_path = config_text(merge_config(user_content(os.environ), config)), None
+    text, models_path = config_text(merge_config(user_content(environ), config)), None
     if len(text.encode()) > content_limit():
         config, catalogue = move_models(config, plan.agent_catalogue())
-        text = config_text(merge_config(user_content(os.environ), config))
+        text = config_text(merge_config(user_content(environ), config))
         models_path = folder / "models.json"
         _write_private(models_path, config_text(catalogue))
     config_file = folder / "opencode.json"
     _write_private(config_file, config_text(config))
-    environ = agent_environment(
-        os.environ,
+    child = agent_environment(
+        environ,
         config_json=text,
         config_path=config_file,
-        launch_token=Secret(token),
+        launch_token=token,
         hidden=plan.hidden,
         disable_default_plugins=plan.disable_default_plugins,
         models_path=models_path,
         is_private_copy=plan.agent.is_private,
     )
     # In our own folder, whatever `--dir` says: Opencode goes there itself.
-    return start_agent([str(plan.agent.path), *plan.agent_arguments], environ)
+    return start_agent([str(plan.agent.path), *plan.agent_arguments], child)
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -255,7 +255,7 @@ def _outranked(
         sources.append("the organisation of your Opencode account")
     if not sources:
         return "", ()
-    config = session_config(rows, port=1, direct=direct)
+    config = session_config(rows, origin="http://127.0.0.1:1", direct=direct)
     overruled = overruled_settings(agent.path, environ, folder, config, hidden=hidden)
     if overruled is None:
         overruled = (Overruled("Opencode does not say what is in force", passes_by=True),)

@@ -302,7 +302,7 @@ def test_an_administrators_configuration_that_outranks_ours_is_named(user, tmp_p
             "provider": {"anthropic": {"options": {"baseURL": "https://corp.example/v1"}}},
         },
     )
-    config = session_config([ANTHROPIC], port=1)
+    config = session_config([ANTHROPIC], origin="http://127.0.0.1:1")
     program = Path(opencode_program())
     assert overruled_settings(program, user.user_environ(), tmp_path, config) == (
         "provider groq is enabled and does not pass the gateway",

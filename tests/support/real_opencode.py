@@ -16,6 +16,7 @@ import pytest
 
 from opencode_gate.agents.opencode.configuration import (
     config_text,
+    local_origin,
     merge_config,
     move_models,
     session_config,
@@ -108,7 +109,7 @@ class OpencodeHome:
             folder.mkdir(parents=True, exist_ok=True)
         environ = self.user_environ()
         config = session_config(
-            rows, port=port, models=models, direct=direct, without_key=without_key
+            rows, origin=local_origin(port), models=models, direct=direct, without_key=without_key
         )
         models_path = None
         if moves_models:

@@ -54,15 +54,21 @@ def client_base_path(row: ProviderRow) -> str:
     return f"/p/{quote(row.id, safe='')}{path}"
 
 
-def client_base_url(row: ProviderRow, *, port: int) -> str:
+def client_base_url(row: ProviderRow, *, origin: str) -> str:
     """The address Opencode is given for a provider."""
-    return f"http://127.0.0.1:{port}{client_base_path(row)}"
+    return f"{origin}{client_base_path(row)}"
+
+
+def local_origin(port: int) -> str:
+    """The address of a gateway on this machine."""
+    return f"http://127.0.0.1:{port}"
 
 
 def session_config(
     routes: Sequence[ProviderRow],
     *,
-    port: int,
+    origin: str,
+    is_elsewhere: bool = False,
     models: Mapping[str, Mapping[str, JsonObject]] | None = None,
     model: str | None = None,
     small_model: str | None = None,
@@ -73,7 +79,8 @@ def session_config(
 
     Args:
         routes: every provider that goes through the gateway.
-        port: the gateway's port on 127.0.0.1.
+        origin: the gateway's address (`http://127.0.0.1:4141`).
+        is_elsewhere: it is a gateway for many, which looks for the token in a few headers only.
         models: per provider, the models Opencode does not know itself (see `model_entry`).
         model: `provider/model` to start with, only when it was chosen now.
         small_model: the same for titles and other small tasks.
@@ -87,7 +94,12 @@ def session_config(
         "enabled_providers": [*dict.fromkeys([*(row.id for row in routes), *direct])],
         "provider": {
             row.id: _provider_entry(
-                row, port=port, models=listed.get(row.id), has_key=row.id not in without_key
+                row,
+                client_base_url(row, origin=origin),
+                models=listed.get(row.id),
+                has_key=row.id not in without_key,
+                # The user's own configuration may set the header that would carry the key.
+                is_sent_apart=row.source == "agent" or is_elsewhere,
             )
             for row in routes
         },
@@ -100,15 +112,19 @@ def session_config(
 
 
 def _provider_entry(
-    row: ProviderRow, *, port: int, models: Mapping[str, JsonObject] | None, has_key: bool
+    row: ProviderRow,
+    base_url: str,
+    *,
+    models: Mapping[str, JsonObject] | None,
+    has_key: bool,
+    is_sent_apart: bool,
 ) -> JsonObject:
-    options: JsonObject = {"baseURL": client_base_url(row, port=port)}
+    options: JsonObject = {"baseURL": base_url}
     entry: JsonObject = {}
     if has_key:
         entry["env"] = [TOKEN_VARIABLE]
         options["apiKey"] = _TOKEN
-    if not has_key or row.source == "agent":
-        # The user's own configuration may set the header that would carry the key.
+    if not has_key or is_sent_apart:
         options["headers"] = {TOKEN_HEADER: _TOKEN}
     entry["options"] = options
     if row.source != "catalogue":

@@ -55,7 +55,7 @@ def test_the_base_path_keeps_the_version_prefix_the_sdk_expects(row, path):
 
 
 def test_a_provider_of_the_catalogue_keeps_everything_but_address_and_key():
-    config = session_config([ANTHROPIC], port=4711)
+    config = session_config([ANTHROPIC], origin="http://127.0.0.1:4711")
     assert config["provider"] == {
         "anthropic": {
             "env": ["OGATE_KEY"],
@@ -70,13 +70,15 @@ def test_a_provider_of_the_catalogue_keeps_everything_but_address_and_key():
 
 
 def test_enabled_providers_are_exactly_the_routed_and_the_direct_ones():
-    config = session_config([ANTHROPIC, GROQ], port=1, direct=["openai", "groq"])
+    config = session_config(
+        [ANTHROPIC, GROQ], origin="http://127.0.0.1:1", direct=["openai", "groq"]
+    )
     assert config["enabled_providers"] == ["anthropic", "groq", "openai"]
     assert set(config["provider"]) == {"anthropic", "groq"}
 
 
 def test_a_provider_without_a_key_gets_the_token_in_a_header_and_no_env_trick():
-    config = session_config([ZEN], port=1, without_key=["opencode"])
+    config = session_config([ZEN], origin="http://127.0.0.1:1", without_key=["opencode"])
     assert config["provider"]["opencode"] == {
         "options": {
             "baseURL": "http://127.0.0.1:1/p/opencode/zen/v1",
@@ -88,7 +90,7 @@ def test_a_provider_without_a_key_gets_the_token_in_a_header_and_no_env_trick():
 def test_a_provider_of_the_users_own_configuration_carries_the_token_beside_its_own_headers():
     row = replace(MINE, source="agent")
     user = {"provider": {"my server": {"options": {"headers": {"Authorization": "Basic x"}}}}}
-    merged = merge_config(user, session_config([row], port=1))
+    merged = merge_config(user, session_config([row], origin="http://127.0.0.1:1"))
     assert merged["provider"]["my server"]["options"]["headers"] == {
         "Authorization": "Basic x",
         "x-ogate-token": "{env:OGATE_KEY}",
@@ -97,7 +99,7 @@ def test_a_provider_of_the_users_own_configuration_carries_the_token_beside_its_
 
 def test_a_provider_opencode_does_not_know_comes_with_package_name_and_models():
     models = {"big one": {"name": "Big"}}
-    config = session_config([MINE], port=1, models={"my server": models})
+    config = session_config([MINE], origin="http://127.0.0.1:1", models={"my server": models})
     entry = config["provider"]["my server"]
     assert entry["npm"] == "@ai-sdk/anthropic"
     assert entry["name"] == "Mine"
@@ -106,12 +108,14 @@ def test_a_provider_opencode_does_not_know_comes_with_package_name_and_models():
 
 
 def test_a_local_server_offers_only_what_it_has_loaded():
-    config = session_config([LOCAL], port=1, models={"lmstudio": {"qwen": {}}})
+    config = session_config([LOCAL], origin="http://127.0.0.1:1", models={"lmstudio": {"qwen": {}}})
     assert config["provider"]["lmstudio"]["whitelist"] == ["qwen"]
 
 
 def test_chosen_models_are_written():
-    config = session_config([ANTHROPIC], port=1, model="anthropic/a", small_model="anthropic/b")
+    config = session_config(
+        [ANTHROPIC], origin="http://127.0.0.1:1", model="anthropic/a", small_model="anthropic/b"
+    )
     assert (config["model"], config["small_model"]) == ("anthropic/a", "anthropic/b")
 
 
@@ -124,7 +128,7 @@ def test_ours_wins_over_the_users_content_and_the_rest_stays():
             "evil": {},
         },
     }
-    merged = merge_config(user, session_config([ANTHROPIC], port=1))
+    merged = merge_config(user, session_config([ANTHROPIC], origin="http://127.0.0.1:1"))
     assert merged["enabled_providers"] == ["anthropic"]
     assert merged["permission"] == {"edit": "ask"}
     anthropic = merged["provider"]["anthropic"]
@@ -174,7 +178,9 @@ def test_an_unknown_price_is_left_out_not_zero():
 
 
 def test_a_long_list_of_models_moves_to_the_catalogue_and_loses_nothing():
-    config = session_config([MINE, ANTHROPIC], port=1, models={"my server": {"m": {"name": "M"}}})
+    config = session_config(
+        [MINE, ANTHROPIC], origin="http://127.0.0.1:1", models={"my server": {"m": {"name": "M"}}}
+    )
     base = {"anthropic": {"id": "anthropic", "models": {"c": {}}}}
     slim, catalogue = move_models(config, base)
     assert "models" not in slim["provider"]["my server"]
@@ -188,7 +194,7 @@ def test_a_long_list_of_models_moves_to_the_catalogue_and_loses_nothing():
 
 
 def test_the_text_is_json_and_short():
-    config = session_config([ANTHROPIC], port=1)
+    config = session_config([ANTHROPIC], origin="http://127.0.0.1:1")
     assert json.loads(config_text(config)) == config
     assert " " not in config_text(config)
 

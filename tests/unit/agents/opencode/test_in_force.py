@@ -10,7 +10,7 @@ from opencode_gate.agents.opencode.in_force import overruled_settings
 from opencode_gate.catalog.rows import ProviderRow
 
 ANTHROPIC = ProviderRow(id="anthropic", name="Anthropic", base_url="https://api.anthropic.com/v1")
-CONFIG = session_config([ANTHROPIC], port=1, direct=["openai"])
+CONFIG = session_config([ANTHROPIC], origin="http://127.0.0.1:1", direct=["openai"])
 
 
 def asked(tmp_path: Path, answer: str, status: int = 0):
