@@ -43,6 +43,8 @@ Clear = Annotated[
     typer.Option(metavar="OPTION", help="Take back what an option set, such as allow; repeatable."),
 ]
 
+CLEARABLE = ("allow", "deny", "rpm", "tpm", "concurrent", "time-zone")
+
 
 def owner_of(given: "dict[OwnerKind, str | None]") -> "Owner | None":
     """The one owner that options name, `None` where none does.

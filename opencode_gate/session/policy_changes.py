@@ -86,19 +86,28 @@ def change_rules(paths: Paths, edit: Callable[[Policy], RuleChanges], *, at_us: 
         return _put(store, before, edit(before), at_us)
 
 
-def replace_all(paths: Paths, wanted: Callable[[Policy], Policy], *, at_us: int) -> Changed:
+def replace_all(paths: Paths, wanted: Policy, *, revision: int, at_us: int) -> Changed:
     """Puts all rules but those of sessions in the place of the present ones.
 
     Rules that cannot be read are replaced too: a file is how one gets out of that.
 
+    Args:
+        revision: of the rules that were looked at before this was decided.
+
     Raises:
-        ConfigError: `bad-policy`.
+        ConfigError: `bad-policy`, the rules make no sense or are not those that were looked at.
         LedgerError: the ledger cannot be written.
     """
     with exclusive(paths.data / "policy"), open_rules(paths) as store:
         before, unreadable = readable_policy(store)
+        if before.revision != revision:
+            raise ConfigError(
+                "bad-policy",
+                "the rules were changed while you looked at the difference",
+                hint="look again: ogate policy apply FILE",
+            )
         changes: dict[Owner, Rules | None] = dict.fromkeys(unreadable)
-        changes |= differences(before, wanted(before))
+        changes |= differences(before, wanted)
         return _put(store, before, changes, at_us)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from opencode_gate.core.errors import ConfigError
-from opencode_gate.governance.policy import Policy, Rules
+from opencode_gate.governance.policy import Owner, Policy, Rules
 from opencode_gate.session.policy_file import FILE_KINDS, is_same, parse_policy
 from opencode_gate.session.policy_names import GROUPS
 from opencode_gate.session.policy_sense import owned
@@ -49,6 +49,15 @@ def policy_text(policy: Policy, *, into: str | None = None, source: str = "the f
             hint="ogate policy export to a new file",
         )
     return text
+
+
+def owner_text(owner: Owner, rules: Rules) -> str:
+    """The rules of one owner as TOML."""
+    document: dict[str, Any] = {}
+    _put_owners(document, GROUPS[owner.kind], {owner.name: rules})
+    import tomlkit
+
+    return tomlkit.dumps(document).strip()
 
 
 def plain_rules(rules: Rules) -> Plain:

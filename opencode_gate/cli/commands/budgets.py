@@ -10,6 +10,7 @@ import typer
 
 from opencode_gate.cli import prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
+from opencode_gate.cli.owner_verbs import now_us, standings_of
 from opencode_gate.cli.render import Column, Result, Table, Text
 from opencode_gate.cli.rule_options import Customer, SessionOf, Team, User, Vkey, Zone, owner_of
 from opencode_gate.core.errors import UsageError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from opencode_gate.config.paths import Paths
     from opencode_gate.governance.policy import Budget, Owner, Policy, Rules
-    from opencode_gate.ledger.governance_store import GovernanceStore
     from opencode_gate.session.policy_budgets import BudgetName
     from opencode_gate.session.standing import BudgetStanding
 
@@ -63,7 +63,7 @@ def list_budgets(
             owners = {owner: rules_for(policy, owner)}
         else:
             owners = _all_owners(policy, None if show_all else running_sessions(places))
-        found = _standings(store, owners)
+        found = standings_of(store, owners)
     lines = ["no budgets yet; `ogate budgets set day 20` makes one"] if not found else []
     return Result(
         data={"budgets": [standing_document(one) for one in found]},
@@ -118,11 +118,11 @@ def set_budget(
         warn_at_percent=_percents(warn_at),
         mode=None if shadow is None else "shadow" if shadow else "enforce",
     )
-    now_us = _now_us()
+    at_us = now_us()
 
     def edit(rules: "Rules") -> "Rules":
         former = budget_named(rules, name)
-        rules = with_budget(rules, made_budget(former, name, money, options, now_us))
+        rules = with_budget(rules, made_budget(former, name, money, options, at_us))
         if time_zone is None:
             return rules
         return msgspec.structs.replace(rules, time_zone=time_zone)
@@ -165,7 +165,7 @@ def raise_budget(
         former = budget_named(rules, name)
         assert former is not None
         whole = more + (former.usd if former.usd is not None else former.limit)
-        return with_budget(rules, made_budget(former, name, whole, BudgetOptions(), _now_us()))
+        return with_budget(rules, made_budget(former, name, whole, BudgetOptions(), now_us()))
 
     given: _Given = {"vkey": vkey, "team": team, "customer": customer}
     return _changed(name, given, user, session, edit, as_json=as_json, must_exist=True)
@@ -207,7 +207,7 @@ def remove(
         require_budget(rules, owner, name)
         return {owner: without_budget(rules, owner, name)}
 
-    change_rules(places, edit, at_us=_now_us())
+    change_rules(places, edit, at_us=now_us())
     return Result(data={}, blocks=[Text(f"{text} is removed")])
 
 
@@ -243,12 +243,12 @@ def _changed(
         meant.append(owner)
         return {owner: edit(rules)}
 
-    changed = change_rules(places, edit_policy, at_us=_now_us())
+    changed = change_rules(places, edit_policy, at_us=now_us())
     [owner] = meant
     before = owned(changed.before, owner.kind).get(owner.name)
     former = None if before is None else budget_named(before, name)
     with open_rules(places, read_only=True) as store:
-        found = _standings(store, {owner: owned(changed.after, owner.kind)[owner.name]})
+        found = standings_of(store, {owner: owned(changed.after, owner.kind)[owner.name]})
     [standing] = [one for one in found if name.is_of(one.budget)]
     return Result(
         data={"budget": standing_document(standing), "former_limit": _former(former)},
@@ -325,15 +325,6 @@ def _all_owners(policy: "Policy", sessions: "Sequence[str] | None") -> "dict[Own
         for name, rules in owned(policy, kind).items()
         if kind != "session" or sessions is None or name in sessions
     }
-
-
-def _standings(
-    store: "GovernanceStore", owners: "dict[Owner, Rules]"
-) -> "tuple[BudgetStanding, ...]":
-    from opencode_gate.core.local_time import local_zone_name
-    from opencode_gate.session.standing import standings
-
-    return standings(store, owners.items(), at_us=_now_us(), time_zone=local_zone_name())
 
 
 def _table(found: "Sequence[BudgetStanding]") -> Table:
@@ -415,9 +406,3 @@ def _remove_command(owner: "Owner", name: "BudgetName") -> str:
     from opencode_gate.session.policy_budgets import budget_words
 
     return f"ogate budgets remove {budget_words(owner, name)}"
-
-
-def _now_us() -> int:
-    from opencode_gate.core.clock import SystemClock
-
-    return SystemClock().now_us()
