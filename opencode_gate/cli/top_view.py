@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opencode_gate.cli import figures
+from opencode_gate.cli.budget_view import amount_text, label_text, standing_document
 from opencode_gate.cli.call_view import (
     clock_text,
     cost_text,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from opencode_gate.ledger.records import ExchangeRecord
     from opencode_gate.session.activity import Activity, Flight, RunningSession
+    from opencode_gate.session.standing import BudgetStanding
 
 _FRAME = 3
 """Lines around the parts: the first, an empty one, the last."""
@@ -59,6 +61,7 @@ def activity_document(activity: "Activity") -> dict[str, object]:
         "tokens_per_s": round(activity.tokens_per_s, 1),
         "today": totals_document(activity.today),
         "errors": [exchange_document(None, exchange) for exchange in activity.errors],
+        "budgets": [standing_document(standing) for standing in activity.budgets],
     }
 
 
@@ -77,6 +80,7 @@ def screen_blocks(activity: "Activity", problem: str, *, width: int, height: int
     """The screen's blocks from the top, each row of one line."""
     parts: list[tuple[Sequence[Any], Callable[[Any], Table]]] = [
         (activity.running, lambda some: _sessions(some, width)),
+        (activity.budgets, lambda some: _budgets(some, activity.at_us, width)),
         (activity.flights, lambda some: _flights(some, activity, width)),
         (activity.errors, lambda some: _errors(some, width)),
     ]
@@ -89,6 +93,7 @@ def screen_blocks(activity: "Activity", problem: str, *, width: int, height: int
     for (rows, table), shown in zip(chosen, rooms, strict=True):
         blocks += [table(rows[:shown]), Text("")]
     hidden = sum(len(rows) for rows, _ in parts) - sum(rooms)
+    problem = problem or activity.problem
     last = ("q leaves", f"{hidden} more do not fit" if hidden > 0 else "", problem)
     blocks.append(Text(_joined(last, width), "red" if problem else "dim"))
     return blocks
@@ -168,6 +173,45 @@ def _session_cells(running: "RunningSession") -> tuple[str, ...]:
         _count(totals.output_tokens),
         cost if totals.requests else figures.NOTHING,
     )
+
+
+def _budgets(budgets: "Sequence[BudgetStanding]", now_us: int, width: int) -> Table:
+    from opencode_gate.cli.fitted_table import FittedColumn, fitted_table
+
+    def amounts(of: "Callable[[BudgetStanding], int]") -> list[str]:
+        return [amount_text(of(one), one.unit) for one in budgets]
+
+    resets = [_resets_text(one) for one in budgets]
+    return fitted_table(
+        [
+            FittedColumn(
+                title="budget", cells=[label_text(one, now_us) for one in budgets], is_text=True
+            ),
+            FittedColumn(title="spent", cells=amounts(lambda one: one.spent), justify="right"),
+            FittedColumn(
+                title="held", cells=amounts(lambda one: one.held), rank=2, justify="right"
+            ),
+            FittedColumn(title="of", cells=amounts(lambda one: one.limit), justify="right"),
+            FittedColumn(
+                title="used", cells=[f"{one.percent} %" for one in budgets], justify="right"
+            ),
+            FittedColumn(title="", cells=[_state_text(one) for one in budgets]),
+            FittedColumn(title="begins anew", cells=resets, rank=3),
+        ],
+        width=width,
+    )
+
+
+def _state_text(standing: "BudgetStanding") -> str:
+    if standing.is_spent:
+        return "spent"
+    warned = standing.warned_percent
+    return "" if warned is None else f"past {warned} %"
+
+
+def _resets_text(standing: "BudgetStanding") -> str:
+    resets_at_us = standing.resets_at_us
+    return figures.NOTHING if resets_at_us is None else figures.time_text(resets_at_us)
 
 
 def _flights(flights: "Sequence[Flight]", activity: "Activity", width: int) -> Table:

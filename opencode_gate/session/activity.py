@@ -10,15 +10,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opencode_gate.core.clock import Clock, SystemClock
+from opencode_gate.core.errors import PolicyDenied
 from opencode_gate.core.local_time import day_start_us, local_day
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.ledger.committing import Price
 from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.governance_store import GovernanceStore
 from opencode_gate.ledger.journal import JournalContents, is_living, journals, read_journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.recovery import seen_so_far
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, UsageQuery, sum_of, total_of
+from opencode_gate.session.standing import (
+    Above,
+    BudgetStanding,
+    above_session,
+    standings_above,
+)
 
 ERRORS = (ExchangeStatus.UPSTREAM_ERROR, ExchangeStatus.INTERRUPTED, ExchangeStatus.DENIED)
 """What somebody should know about; a person who pressed Esc knows."""
@@ -59,12 +67,16 @@ class Activity:
     Attributes:
         today: totals of all sessions since local midnight, with what is in flight.
         errors: the latest of the last 24 hours, latest first.
+        budgets: those of the user and those above what runs, the fullest first.
+        problem: why nobody can say how budgets stand, empty where somebody can.
     """
 
     at_us: int
     running: tuple[RunningSession, ...]
     today: Totals
     errors: tuple[ExchangeRecord, ...]
+    budgets: tuple[BudgetStanding, ...] = ()
+    problem: str = ""
 
     @property
     def flights(self) -> tuple[Flight, ...]:
@@ -94,9 +106,13 @@ class Watch:
     Attributes:
         open_ledger: a store to read from; closed after each look, so that a ledger that is made
             or replaced meanwhile is seen.
+        open_governance: the same for its rules and budgets.
+        user: whose budgets are looked at also while nothing runs.
     """
 
     open_ledger: Callable[[], Store]
+    open_governance: Callable[[], GovernanceStore]
+    user: str
     journals: Path
     price: Price
     time_zone: str
@@ -117,9 +133,25 @@ class Watch:
         store = self.open_ledger()
         try:
             with store.snapshot():
-                return self._joined(store, living, now_us)
+                activity = self._joined(store, living, now_us)
         finally:
             store.close()
+        try:
+            return replace(activity, budgets=self._budgets(living, now_us))
+        except PolicyDenied as error:
+            return replace(activity, problem=error.message)
+
+    def _budgets(self, living: list[JournalContents], now_us: int) -> tuple[BudgetStanding, ...]:
+        above = [Above(user=self.user)]
+        for contents in living:
+            if contents.session is not None:
+                above += above_session(contents.session, contents.exchanges.values())
+        governance = self.open_governance()
+        try:
+            found = standings_above(governance, above, at_us=now_us, time_zone=self.time_zone)
+        finally:
+            governance.close()
+        return tuple(sorted(found, key=lambda one: -one.percent))
 
     def _joined(self, store: Store, living: list[JournalContents], now_us: int) -> Activity:
         sessions = {

@@ -158,6 +158,37 @@ def standings_above(
     return standings(store, owners.items(), at_us=at_us, time_zone=time_zone)
 
 
+def above_session(session: SessionRecord, exchanges: Iterable[ExchangeRecord]) -> list[Above]:
+    """Whose rules are above the requests of a session, by the keys they came under."""
+    keys = {exchange.virtual_key for exchange in exchanges} or {None}
+    return [
+        Above(session_id=session.id, user=session.user, virtual_key=key)
+        for key in sorted(keys, key=lambda key: key or "")
+    ]
+
+
+def standings_now(
+    store: GovernanceStore, journals_folder: Path, *, user: str, at_us: int
+) -> tuple[BudgetStanding, ...]:
+    """How the budgets of a user stand, and those above all that runs on this machine.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+        PolicyDenied: `policy-unreadable`.
+    """
+    from opencode_gate.ledger.journal import is_living, journals, read_journal
+
+    above = [Above(user=user)]
+    for path in journals(journals_folder):
+        try:
+            contents = read_journal(path) if is_living(path) else None
+        except OSError:
+            continue
+        if contents is not None and contents.session is not None:
+            above += above_session(contents.session, contents.exchanges.values())
+    return standings_above(store, above, at_us=at_us, time_zone=local_zone_name())
+
+
 def standings_of_session(
     ledger_file: Path,
     session: SessionRecord,
@@ -174,11 +205,7 @@ def standings_of_session(
     """
     from opencode_gate.ledger.sqlite.governance import open_governance
 
-    keys = {exchange.virtual_key for exchange in exchanges} or {None}
-    above = [
-        Above(session_id=session.id, user=session.user, virtual_key=key)
-        for key in sorted(keys, key=lambda key: key or "")
-    ]
+    above = above_session(session, exchanges)
     at_us = now_us if session.ended_at_us is None else session.ended_at_us
     store = open_governance(ledger_file, read_only=True)
     try:

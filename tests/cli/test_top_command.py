@@ -4,6 +4,8 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pexpect
@@ -17,13 +19,16 @@ from opencode_gate.config.paths import paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance.policy import Budget, Owner
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.totals import Totals
 from opencode_gate.session.activity import Activity, Flight, RunningSession
+from opencode_gate.session.standing import BudgetStanding
 from tests.support.ledger_records import NOON_US, a_session, an_exchange, an_open_exchange
 from tests.support.terminal_screen import TerminalScreen
 
+HOUR_US = 3_600_000_000
 OGATE = [sys.executable, "-m", "opencode_gate.cli.main"]
 
 
@@ -157,7 +162,19 @@ def test_a_polite_kill_leaves_the_terminal_usable() -> None:
     assert child.exitstatus == 143
 
 
-def _activity(sessions: int, flights: int, errors: int) -> Activity:
+def _budget(percent: int) -> BudgetStanding:
+    return BudgetStanding(
+        owner=Owner("user", "ada"),
+        budget=Budget(window="day", usd=Decimal(20)),
+        start_us=NOON_US - 12 * HOUR_US,
+        resets_at_us=NOON_US + 12 * HOUR_US,
+        time_zone="UTC",
+        spent=percent * 200_000_000,
+        held=400_000_000,
+    )
+
+
+def _activity(sessions: int, flights: int, errors: int, budgets: int = 0) -> Activity:
     running = [
         RunningSession(
             session=a_session(),
@@ -175,11 +192,14 @@ def _activity(sessions: int, flights: int, errors: int) -> Activity:
         running=tuple(running),
         today=Totals(),
         errors=tuple(an_exchange(status=ExchangeStatus.DENIED) for _ in range(errors)),
+        budgets=tuple(_budget(0) for _ in range(budgets)),
     )
 
 
 @pytest.mark.parametrize("size", [(40, 9), (60, 12), (80, 14), (80, 24), (200, 50)])
-@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 0, 5), (1, 1, 1), (3, 9, 5), (40, 2, 5)])
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0), (0, 0, 5, 1), (1, 1, 1, 1), (3, 9, 5, 4), (40, 2, 5)]
+)
 def test_the_screen_is_never_larger_than_the_terminal(size, counts) -> None:
     """What does not fit is counted."""
     width, height = size
@@ -191,7 +211,8 @@ def test_the_screen_is_never_larger_than_the_terminal(size, counts) -> None:
     assert max(map(len, lines)) <= width
     blocks = screen_blocks(activity, "", width=width, height=height)
     shown = sum(len(block.rows) for block in blocks if isinstance(block, Table))
-    hidden = len(activity.running) + len(activity.flights) + len(activity.errors) - shown
+    parts = (activity.running, activity.flights, activity.errors, activity.budgets)
+    hidden = sum(map(len, parts)) - shown
     assert blocks[-1].text == "q leaves" + (f" · {hidden} more do not fit" if hidden else "")
 
 
@@ -199,3 +220,26 @@ def test_what_cannot_be_read_is_said_on_the_screen() -> None:
     """And the last look stays."""
     blocks = screen_blocks(_activity(1, 1, 0), "the ledger is held", width=80, height=24)
     assert blocks[-1].text == "q leaves · the ledger is held"
+
+
+def test_budgets_are_shown_with_what_they_have_reached() -> None:
+    """In words, since a screen may have no colours."""
+    activity = replace(_activity(1, 1, 0), budgets=tuple(map(_budget, (100, 82, 12))))
+    tables = [
+        block
+        for block in screen_blocks(activity, "", width=120, height=40)
+        if isinstance(block, Table)
+    ]
+    assert tables[1].columns[0].title == "budget"
+    assert [tuple(row[:6]) for row in tables[1].rows] == [
+        ("today", "$20.00", "$0.40", "$20.00", "100 %", "spent"),
+        ("today", "$16.40", "$0.40", "$20.00", "82 %", "past 80 %"),
+        ("today", "$2.40", "$0.40", "$20.00", "12 %", ""),
+    ]
+
+
+def test_rules_that_cannot_be_read_are_said_on_the_screen() -> None:
+    """They refuse every request."""
+    activity = replace(_activity(1, 1, 0), problem="the rules of user ada cannot be read")
+    blocks = screen_blocks(activity, "", width=80, height=24)
+    assert blocks[-1].text == "q leaves · the rules of user ada cannot be read"

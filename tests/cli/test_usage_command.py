@@ -18,9 +18,15 @@ from opencode_gate.config.paths import paths
 from opencode_gate.core import clock
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance.policy import Budget, Owner, Rules, VirtualKey, document_of
+from opencode_gate.ledger.governance_store import PolicyDocument
+from opencode_gate.ledger.journal import Journal
+from opencode_gate.ledger.records import Charge
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.totals import GROUPINGS, UsageQuery
-from tests.support.ledger_records import a_session, an_exchange
+from opencode_gate.session.operator import os_user
+from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
 
 
 def _us(text: str) -> int:
@@ -286,3 +292,86 @@ def test_opencodes_history_is_added_up_by_the_same_rules() -> None:
 def test_without_a_history_of_opencode_it_says_so(capsys) -> None:
     assert main(["usage", "--source", "opencode"]) == 2
     assert "Opencode has no history here" in capsys.readouterr().err
+
+
+def _charged(owner: Owner, limit: str, spent_nano_usd: int, key: str | None = None) -> None:
+    """A daily budget of an owner with something spent today."""
+    budget = Budget(window="day", usd=Decimal(limit))
+    kind = VirtualKey if owner.kind == "vkey" else Rules
+    more = {"public_id": "p" * 12, "secret_hash": "s$h"} if owner.kind == "vkey" else {}
+    rules = kind(time_zone="Europe/Berlin", budgets=(budget,), **more)
+    governance = open_governance(paths().ledger_file)
+    change = PolicyDocument(owner.kind, owner.name, document_of(rules))
+    governance.put_policy([change], operator="test", at_us=0)
+    governance.close()
+    store = open_store(paths().ledger_file)
+    charge = Charge(budget.id_for(owner), _us("2026-11-21T00:00:00+01:00"), "usd", 0)
+    store.fold(
+        [
+            an_exchange(
+                started_at_us=_us("2026-11-21T10:00:00+01:00"),
+                cost_nano_usd=spent_nano_usd,
+                virtual_key=key,
+                charges=(charge,),
+            )
+        ]
+    )
+    store.close()
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(
+    ("spent_nano_usd", "end"),
+    [
+        (9_900_000_000, " out"),
+        (10_000_000_000, " · today 50 % of $20.00"),
+        (20_500_000_000, " · today 102 % of $20.00"),
+    ],
+)
+def test_short_names_a_budget_from_its_first_threshold_on(capsys, spent_nano_usd, end) -> None:
+    _charged(Owner("user", os_user()), "20", spent_nano_usd)
+    assert main(["usage", "--short"]) == 0
+    assert capsys.readouterr().out.endswith(f"{end}\n")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_short_looks_above_what_runs_too(capsys) -> None:
+    """The key a running session is under, and no key of anybody else."""
+    _charged(Owner("vkey", "ci"), "1", 900_000_000, key="ci")
+    _charged(Owner("vkey", "other"), "1", 900_000_000, key="other")
+    session = a_session()
+    journal = Journal.create(paths().journals, session=session)
+    journal.opened(an_open_exchange(session_id=session.id, virtual_key="ci"))
+    assert main(["usage", "--short"]) == 0
+    journal.close()
+    assert capsys.readouterr().out.endswith(" out · key ci today 90 % of $1.00\n")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_short_says_that_rules_cannot_be_read(capsys) -> None:
+    governance = open_governance(paths().ledger_file)
+    governance.put_policy([PolicyDocument("user", "ada", "{")], operator="test", at_us=0)
+    governance.close()
+    assert main(["usage", "--short"]) == 0
+    assert capsys.readouterr().out.endswith(" · the rules cannot be read: ogate doctor\n")
+
+
+@pytest.mark.usefixtures("ledger")
+def test_usage_by_virtual_key_team_and_customer(capsys) -> None:
+    """What came under no key is a row of its own, and nothing is lost."""
+    store = open_store(paths().ledger_file)
+    asked = {"started_at_us": _us("2026-11-21T10:00:00+01:00"), "cost_nano_usd": 10**9}
+    owners = {"virtual_key": "ci", "team": "core", "customer": "acme"}
+    store.fold([an_exchange(**asked, **owners), an_exchange(**asked, virtual_key="solo")])
+    store.close()
+    assert main(["usage", "--today", "--by", "vkey,team,customer", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = [
+        (row["vkey"], row["team"], row["customer"], row["cost_usd"]) for row in document["rows"]
+    ]
+    assert sorted(rows, key=str) == [
+        ("ci", "core", "acme", "1"),
+        ("solo", None, None, "1"),
+        (None, None, None, "1"),
+    ]
+    assert document["totals"]["cost_usd"] == "3"

@@ -68,11 +68,15 @@ def _watch() -> "Watch":
     from opencode_gate.config.paths import paths
     from opencode_gate.core.local_time import local_zone_name
     from opencode_gate.ledger.sqlite import open_store
+    from opencode_gate.ledger.sqlite.governance import open_governance
     from opencode_gate.session.activity import Watch
+    from opencode_gate.session.operator import os_user
 
     places = paths()
     return Watch(
         open_ledger=lambda: open_store(places.ledger_file, read_only=True),
+        open_governance=lambda: open_governance(places.ledger_file, read_only=True),
+        user=os_user(),
         journals=places.journals,
         price=price_book().price,
         time_zone=local_zone_name(),

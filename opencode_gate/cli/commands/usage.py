@@ -59,7 +59,8 @@ def usage(
         typer.Option(
             metavar="GROUP",
             help="One row each: model, provider, key, session, project, repository, branch, commit,"
-            " day, hour, user, agent, conversation, kind, mode; several with commas.",
+            " day, hour, user, agent, conversation, kind, mode, vkey, team, customer; several with"
+            " commas.",
         ),
     ] = None,
     short: Annotated[
@@ -110,7 +111,8 @@ def usage(
         print_lines([_csv(found)])
         return Result(data={})
     if short and not as_json:
-        return Result(data={}, blocks=[Text(_short_line(window, found.totals))])
+        parts = (_short_line(window, found.totals), _budgets_reached(now_us))
+        return Result(data={}, blocks=[Text(" · ".join(filter(None, parts)))])
     return Result(data=_document(found), blocks=() if as_json else _blocks(found))
 
 
@@ -209,6 +211,28 @@ def _short_line(window: "Window", totals: "Totals") -> str:
         f" {figures.count_text(totals.output_tokens)} out"
     )
     return f"{window.label}: {cost} · {requests} · {tokens}"
+
+
+def _budgets_reached(now_us: int) -> str:
+    """The budgets that have reached a threshold; nearly everybody has none, and loads nothing."""
+    from opencode_gate.config.paths import paths
+    from opencode_gate.core.errors import PolicyDenied
+    from opencode_gate.ledger.sqlite.governance import open_governance
+
+    store = open_governance(paths().ledger_file, read_only=True)
+    try:
+        if store.policy_revision() == 0:
+            return ""
+        from opencode_gate.cli.budget_view import short_line
+        from opencode_gate.session.operator import os_user
+        from opencode_gate.session.standing import standings_now
+
+        found = standings_now(store, paths().journals, user=os_user(), at_us=now_us)
+        return short_line(found, now_us)
+    except PolicyDenied:
+        return "the rules cannot be read: ogate doctor"
+    finally:
+        store.close()
 
 
 def _document(found: _Found) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """What runs now: joined from the ledger and the journals of living gateways, each call once."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -8,10 +9,13 @@ import pytest
 
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance.policy import Budget, Owner, Rules, VirtualKey
+from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.session.activity import Watch
+from tests.support.governance_fake import GovernanceFake
 from tests.support.ledger_records import NOON_US, a_session, an_exchange, an_open_exchange
 
 SECOND_US = 1_000_000
@@ -74,9 +78,16 @@ def journal(tmp_path: Path, session: SessionRecord, clock: HandClock) -> Iterato
 
 
 @pytest.fixture
-def watch(tmp_path: Path, clock: HandClock) -> Watch:
+def governance() -> GovernanceFake:
+    return GovernanceFake()
+
+
+@pytest.fixture
+def watch(tmp_path: Path, clock: HandClock, governance: GovernanceFake) -> Watch:
     return Watch(
         open_ledger=lambda: open_store(tmp_path / "ledger.db", read_only=True),
+        open_governance=lambda: governance,
+        user="ada",
         journals=tmp_path / "journals",
         price=a_micro_dollar_a_token,
         time_zone="UTC",
@@ -235,3 +246,45 @@ def test_today_begins_at_local_midnight(
         ]
     )
     assert watch.look().today.cost_nano_usd == 1
+
+
+def a_day_of(usd: str) -> Rules:
+    return Rules(budgets=(Budget(window="day", usd=Decimal(usd)),))
+
+
+def test_budgets_of_the_user_are_seen_also_while_nothing_runs(
+    watch: Watch, governance: GovernanceFake
+) -> None:
+    """And nobody else's."""
+    governance.give(Owner("user", "ada"), a_day_of("20"))
+    governance.give(Owner("user", "bob"), a_day_of("1"))
+    assert [str(one.owner) for one in watch.look().budgets] == ["user ada"]
+
+
+def test_all_budgets_above_what_runs_the_fullest_first(
+    watch: Watch, governance: GovernanceFake, journal: Journal, session: SessionRecord
+) -> None:
+    """Of the session, and of the virtual key its requests came under."""
+    key = VirtualKey(public_id="p" * 12, secret_hash="s$h", budgets=a_day_of("10").budgets)
+    governance.give(Owner("user", "ada"), a_day_of("20"))
+    governance.give(
+        Owner("session", session.id), Rules(budgets=(Budget(window="total", tokens=9),))
+    )
+    governance.give(Owner("vkey", "ci"), key)
+    governance.money = {
+        WindowKey("vkey:ci/day/usd", NOON_US - 12 * HOUR_US): Standing(9 * 10**9, 10**9),
+        WindowKey(f"session:{session.id}/total/tokens", 0): Standing(5),
+    }
+    journal.opened(an_open_exchange(session_id=session.id, virtual_key="ci"))
+    found = [(one.owner.kind, one.percent, one.warned_percent) for one in watch.look().budgets]
+    assert found == [("vkey", 90, 80), ("session", 55, 50), ("user", 0, None)]
+
+
+def test_rules_that_cannot_be_read_are_said_beside_all_else(
+    watch: Watch, governance: GovernanceFake, journal: Journal
+) -> None:
+    """What runs is still shown."""
+    governance.documents, governance.revision = {("user", "ada"): "{"}, 1
+    activity = watch.look()
+    assert len(activity.running) == 1
+    assert (activity.budgets, "user ada" in activity.problem) == ((), True)
