@@ -115,7 +115,11 @@ class Exchange:
         """Writes the first line of the journal: from here on a crash leaves a trace."""
         self._queued_us = self._elapsed_us()
         input_bytes = None if self._facts is None else self._facts.input_bytes
-        self._recorder.opened(self._record, input_bytes=input_bytes)
+        record = self._record
+        if self.grant.charges or self.grant.virtual_key is not None:
+            # Whoever settles it after a crash charges it, and tells whose it was.
+            record = msgspec.structs.replace(record, **_granted(self.grant, was_sent=True))
+        self._recorder.opened(record, input_bytes=input_bytes)
 
     def on_client_left(self, abandon: Callable[[], object]) -> None:
         """What to do when the client goes away before the end."""
