@@ -19,10 +19,19 @@ _VALUES = {
     "small_model": "model",
     "session": "session",
     "what_if": "model",
+    "vkey": "vkey",
+    "team": "team",
+    "customer": "customer",
 }
 """Parameter names whose values the completion index knows, and its kind of value."""
 
-_VALUES_BELOW = {("run", "key"): "key", ("keys", "name"): "key"}
+_VALUES_BELOW = {
+    ("run", "key"): "key",
+    ("keys", "name"): "key",
+    ("vkeys", "name"): "vkey",
+    ("teams", "name"): "team",
+    ("customers", "name"): "customer",
+}
 """The same for names that say so only below one command; options of `keys` name new keys."""
 
 _HELP_WIDTH = 80

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from opencode_gate.config.paths import Paths
 
 _SESSIONS = 50
+_OWNER_KINDS = ("vkey", "team", "customer")
 
 
 class Value(NamedTuple):
     """One thing the shell may offer.
 
-    `kind` is `provider` (an id), `model` (`provider/model`), `key` (a name) or `session` (an id).
+    `kind` is `provider` (an id), `model` (`provider/model`), `key` (a name), `session` (an id),
+    or `vkey`, `team` or `customer` (a name).
     """
 
     kind: str
@@ -60,11 +62,12 @@ def read(index: Path) -> Iterator[Value]:
             yield Value(*parts)
 
 
-def keep_fresh(*, after_session: bool = False) -> None:
+def keep_fresh(*, after_session: bool = False, after_policy: bool = False) -> None:
     """Rebuilds what may have changed; called when a command that changes values has ended.
 
     After a session the index is not made where there is none, and only the sessions in it are
-    replaced unless something else is newer than it: the end of a session is waited for.
+    replaced unless something else is newer than it: the end of a session is waited for. After
+    `vkeys` and the like only the owners of rules are.
     """
     from opencode_gate.config.paths import paths
 
@@ -77,6 +80,9 @@ def keep_fresh(*, after_session: bool = False) -> None:
     elif after_session:
         others = [value for value in read(index) if value.kind != "session"]
         _write(index, [*others, *_sessions(folders)])
+    elif after_policy:
+        others = [value for value in read(index) if value.kind not in _OWNER_KINDS]
+        _write(index, [*others, *_owners(folders)])
 
 
 def rebuild() -> None:
@@ -88,7 +94,12 @@ def rebuild() -> None:
     folders = paths()
     _write(
         folders.completion_index,
-        [*_usable(folders, os.environ), *_keys(folders), *_sessions(folders)],
+        [
+            *_usable(folders, os.environ),
+            *_keys(folders),
+            *_sessions(folders),
+            *_owners(folders),
+        ],
     )
 
 
@@ -151,6 +162,20 @@ def _sessions(folders: "Paths") -> list[Value]:
         return [
             Value("session", session.id, f"{time_text(session.started_at_us)} {session.project}")
             for session in sessions
+        ]
+    return []
+
+
+def _owners(folders: "Paths") -> list[Value]:
+    """Virtual keys, teams and customers, each with what it belongs to."""
+    from opencode_gate.session.policy_changes import current_policy
+
+    with suppress(GateError, OSError):
+        policy = current_policy(folders)
+        return [
+            *(Value("vkey", name, key.team or "") for name, key in policy.virtual_keys.items()),
+            *(Value("team", name, team.customer or "") for name, team in policy.teams.items()),
+            *(Value("customer", name) for name in policy.customers),
         ]
     return []
 

@@ -94,7 +94,9 @@ def _invoke(own: list[str]) -> int:
         outcome = render.render(outcome, as_json="--json" in own)
     entry = registry.COMMANDS.get(own[0])
     if entry is not None and entry.changes_values and not set(_HELP) & set(own):
-        completion_index.keep_fresh(after_session=own[0] == "run")
+        completion_index.keep_fresh(
+            after_session=own[0] == "run", after_policy=own[0] in registry.OWNER_COMMANDS
+        )
     return outcome if isinstance(outcome, int) else 0
 
 

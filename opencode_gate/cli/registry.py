@@ -55,10 +55,14 @@ COMMANDS: dict[str, Entry] = {
     "logs": _group("logs", "Every model call, later and as it happens"),
     "top": _command("top", "What runs now, and what it costs so far"),
     "budgets": _group("budgets", "Who may spend how much, and how it stands"),
-    "vkeys": _group("vkeys", "Virtual keys of a served gateway"),
-    "teams": _group("teams", "What virtual keys share: budgets, limits, models"),
-    "customers": _group("customers", "What teams share"),
-    "policy": _group("policy", "All rules at once: show, check, export, apply"),
+    "vkeys": _group("vkeys", "Virtual keys of a served gateway", changes_values=True),
+    "teams": _group(
+        "teams", "What virtual keys share: budgets, limits, models", changes_values=True
+    ),
+    "customers": _group("customers", "What teams share", changes_values=True),
+    "policy": _group(
+        "policy", "All rules at once: show, check, export, apply", changes_values=True
+    ),
     "ledger": _group("ledger", "Check, back up and tidy what was recorded"),
     "serve": _command("serve", "The gateway for a team, with virtual keys"),
     "doctor": _command("doctor", "What is wrong here, and what mends it"),
@@ -68,6 +72,9 @@ COMMANDS: dict[str, Entry] = {
     "uninstall": _command("uninstall", "Remove keys, files and shell lines"),
 }
 """In the order `--help` shows them."""
+
+OWNER_COMMANDS = frozenset({"vkeys", "teams", "customers", "policy"})
+"""Commands that change which owners of rules there are."""
 
 _tail: tuple[str, ...] = ()
 _is_bare = False
