@@ -311,7 +311,9 @@ class Pipeline:
                 host=target.host,
                 port=target.port,
                 target=asked.destination.path + (b"?" + query if query else b""),
-                headers=request_headers(asked.headers, target.row, token, key),
+                headers=request_headers(
+                    asked.headers, target.row, token, key, asked.route.wire_format
+                ),
                 body=ask_for_usage(asked.body) if asks_for_usage else asked.body,
             ),
             header_timeout_s=HEADER_TIMEOUT_S,

@@ -26,7 +26,6 @@ from opencode_gate.gateway.app import App
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
-from opencode_gate.governance.admission import LaunchDoor
 from opencode_gate.governance.budgeting import Budgeting, ModelTerms
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
@@ -44,6 +43,7 @@ from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.server.protocol import Hello, Secrets
+from opencode_gate.server.service import entrance_of
 from opencode_gate.wire.meter import ExchangeMeter
 
 
@@ -100,7 +100,7 @@ class Gateway:
 
 
 def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) -> Gateway:
-    """The gateway of one session."""
+    """The gateway of one session, or of everybody who has a virtual key."""
     clock = SystemClock()
     prices = PriceBook(open_catalogue(paths, settings), settings, _stated_prices(hello))
     journal = Journal.create(paths.journals, session=hello.session)
@@ -137,13 +137,9 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     upstream = HttpUpstream(
         proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)
     )
+    entrance = entrance_of(hello, secrets, paths, rulebook.policy, folder, clock)
     pipeline = Pipeline(
-        door=LaunchDoor(
-            secrets.launch_token.encode(),
-            session_id=hello.session.id,
-            user=hello.session.user,
-            virtual_key=hello.virtual_key,
-        ),
+        door=entrance.door,
         governor=governor,
         key_names=hello.key_names,
         routes=RouteTable(
@@ -157,7 +153,8 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         recorder=recorder,
         clock=clock,
     )
-    return Gateway(App(pipeline), recorder, journal, folder, upstream, rulebook, reservations)
+    app = App(pipeline, entrance.control, names=entrance.names)
+    return Gateway(app, recorder, journal, folder, upstream, rulebook, reservations)
 
 
 def terms_from(prices: PriceBook) -> Callable[[str, str | None], ModelTerms]:

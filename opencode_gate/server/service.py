@@ -1,12 +1,14 @@
-"""What a served gateway has beyond one of a session: its door, and what it tells launchers.
+"""How requests come in: to the gateway of one session, or to one that serves many.
 
-The invariant: what it offers names no address and no credential of a provider.
+The second has a door of its own, host names, and an interface for launchers. The invariant: what
+it offers them names no address and no credential of a provider.
 """
 
 import dataclasses
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +18,7 @@ from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.gateway.control import Control
+from opencode_gate.governance.admission import Door, LaunchDoor
 from opencode_gate.governance.policy import Policy
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
@@ -24,7 +27,7 @@ from opencode_gate.ledger.key_files import kept_key
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
-from opencode_gate.server.protocol import Hello, Service
+from opencode_gate.server.protocol import Hello, Secrets, Service
 
 _ADDRESS_OF_NOBODY = "http://upstream.invalid"
 
@@ -76,32 +79,51 @@ class LedgerSessions:
             store.close()
 
 
-def served_door(
-    hello: Hello, paths: Paths, policy: Callable[[], Policy], sessions: LedgerSessions, clock: Clock
-) -> ServedDoor:
-    """The door for everybody who has a virtual key.
+class Entrance(NamedTuple):
+    """Who is let in, what answers launchers, and the host names the gateway goes by."""
+
+    door: Door
+    control: Control | None = None
+    names: tuple[str, ...] = ()
+
+
+def entrance_of(
+    hello: Hello,
+    secrets: Secrets,
+    paths: Paths,
+    policy: Callable[[], Policy],
+    folder: Folder,
+    clock: Clock,
+) -> Entrance:
+    """The way in that `hello` asks for.
 
     Raises:
         LedgerError: the key that session tokens are made with can neither be read nor made.
     """
+    served = hello.served
+    if served is None:
+        token = secrets.launch_token.encode()
+        user, virtual_key = hello.session.user, hello.virtual_key
+        return Entrance(
+            LaunchDoor(token, session_id=hello.session.id, user=user, virtual_key=virtual_key)
+        )
+    sessions = LedgerSessions(paths.ledger_file, folder, clock)
+    tokens = SessionTokens(_token_key(paths))
+    door = ServedDoor(policy, tokens, sessions.is_open, clock, session_id=hello.session.id)
+    offer = offer_of(hello.rows, served)
+    control = Control(door, sessions, offer, clock, session_id=hello.session.id)
+    return Entrance(door, control, served.names)
+
+
+def _token_key(paths: Paths) -> bytes:
     try:
-        key = kept_key(paths.serve_key)
+        return kept_key(paths.serve_key)
     except OSError as error:
         raise LedgerError(
             "ledger-unwritable",
             f"cannot keep {paths.serve_key}: {error.strerror or error}",
             hint="set OGATE_HOME to a folder you can write",
         ) from error
-    return ServedDoor(
-        policy, SessionTokens(key), sessions.is_open, clock, session_id=hello.session.id
-    )
-
-
-def control_of(
-    hello: Hello, served: Service, door: ServedDoor, sessions: LedgerSessions, clock: Clock
-) -> Control:
-    """What answers launchers."""
-    return Control(door, sessions, offer_of(hello.rows, served), clock, session_id=hello.session.id)
 
 
 def offer_of(rows: tuple[ProviderRow, ...], served: Service) -> bytes:
