@@ -4,7 +4,7 @@ The invariant: nothing of a prompt or an answer is here, because the ledger hold
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ from opencode_gate.core.money import usd_text
 from opencode_gate.core.semconv import ExchangeStatus
 
 if TYPE_CHECKING:
+    from opencode_gate.cli.fitted_table import FittedColumn
     from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 
 _LONGEST_MODEL = 32
@@ -79,6 +80,13 @@ def exchange_document(
         "priced_cost_usd": _usd(exchange.priced_cost_nano_usd),
         "superseded_cost_usd": _usd(exchange.superseded_cost_nano_usd),
         "superseded_price_source": exchange.superseded_price_source,
+        "virtual_key": exchange.virtual_key,
+        "team": exchange.team,
+        "customer": exchange.customer,
+        "reserved_cost_usd": _usd(exchange.reserved_cost_nano_usd),
+        "output_limit_tokens": exchange.output_limit_tokens,
+        "downgraded_from": exchange.downgraded_from,
+        "decisions": _decision_documents(exchange),
     }
 
 
@@ -103,6 +111,7 @@ def calls_table(
             column("call", [figures.short_id(each.id) for each in exchanges], 1),
             column("time", [clock_text(each.started_at_us) for each in exchanges]),
             column("user", [_user(sessions.get(each.session_id)) for each in exchanges], 6),
+            *_owner_columns(exchanges, column),
             column("session", [figures.short_id(each.session_id) for each in exchanges], 4),
             column("conversation", [_conversation(each) for each in exchanges], 5),
             column("model", [model_text(each) for each in exchanges], is_text=True),
@@ -115,6 +124,18 @@ def calls_table(
         ],
         width=width,
     )
+
+
+def _owner_columns(
+    exchanges: "Sequence[ExchangeRecord]", column: "Callable[..., FittedColumn]"
+) -> "Iterable[FittedColumn]":
+    """Virtual key and team, where anything came under one."""
+    keys = [each.virtual_key or figures.NOTHING for each in exchanges]
+    teams = [each.team or figures.NOTHING for each in exchanges]
+    if any(each.virtual_key for each in exchanges):
+        yield column("vkey", keys, 5)
+    if any(each.team for each in exchanges):
+        yield column("team", teams, 7)
 
 
 def running_line(exchange: "ExchangeRecord") -> str:
@@ -148,6 +169,11 @@ def call_facts(session: "SessionRecord | None", exchange: "ExchangeRecord") -> l
             (exchange.kind.value, ""),
             (exchange.mode, "mode "),
             (exchange.prompt_id, "prompt "),
+        ),
+        "under": _line(
+            (exchange.virtual_key, "virtual key "),
+            (exchange.team, "team "),
+            (exchange.customer, "customer "),
         ),
         "asked": _line(
             (model_text(exchange), ""),
@@ -183,8 +209,12 @@ def call_facts(session: "SessionRecord | None", exchange: "ExchangeRecord") -> l
         "provider said": exchange.raw_usage,
         "tools called": ", ".join(exchange.tools_called),
         "cost": _costs(exchange),
+        "reserved": _reserved(exchange),
+        "downgraded": _downgraded(exchange),
+        "limited": _limited(exchange),
     }
-    return [Facts([Fact(label, text) for label, text in facts.items() if text])]
+    rows = [Fact(label, text) for label, text in facts.items() if text]
+    return [Facts([*rows, *_decision_facts(exchange)])]
 
 
 def json_line(session: "SessionRecord | None", exchange: "ExchangeRecord") -> str:
@@ -277,6 +307,45 @@ def _costs(exchange: "ExchangeRecord") -> str:
         first = figures.money_text(exchange.superseded_cost_nano_usd)
         amounts.append(f"first counted {first} by {exchange.superseded_price_source}")
     return " · ".join(amounts)
+
+
+def _reserved(exchange: "ExchangeRecord") -> str | None:
+    """Its worst case, and by how much the provider billed more."""
+    if exchange.reserved_cost_nano_usd is None:
+        return None
+    from opencode_gate.session.decided import excess_of
+
+    text = f"{figures.money_text(exchange.reserved_cost_nano_usd)} at most"
+    excess = excess_of(exchange)
+    return f"{text} · {figures.money_text(excess)} was billed beyond that" if excess else text
+
+
+def _downgraded(exchange: "ExchangeRecord") -> str | None:
+    asked = exchange.downgraded_from
+    return None if asked is None else f"{asked} was asked for"
+
+
+def _limited(exchange: "ExchangeRecord") -> str | None:
+    limit = exchange.output_limit_tokens
+    return None if limit is None else f"the output limit was lowered to {limit:,} tokens"
+
+
+def _decision_facts(exchange: "ExchangeRecord") -> "list[Fact]":
+    if exchange.decisions is None:
+        return []
+    from opencode_gate.cli.decided_view import decision_text
+    from opencode_gate.session.decided import decisions_of
+
+    return [Fact(f"rule: {one.outcome}", decision_text(one)) for one in decisions_of(exchange)]
+
+
+def _decision_documents(exchange: "ExchangeRecord") -> list[dict[str, object]]:
+    if exchange.decisions is None:
+        return []
+    from opencode_gate.cli.decided_view import decision_document
+    from opencode_gate.session.decided import decisions_of
+
+    return [decision_document(one) for one in decisions_of(exchange)]
 
 
 def _known(count: int | None) -> str | None:

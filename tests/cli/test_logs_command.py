@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opencode_gate.cli.main import main
@@ -15,6 +16,7 @@ from opencode_gate.core.semconv import (
     UsageQuality,
 )
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance.decisions import Decision
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from tests.support.ledger_records import NOON_US, a_session, an_exchange
 from tests.support.terminal_screen import TerminalScreen
@@ -238,3 +240,103 @@ def test_tail_waits_for_the_first_session_of_all(terminal, monkeypatch) -> None:
     terminal.press("C-c")
     terminal.wait_for(lambda text: text.rstrip().endswith("$"))
     store.close()
+
+
+@pytest.fixture
+def ruled(ledger: SqliteStore) -> SqliteStore:
+    """Beside the others: a refused call, and one that rules changed."""
+    spent = Decision(
+        rule="budget",
+        outcome="deny",
+        code="budget-exceeded",
+        owner="team core",
+        message="ogate: the monthly budget of $500 of team core is spent.",
+        unit="usd",
+        spent=500 * 10**9,
+        limit=500 * 10**9,
+        command="ogate budgets raise month 50 --team core",
+    )
+    lowered = Decision(rule="budget", outcome="lower", message="ogate: the answer may have 1,024.")
+    key = {"virtual_key": "ci", "team": "core", "customer": "acme", "session_id": SESSION}
+    ledger.fold(
+        [
+            an_exchange(
+                id="01D",
+                started_at_us=NOON_US + 3_000_000,
+                status=ExchangeStatus.DENIED,
+                denial="budget-exceeded",
+                decisions=msgspec.json.encode([spent]).decode(),
+                **key,
+            ),
+            an_exchange(
+                id="01E",
+                started_at_us=NOON_US + 4_000_000,
+                cost_nano_usd=30_000_000,
+                reserved_cost_nano_usd=20_000_000,
+                output_limit_tokens=1024,
+                downgraded_from="big",
+                decisions=msgspec.json.encode([lowered]).decode(),
+                **{**key, "virtual_key": "ben"},
+            ),
+        ]
+    )
+    return ledger
+
+
+@pytest.mark.usefixtures("ruled")
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--vkey", "ci"], ["01D"]),
+        (["--vkey", "nobody"], []),
+        (["--team", "core"], ["01D", "01E"]),
+        (["--team", "core", "--status", "denied"], ["01D"]),
+    ],
+)
+def test_calls_are_found_by_the_key_and_team_they_came_under(capsys, options, found) -> None:
+    assert _calls(capsys, *options) == found
+
+
+@pytest.mark.usefixtures("ruled")
+def test_the_list_has_columns_for_keys_and_teams_where_there_are_any(capsys) -> None:
+    assert main(["logs", "list"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "vkey" in head
+    assert "team" in head
+    places = head.index("vkey"), head.index("team")
+    cells = [[row[place:].split()[0] for place in places] for row in rows[-3:]]
+    assert cells == [["–", "–"], ["ci", "core"], ["ben", "core"]]
+    assert main(["logs", "list", "--key", "work"]) == 0
+    assert "vkey" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("ruled")
+def test_a_refused_call_says_which_rule_and_what_changes_it(capsys) -> None:
+    assert main(["logs", "show", "01D"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "under virtual key ci · team core · customer acme" in out
+    assert (
+        "rule: deny the monthly budget of $500 of team core is spent."
+        " → ogate budgets raise month 50 --team core" in out
+    )
+
+
+@pytest.mark.usefixtures("ruled")
+def test_a_changed_call_says_what_was_reserved_lowered_and_replaced(capsys) -> None:
+    assert main(["logs", "show", "01E"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "reserved $ 0.020 at most · $ 0.010 was billed beyond that" in out
+    assert "downgraded big was asked for" in out
+    assert "limited the output limit was lowered to 1,024 tokens" in out
+
+
+@pytest.mark.usefixtures("ruled")
+def test_decisions_are_in_the_document_with_exact_amounts(capsys) -> None:
+    assert main(["logs", "show", "01D", "--json"]) == 0
+    call = json.loads(capsys.readouterr().out)["call"]
+    assert (call["virtual_key"], call["team"], call["customer"]) == ("ci", "core", "acme")
+    [decision] = call["decisions"]
+    assert (decision["outcome"], decision["spent"], decision["limit"]) == ("deny", "500", "500")
+    assert main(["logs", "show", "01A", "--json"]) == 0
+    call = json.loads(capsys.readouterr().out)["call"]
+    assert (call["virtual_key"], call["decisions"]) == (None, [])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -33,6 +33,12 @@ Model = Annotated[
 ]
 Key = Annotated[
     str | None, typer.Option("--key", metavar="NAME", help="Only paid by this stored key.")
+]
+VirtualKey = Annotated[
+    str | None, typer.Option("--vkey", metavar="NAME", help="Only under this virtual key.")
+]
+Team = Annotated[
+    str | None, typer.Option("--team", metavar="NAME", help="Only of this team's virtual keys.")
 ]
 Session = Annotated[
     str | None, typer.Option("--session", help="Only of this session: its id, a beginning, `last`.")
@@ -68,6 +74,8 @@ def list_calls(
     provider: Provider = None,
     model: Model = None,
     key: Key = None,
+    vkey: VirtualKey = None,
+    team: Team = None,
     session: Session = None,
     status: Status = None,
     error: Error = None,
@@ -80,7 +88,12 @@ def list_calls(
 
     with _ledger() as store:
         query = _query(
-            store, provider, model, key, session, status, error, min_cost, max_cost, since, until
+            store,
+            _Conditions(
+                provider, model, key, vkey, team, session, status, error, min_cost, max_cost
+            ),
+            since,
+            until,
         )
         found = store.find(replace(query, limit=limit))[::-1]
         sessions = _sessions(store, found)
@@ -118,6 +131,8 @@ def tail(
     provider: Provider = None,
     model: Model = None,
     key: Key = None,
+    vkey: VirtualKey = None,
+    team: Team = None,
     session: Session = None,
     status: Status = None,
     error: Error = None,
@@ -133,7 +148,12 @@ def tail(
     try:
         _wait_for_ledger()
         with _ledger() as store:
-            query = _query(store, provider, model, key, session, status, error, min_cost, max_cost)
+            query = _query(
+                store,
+                _Conditions(
+                    provider, model, key, vkey, team, session, status, error, min_cost, max_cost
+                ),
+            )
             for some in _as_they_come(store, query, lines):
                 sessions = _sessions(store, some) if as_json else {}
                 render.print_lines(
@@ -164,18 +184,23 @@ def _as_they_come(
         time.sleep(_POLL_S)
 
 
+class _Conditions(NamedTuple):
+    """The options of the same names."""
+
+    provider: str | None
+    model: str | None
+    key: str | None
+    vkey: str | None
+    team: str | None
+    session: str | None
+    status: Sequence[ExchangeStatus] | None
+    error: str | None
+    min_cost: str | None
+    max_cost: str | None
+
+
 def _query(
-    store: "SqliteStore",
-    provider: str | None,
-    model: str | None,
-    key: str | None,
-    session: str | None,
-    status: Sequence[ExchangeStatus] | None,
-    error: str | None,
-    min_cost: str | None,
-    max_cost: str | None,
-    since: str | None = None,
-    until: str | None = None,
+    store: "SqliteStore", asked: _Conditions, since: str | None = None, until: str | None = None
 ) -> "ExchangeQuery":
     from opencode_gate.cli.windows import window_between
     from opencode_gate.core.clock import SystemClock
@@ -188,14 +213,16 @@ def _query(
     return ExchangeQuery(
         since_us=window.since_us,
         until_us=window.until_us,
-        provider_name=provider,
-        model=model,
-        credential_name=key,
-        session_id=None if session is None else store.session(session).id,
-        statuses=tuple(status or ()),
-        error=error,
-        min_cost_nano_usd=_nano_usd("--min-cost", min_cost),
-        max_cost_nano_usd=_nano_usd("--max-cost", max_cost),
+        provider_name=asked.provider,
+        model=asked.model,
+        credential_name=asked.key,
+        virtual_key=asked.vkey,
+        team=asked.team,
+        session_id=None if asked.session is None else store.session(asked.session).id,
+        statuses=tuple(asked.status or ()),
+        error=asked.error,
+        min_cost_nano_usd=_nano_usd("--min-cost", asked.min_cost),
+        max_cost_nano_usd=_nano_usd("--max-cost", asked.max_cost),
     )
 
 
