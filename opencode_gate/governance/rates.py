@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from opencode_gate.governance.policy import Owner, RateLimit
+from opencode_gate.governance.policy import Measure, Owner, RateLimit
 
 OwnedLimit: TypeAlias = tuple[Owner, RateLimit]
+Per: TypeAlias = Literal["minute", "hour", "day"]
 
-PER_S: Mapping[Literal["minute", "hour", "day"] | None, float] = MappingProxyType(
+PER_S: Mapping[Per | None, float] = MappingProxyType(
     {"minute": 60.0, "hour": 3_600.0, "day": 86_400.0, None: math.inf}
 )
 
@@ -81,7 +82,8 @@ class RateMeter:
     """Counts against the limits of all owners, in this process."""
 
     def __init__(self) -> None:
-        self._logs: dict[tuple[Owner, str, str | None], _Log] = {}
+        self._logs: dict[tuple[Owner, Measure, Per | None], _Log] = {}
+        self._logs_max = _LOGS_MAX
 
     def wait_s(self, owner: Owner, limit: RateLimit, now_s: float, tokens: int = 0) -> float:
         """How long until a request fits under a limit if nothing else is admitted before.
@@ -89,7 +91,7 @@ class RateMeter:
         0 where it fits now, endless where that takes another to end. A request with more tokens
         than the whole limit fits when nothing else counts.
         """
-        log = self._log(owner, limit)
+        log = self._log(owner, limit, now_s)
         per_s = PER_S[limit.per]
         log.forget(now_s - per_s)
         amount = min(tokens, limit.amount) if limit.measure == "tokens" else 1
@@ -131,7 +133,7 @@ class RateMeter:
         """Counts a request against all its limits, whether it fits or not."""
         ticket = RateTicket()
         for owner, limit in limits:
-            log = self._log(owner, limit)
+            log = self._log(owner, limit, now_s)
             measure = limit.measure
             if measure == "concurrent":
                 log.total += 1
@@ -144,12 +146,19 @@ class RateMeter:
                 ticket._tokens.append((log, entry))
         return ticket
 
-    def _log(self, owner: Owner, limit: RateLimit) -> _Log:
+    def _log(self, owner: Owner, limit: RateLimit, now_s: float) -> _Log:
         # The amount is no part of the key: a limit that is raised has counted already.
         key = (owner, limit.measure, limit.per)
         log = self._logs.get(key)
         if log is None:
-            if len(self._logs) >= _LOGS_MAX:
-                self._logs = {one: log for one, log in self._logs.items() if log.total}
+            if len(self._logs) >= self._logs_max:
+                self._forget_idle(now_s)
             log = self._logs[key] = _Log()
         return log
+
+    def _forget_idle(self, now_s: float) -> None:
+        """Leaves out the logs in which nothing counts any more."""
+        for (_, _, per), log in self._logs.items():
+            log.forget(now_s - PER_S[per])
+        self._logs = {key: log for key, log in self._logs.items() if log.total}
+        self._logs_max = max(_LOGS_MAX, 2 * len(self._logs))

@@ -281,9 +281,9 @@ def rate_limited(
     if limit.concurrent is not None:
         reached = f"{name} has as many requests running as it may: {limit.concurrent:,}"
     else:
-        many = "request" if limit.measure == "requests" else "token"
-        many = many if limit.amount == 1 else f"{many}s"
-        reached = f"{name} may use {limit.amount:,} {many} in any {limit.per}, and has"
+        verb, noun = ("make", "request") if limit.measure == "requests" else ("use", "token")
+        many = noun if limit.amount == 1 else f"{noun}s"
+        reached = f"{name} may {verb} {limit.amount:,} {many} in any {limit.per}, and has"
     if math.isinf(wait_s):
         clears = "It goes on when one of them has ended."
     elif outcome == "wait":
