@@ -104,6 +104,7 @@ def settings_page() -> str:
         ("[catalog]", settings.CatalogSettings),
         ("[pricing]", settings.PricingSettings),
         ("[ledger]", settings.LedgerSettings),
+        ("[runaway]", settings.RunawaySettings),
         ("[providers.ID]", settings.ProviderSettings),
         ("[providers.ID.models.MODEL]", settings.ModelSettings),
         ('[prices."PROVIDER/MODEL"]', price_settings.PriceSettings),

@@ -142,6 +142,39 @@ class LedgerSettings:
     keep_parts_days: int = field(default=30, metadata={"check": _days_problem})
 
 
+def _count_problem(count: int) -> str | None:
+    return (
+        None if count == 0 or count >= 2 else f"is a number from 2 up, or 0 for never, not {count}"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunawaySettings:
+    """When an agent that goes round in a circle is stopped. With 0 a check never is made.
+
+    Attributes:
+        mode: `enforce` warns when half of one of these is reached, and stops the conversation
+            when all of it is; `warn` only warns; `off` does not look.
+        same_tool_calls: how often a conversation may make the same tool call in a row, with the
+            same arguments and the same result; three times as often where the results differ.
+            Calls that themselves take five seconds or more do not count.
+        same_questions: how often the same question may come within half a minute, once a
+            conversation has asked more than that often. Opencode itself tries six times.
+        failed_attempts: how many tries of a conversation in a row may fail within five minutes.
+        spend_factor: how many times as much as usual a session may spend. Usual is what 99 of
+            100 of your sessions' five-minute spans with any spending in the last 30 days came to.
+        spend_usd_per_minute: what a session may spend in any case, on the average of five
+            minutes.
+    """
+
+    mode: Literal["enforce", "warn", "off"] = "enforce"
+    same_tool_calls: int = field(default=10, metadata={"check": _count_problem})
+    same_questions: int = field(default=6, metadata={"check": _count_problem})
+    failed_attempts: int = field(default=40, metadata={"check": _count_problem})
+    spend_factor: int = field(default=20, metadata={"check": _count_problem})
+    spend_usd_per_minute: Decimal = Decimal(10)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """A model of a server you added, as far as you care to describe it.
@@ -205,6 +238,7 @@ class Settings:
         catalog: where the list of providers and models comes from.
         pricing: what happens where a price is missing.
         ledger: how long the bulky part of what is recorded is kept.
+        runaway: when an agent that goes round in a circle is stopped.
         providers: your own providers, and changes to built-in ones, by id.
         prices: your own prices by `provider/model`; `provider/*` is every model of it. Several
             under one name hold on different days.
@@ -214,6 +248,7 @@ class Settings:
     catalog: CatalogSettings = field(default_factory=CatalogSettings)
     pricing: PricingSettings = field(default_factory=PricingSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    runaway: RunawaySettings = field(default_factory=RunawaySettings)
     providers: Mapping[str, ProviderSettings] = field(
         default_factory=lambda: _EMPTY, metadata={"check_key": provider_id_problem}
     )
@@ -223,7 +258,7 @@ class Settings:
     )
 
 
-ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing", "ledger")
+ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing", "ledger", "runaway")
 """The sections a variable can set, as `OGATE_<SECTION>_<KEY>`."""
 
 

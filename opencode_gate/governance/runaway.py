@@ -1,0 +1,342 @@
+"""Stops an agent that has run away: it repeats itself, or spends far more than ever.
+
+Four things are watched. *The same tool call* over and over, with the same arguments and results.
+*The same question* re-sent for ever: Opencode does so several times a second, without a word,
+when an answer ends in a way it does not know, each time with what the model has said so far
+behind it, so that no two of these requests need be equal. *Failures* without one success in
+between. *Spending* in a session that is many times the person's own.
+
+The invariants: each warns when half of its limit is reached and stops at all of it, with the
+numbers; what an honest agent does stays below: Opencode's own tries (six), sub-agents (each is
+a conversation of its own), long work with different arguments, a call that waits for something;
+and in an ordinary request nobody looks into the prompt.
+"""
+
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from math import ceil
+from typing import TypeAlias
+
+import msgspec
+
+from opencode_gate.config.settings import RunawaySettings
+from opencode_gate.core.clock import Clock
+from opencode_gate.core.money import nano_usd
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.decisions import Decision, Outcome
+from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.policy import Unit
+from opencode_gate.governance.sentences import amount_text
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.wire.tool_calls import repeated_tool_call
+from opencode_gate.wire.turns import turns_asked
+
+QUESTIONS_WITHIN_S = 30.0
+FAILURES_WITHIN_S = 300.0
+SPENDING_WITHIN_S = 300.0
+WAITED_S = 5.0
+"""A tool that takes as long waits for something, and may well do so again."""
+DIFFERENT_RESULTS = 3
+"""So many times more often may a call be made whose results differ: it may turn pages."""
+
+_CONVERSATIONS = 1024
+_QUESTIONS = 16
+_SESSIONS = 256
+_USUAL_FOR_S = 600.0
+_NAME_CHARS = 80
+
+Usual: TypeAlias = Callable[[], int | None]
+
+
+class _Conversation(msgspec.Struct):
+    """What is remembered of one conversation.
+
+    Attributes:
+        asked_s: when it last asked, as often as the same question may come and once more.
+        questions: the same for each of the last questions, while they come fast.
+        look_in: after how many requests its tool calls can have repeated often enough.
+        since_wait: its requests since a tool took long.
+        ended_s: when an answer of its last ended, `None` before the first and while one runs.
+        failed_s: when its tries failed since the last success.
+    """
+
+    asked_s: deque[float]
+    questions: OrderedDict[Hashable, deque[float]]
+    look_in: int
+    failed_s: deque[float]
+    since_wait: int = 0
+    ended_s: float | None = None
+
+
+class _Session(msgspec.Struct):
+    """What a session spent lately, in nano-dollars."""
+
+    spent: deque[tuple[float, int]]
+    sum_nano_usd: int = 0
+
+
+class Runaway:
+    """Watches all conversations of a gateway. For one event loop.
+
+    Args:
+        usual_nano_usd_per_minute: the person's own spending, asked only when a session spends
+            more than it may in any case; `None` where there is too little to go by.
+    """
+
+    def __init__(
+        self, settings: RunawaySettings, clock: Clock, usual_nano_usd_per_minute: Usual
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ask_usual = usual_nano_usd_per_minute
+        self._usual: int | None = None
+        self._usual_until_s = float("-inf")
+        self._is_on = settings.mode != "off"
+        self._first_look = -(-settings.same_tool_calls // 2) or sys.maxsize
+        self._asks_max = settings.same_questions and settings.same_questions + 1
+        self._free_nano_usd = nano_usd(settings.spend_usd_per_minute)
+        self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+
+    def check(self, ask: Ask) -> Decision | None:
+        """Counts a request that generates; what is to be said about it, `deny` or `warn`."""
+        if not self._is_on:
+            return None
+        now_s = self._clock.monotonic_s()
+        session = self._sessions.get(ask.caller.session_id)
+        found = None if session is None else self._spending(ask, session, now_s)
+        if ask.conversation_id is None or ask.facts is None:
+            return found
+        conversation = self._conversation(ask.conversation_id)
+        if conversation.failed_s:
+            found = _graver(found, self._failures(conversation, now_s))
+        asked_s = conversation.asked_s
+        asked_s.append(now_s)
+        if _is_full_within(asked_s, QUESTIONS_WITHIN_S, now_s):
+            found = _graver(found, self._questions(conversation, ask, now_s))
+        if conversation.ended_s is not None and now_s - conversation.ended_s >= WAITED_S:
+            conversation.since_wait = 0
+        conversation.since_wait += 1
+        conversation.look_in -= 1
+        if conversation.look_in <= 0:
+            found = _graver(found, self._tool_calls(conversation, ask))
+        return found
+
+    def ended(self, record: ExchangeRecord) -> None:
+        """Takes note of how an exchange ended. One that never left is none."""
+        if not self._is_on or record.conversation_id is None or not record.attempts:
+            return
+        conversation = self._conversations.get(record.conversation_id)
+        if conversation is None:
+            return
+        now_s = self._clock.monotonic_s()
+        conversation.ended_s = now_s
+        if record.status is ExchangeStatus.UPSTREAM_ERROR or (
+            record.http_status is not None and record.http_status >= 400
+        ):
+            conversation.failed_s.append(now_s)
+        elif record.status is ExchangeStatus.COMPLETED:
+            conversation.failed_s.clear()
+
+    def spent(self, session_id: str, cost_nano_usd: int) -> None:
+        """Takes note of what a settled exchange cost."""
+        if not self._is_on or cost_nano_usd <= 0:
+            return
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = _Session(deque())
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        session.spent.append((self._clock.monotonic_s(), cost_nano_usd))
+        session.sum_nano_usd += cost_nano_usd
+
+    def _conversation(self, conversation_id: str) -> _Conversation:
+        conversation = self._conversations.get(conversation_id)
+        if conversation is not None:
+            self._conversations.move_to_end(conversation_id)
+            return conversation
+        settings = self._settings
+        conversation = _Conversation(
+            asked_s=deque(maxlen=self._asks_max),
+            questions=OrderedDict(),
+            look_in=self._first_look,
+            failed_s=deque(maxlen=settings.failed_attempts),
+        )
+        self._conversations[conversation_id] = conversation
+        if len(self._conversations) > _CONVERSATIONS:
+            self._conversations.popitem(last=False)
+        return conversation
+
+    def _questions(self, conversation: _Conversation, ask: Ask, now_s: float) -> Decision | None:
+        question = _question(ask)
+        times_s = conversation.questions.pop(question, None)
+        if times_s is None:
+            times_s = deque(maxlen=self._asks_max)
+        conversation.questions[question] = times_s
+        if len(conversation.questions) > _QUESTIONS:
+            conversation.questions.popitem(last=False)
+        times_s.append(now_s)
+        allowed, times = self._settings.same_questions, len(times_s)
+        within_s = now_s - times_s[0]
+        if times <= allowed // 2 or within_s >= QUESTIONS_WITHIN_S:
+            return None
+        return self._decision(
+            code="request-loop",
+            is_over=times > allowed,
+            what=(
+                f"the agent sent the same question {times} times within {ceil(within_s)} seconds, "
+                f"where {allowed} are allowed within half a minute"
+            ),
+            remedy="Send a new prompt, or choose another model.",
+            spent=times,
+            limit=allowed,
+        )
+
+    def _tool_calls(self, conversation: _Conversation, ask: Ask) -> Decision | None:
+        repeated = repeated_tool_call(ask.body)
+        alike = min(repeated.times_alike, conversation.since_wait)
+        times = min(repeated.times, conversation.since_wait)
+        allowed, warned = self._settings.same_tool_calls, self._first_look
+        # A request adds one step at most, so until then there is nothing to be seen.
+        conversation.look_in = max(1, min(warned - alike, DIFFERENT_RESULTS * warned - times))
+        results = "the same result"
+        if times >= DIFFERENT_RESULTS * allowed or alike < warned:
+            alike, results = times, "various results"
+            allowed, warned = DIFFERENT_RESULTS * allowed, DIFFERENT_RESULTS * warned
+        if alike < warned:
+            return None
+        name = repeated.name[:_NAME_CHARS]
+        return self._decision(
+            code="runaway",
+            is_over=alike >= allowed,
+            what=(
+                f"the agent called {name} {alike} times in a row with the same arguments and "
+                f"{results}, where fewer than {allowed} are allowed"
+            ),
+            remedy="Send a new prompt that says what to do instead.",
+            spent=alike,
+            limit=allowed,
+        )
+
+    def _failures(self, conversation: _Conversation, now_s: float) -> Decision | None:
+        failed_s, allowed = conversation.failed_s, self._settings.failed_attempts
+        warned = -(-allowed // 2)
+        if len(failed_s) < warned or now_s - failed_s[-warned] >= FAILURES_WITHIN_S:
+            return None
+        times = sum(now_s - at_s < FAILURES_WITHIN_S for at_s in failed_s)
+        over_in_s = FAILURES_WITHIN_S - (now_s - failed_s[0])
+        return self._decision(
+            code="runaway",
+            is_over=times >= allowed,
+            what=(
+                f"{times} tries of this conversation failed in a row within five minutes, "
+                f"where fewer than {allowed} are allowed"
+            ),
+            remedy=f"It may go on in {_minutes(over_in_s)}, or with another model in a new one.",
+            spent=times,
+            limit=allowed,
+            over_in_s=over_in_s,
+        )
+
+    def _spending(self, ask: Ask, session: _Session, now_s: float) -> Decision | None:
+        spent, factor = session.spent, self._settings.spend_factor
+        while spent and now_s - spent[0][0] >= SPENDING_WITHIN_S:
+            session.sum_nano_usd -= spent.popleft()[1]
+        rate = session.sum_nano_usd * 60 // int(SPENDING_WITHIN_S)
+        if 2 * rate <= self._free_nano_usd or not factor:
+            return None
+        usual = self._usual_at(now_s)
+        if usual is None:
+            return None
+        allowed = max(self._free_nano_usd, factor * usual)
+        if 2 * rate <= allowed:
+            return None
+        over_in_s = _falls_to(session, allowed, now_s)
+        return self._decision(
+            code="runaway",
+            is_over=rate > allowed,
+            what=(
+                f"this session spent {amount_text(rate, 'usd')} a minute in the last five "
+                f"minutes, where at most {amount_text(usual, 'usd')} is usual and "
+                f"{amount_text(allowed, 'usd')} allowed"
+            ),
+            remedy=f"It may go on in {_minutes(over_in_s)}.",
+            spent=rate,
+            limit=allowed,
+            over_in_s=over_in_s,
+            unit="usd",
+            owner=f"session {ask.caller.session_id}",
+        )
+
+    def _usual_at(self, now_s: float) -> int | None:
+        if now_s >= self._usual_until_s:
+            self._usual, self._usual_until_s = self._ask_usual(), now_s + _USUAL_FOR_S
+        return self._usual
+
+    def _decision(
+        self,
+        *,
+        code: str,
+        is_over: bool,
+        what: str,
+        remedy: str,
+        spent: int,
+        limit: int,
+        over_in_s: float | None = None,
+        unit: Unit | None = None,
+        owner: str | None = None,
+    ) -> Decision:
+        outcome: Outcome = "deny" if is_over and self._settings.mode == "enforce" else "warn"
+        if outcome == "deny":
+            message = f"ogate stopped this conversation: {what}. {remedy}"
+        elif is_over:
+            message = f"ogate would have stopped this conversation: {what}."
+        else:
+            message = f"ogate may soon stop this conversation: {what}."
+        at_us = None if over_in_s is None else self._clock.now_us() + round(over_in_s * 1_000_000)
+        return Decision(
+            rule="runaway",
+            outcome=outcome,
+            code=code,
+            owner=owner,
+            message=message,
+            unit=unit,
+            spent=spent,
+            limit=limit,
+            resets_at_us=at_us if is_over else None,
+            command="ogate config set runaway.mode warn",
+        )
+
+
+def _graver(first: Decision | None, second: Decision | None) -> Decision | None:
+    if first is None or (second is not None and second.outcome == "deny" != first.outcome):
+        return second
+    return first
+
+
+def _is_full_within(times_s: deque[float], within_s: float, now_s: float) -> bool:
+    return len(times_s) == times_s.maxlen and bool(times_s) and now_s - times_s[0] < within_s
+
+
+def _question(ask: Ask) -> Hashable:
+    """What tells one question from another, however much the model has said to it since."""
+    place = turns_asked(ask.body)
+    if place is None or ask.facts is None:
+        return (len(ask.body), hash(ask.body))
+    return (ask.facts.instructions_head, place)
+
+
+def _falls_to(session: _Session, rate_nano_usd: int, now_s: float) -> float:
+    """In how many seconds the spending has fallen to a rate, if nothing is added."""
+    left = session.sum_nano_usd
+    for at_s, amount in session.spent:
+        left -= amount
+        if left * 60 // int(SPENDING_WITHIN_S) <= rate_nano_usd:
+            return at_s + SPENDING_WITHIN_S - now_s
+    return 0.0
+
+
+def _minutes(duration_s: float) -> str:
+    minutes = max(1, ceil(duration_s / 60))
+    return "a minute" if minutes == 1 else f"{minutes} minutes"
