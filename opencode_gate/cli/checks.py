@@ -74,7 +74,7 @@ def _opencode(around: Surroundings) -> Iterator[Finding]:
     settings = load_settings(around.paths, around.environ)
     found = find_opencode(around.paths, around.environ, agent_path=settings.run.agent_path)
     version = "of unknown version" if found.version is None else found.version
-    warning = require_supported(found, has_hard_rules=False)
+    warning = require_supported(found, has_hard_rules=bool(_hard_rules(around)))
     yield Finding(
         check="opencode",
         level="ok" if warning is None else "note",
@@ -200,6 +200,29 @@ def _ledger(around: Surroundings) -> Iterator[Finding]:
         )
 
 
+def _policy(around: Surroundings) -> Iterator[Finding]:
+    from opencode_gate.cli.policy_checks import policy_findings
+    from opencode_gate.core.clock import SystemClock
+
+    yield from policy_findings(
+        around.paths.ledger_file, around.paths.journals, now_us=SystemClock().now_us()
+    )
+
+
+def _hard_rules(around: Surroundings) -> tuple[str, ...]:
+    """What of the user's own rules would stand against a session that passes the gateway by."""
+    from opencode_gate.config.settings import load_settings
+    from opencode_gate.session.naming import RunRequest
+    from opencode_gate.session.run_rules import read_rules
+
+    settings = load_settings(around.paths, around.environ)
+    try:
+        return read_rules(RunRequest(), settings, around.paths).hard
+    except GateError:
+        # Said by the check of the rules or of the ledger.
+        return ()
+
+
 def _ports(_: Surroundings) -> Iterator[Finding]:
     import socket
 
@@ -253,23 +276,27 @@ def _sign_ins(around: Surroundings) -> Iterator[Finding]:
 
     settings = load_settings(around.paths, around.environ)
     auth = read_auth(agent_folders(around.environ).auth_file, around.environ)
+    hard = _hard_rules(around)
     for provider_id in auth.oauth:
         said = settings.providers.get(provider_id)
         answer = None if said is None else said.subscription
         if answer != "key":
             yield Finding(
                 check="sign-ins",
-                level="note",
+                level="bad" if hard else "note",
                 summary=f"Opencode's sign-in for {provider_id} does not pass the gateway"
-                + (" (left direct)" if answer == "direct" else ""),
+                + (" (left direct)" if answer == "direct" else "")
+                + (f", and {hard[0]} lets nothing pass it by" if hard else ""),
                 mend=f"ogate providers edit {provider_id} --subscription "
-                + ("key" if answer == "direct" else "direct|key"),
+                + ("key" if answer == "direct" or hard else "direct|key"),
             )
     for plugin in read_user_config(around.environ).auth_plugins:
         yield Finding(
             check="sign-ins",
-            level="note",
-            summary=f"the plugin {plugin} may send requests past the gateway; the summary says so",
+            level="bad" if hard else "note",
+            summary=f"the plugin {plugin} may send requests past the gateway; "
+            + (f"{hard[0]} allows no session with it" if hard else "the summary says so"),
+            mend="ogate run -- --pure" if hard else None,
         )
 
 
@@ -326,6 +353,7 @@ CHECKS: Mapping[str, Check] = {
     "providers": _providers,
     "catalogue": _catalogue,
     "ledger": _ledger,
+    "policy": _policy,
     "ports": _ports,
     "proxies": _proxies,
     "sign-ins": _sign_ins,
