@@ -10,7 +10,9 @@ what is written down of a session was said by its launcher, but for the times an
 """
 
 import asyncio
+import functools
 import zoneinfo
+from decimal import Decimal
 from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
@@ -20,6 +22,7 @@ from opencode_gate.core.errors import GateError, PolicyDenied, UsageError
 from opencode_gate.gateway.asgi import ClientGone, Receive, Scope, Send, whole_body
 from opencode_gate.gateway.refusing import refuse
 from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.policy import Budget, Rules
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import is_session_id
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
@@ -36,8 +39,8 @@ _T = TypeVar("_T")
 class SessionBook(Protocol):
     """The ledger as far as sessions of launchers are concerned; called in threads, may block."""
 
-    def begin(self, session: SessionRecord) -> bool:
-        """Writes down the start of a session; false where its id is taken."""
+    def begin(self, session: SessionRecord, own: Rules | None, *, operator: str) -> bool:
+        """Writes down the start of a session with rules of its own; false if its id is taken."""
         ...
 
     def end(self, session_id: str, exit_status: int | None) -> None:
@@ -50,7 +53,11 @@ class SessionBook(Protocol):
 
 
 class SessionWish(msgspec.Struct, kw_only=True):
-    """What a launcher says of the session it opens."""
+    """What a launcher says of the session it opens.
+
+    Attributes:
+        budget_usd: what it may cost at most, on top of all other rules.
+    """
 
     id: _Text
     user: _Text
@@ -62,6 +69,7 @@ class SessionWish(msgspec.Struct, kw_only=True):
     branch: _Text | None = None
     commit: _Text | None = None
     time_zone: _Text = "UTC"
+    budget_usd: Decimal | None = None
 
 
 class SessionEnd(msgspec.Struct):
@@ -155,7 +163,11 @@ class Control:
         if not is_session_id(wish.id):
             raise BadWish("usage", "the id of a session is a ULID")
         token = self._door.token_for(wish.id, caller)
-        if not await asyncio.to_thread(self._book.begin, self._record(wish)):
+        own = None if wish.budget_usd is None else _capped(wish.budget_usd)
+        begin = functools.partial(
+            self._book.begin, self._record(wish), own, operator=f"vkey {caller.virtual_key}"
+        )
+        if not await asyncio.to_thread(begin):
             raise BadWish("usage", "there is a session of that id already")
         return msgspec.json.encode(SessionOpened(wish.id, token))
 
@@ -192,6 +204,13 @@ def _read(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadWish("bad-body", f"the request is not understood: {error}") from error
+
+
+def _capped(budget_usd: Decimal) -> Rules:
+    try:
+        return Rules(budgets=(Budget(window="session", usd=budget_usd),))
+    except ValueError as error:
+        raise BadWish("usage", f"such a budget makes no sense: {error}") from error
 
 
 def _printable(text: str) -> str:

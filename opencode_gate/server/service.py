@@ -19,13 +19,15 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.gateway.control import Control
 from opencode_gate.governance.admission import Door, LaunchDoor
-from opencode_gate.governance.policy import Policy
+from opencode_gate.governance.policy import Policy, Rules, document_of
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
 from opencode_gate.ledger.folding import Folder
+from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.key_files import kept_key
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.store import Store
 from opencode_gate.server.protocol import Hello, Secrets, Service
 
@@ -49,17 +51,24 @@ class LedgerSessions:
         session = self._asked.sessions_of([session_id]).get(session_id)
         return session is not None and session.ended_at_us is None
 
-    def begin(self, session: SessionRecord) -> bool:
-        """Writes down the start of a session; false where its id is taken."""
+    def begin(self, session: SessionRecord, own: Rules | None, *, operator: str) -> bool:
+        """Writes down the start of a session with rules of its own; false if its id is taken."""
         store = open_store(self._ledger_file)
         try:
             with self._beginning:
                 if store.sessions_of([session.id]):
                     return False
                 store.add_session(session)
-                return True
         finally:
             store.close()
+        if own is not None:
+            governance = open_governance(self._ledger_file)
+            try:
+                document = PolicyDocument("session", session.id, document_of(own))
+                governance.put_policy([document], operator=operator, at_us=self._clock.now_us())
+            finally:
+                governance.close()
+        return True
 
     def end(self, session_id: str, exit_status: int | None) -> None:
         """Writes down its end, which is now."""

@@ -65,8 +65,11 @@ def discover(
     *,
     folder: Path | None = None,
     probe_local: bool = True,
+    routed: Mapping[str, UsableProvider] | None = None,
 ) -> Discovery:
     """Everything usable on this machine in `folder`, by default the current one.
+
+    `routed` is what a gateway elsewhere routes; it takes the place of what is usable here.
 
     Raises:
         GateError: a file of the user's cannot be understood.
@@ -85,7 +88,7 @@ def discover(
     custom = {provider.row.id: provider for provider in user_config.custom}
     usable: dict[str, UsableProvider] = {}
     agent_keys = _agent_keys(auth, user_config)
-    for row in rows.values():
+    for row in rows.values() if routed is None else ():
         if row.id in custom:
             row = custom[row.id].over(row)
         source = None if row.why_not else locate(row, index, environ, agent_keys=agent_keys)
@@ -98,7 +101,7 @@ def discover(
                 is_new_to_agent=is_own,
             )
     for provider_id, provider in custom.items():
-        if provider_id not in rows:
+        if provider_id not in rows and routed is None:
             # Without a key Opencode would use it without one too.
             source = locate(provider.row, index, environ, agent_keys=agent_keys)
             usable[provider_id] = UsableProvider(
@@ -106,7 +109,7 @@ def discover(
                 source=_NO_KEY if source is None else source,
                 models=provider.models,
             )
-    for server in find_local_servers() if probe_local else ():
+    for server in find_local_servers() if probe_local and routed is None else ():
         if server.row.id not in usable:
             usable[server.row.id] = UsableProvider(
                 row=server.row, source=_LOCAL, models=server.models, is_new_to_agent=True
@@ -117,7 +120,7 @@ def discover(
         folders=folders,
         auth=auth,
         user_config=user_config,
-        usable=usable,
+        usable=usable if routed is None else routed,
         sign_ins={
             provider_id: _remembered_answer(settings, provider_id) for provider_id in auth.oauth
         },

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from opencode_gate.agents.opencode.environment import hidden_variables
@@ -86,7 +86,11 @@ def plan_service(
         UsageError: others could read what is said, or the files for TLS do not fit together.
     """
     _require_secure(request)
-    usable = discovery.usable
+    usable = {
+        # Whose Opencode configuration is not this one's has to be told of all of its models.
+        provider_id: replace(found, is_new_to_agent=found.models is not None)
+        for provider_id, found in discovery.usable.items()
+    }
     sources = {provider_id: found.source for provider_id, found in usable.items()}
     return ServePlan(
         session=SessionRecord(

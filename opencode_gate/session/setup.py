@@ -39,12 +39,15 @@ class Setup:
         environ: Mapping[str, str],
         *,
         last_used: Mapping[str, str],
+        is_complete: bool = False,
     ) -> None:
+        """`is_complete`: nothing can be added here to what was found."""
         self._discovery = discovery
         self._paths = paths
         self._settings = settings
         self._environ = environ
         self._last_used = last_used
+        self._is_complete = is_complete
         self._vault = Vault(paths, environ)
 
     def offer(self, folder: Path, agent_version: str | None, *, budget: str = "") -> Offer:
@@ -65,7 +68,7 @@ class Setup:
     def _options(self) -> list[ProviderOption]:
         options = [_usable_option(found) for found in self._discovery.usable.values()]
         for row in self._discovery.catalogue.providers().values():
-            if row.id in self._discovery.usable:
+            if row.id in self._discovery.usable or self._is_complete:
                 continue
             options.append(
                 ProviderOption(

@@ -24,8 +24,11 @@ from opencode_gate.cli.run_view import (
 from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opencode_gate.agents.opencode.arguments import AgentArguments
     from opencode_gate.agents.opencode.locate import Installation
+    from opencode_gate.cli.remote import Remote
     from opencode_gate.config.paths import Paths
     from opencode_gate.config.settings import Settings
     from opencode_gate.session.choices import Choice
@@ -62,6 +65,13 @@ def command(
         str | None,
         typer.Option("--vkey", metavar="NAME", help="The virtual key whose rules apply too."),
     ] = None,
+    gateway: Annotated[
+        str | None,
+        typer.Option("--gateway", metavar="URL", help="Go through a gateway that others run."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="With --gateway: plain HTTP is meant.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be started, and stop.")
     ] = False,
@@ -85,6 +95,8 @@ def command(
     try:
         return _run(
             _request(provider, model, small_model, key, budget, vkey),
+            gateway,
+            is_insecure=insecure,
             dry_run=dry_run,
             install=install,
             summary=summary,
@@ -130,7 +142,9 @@ def _request(
 
 def _run(
     request: "RunRequest",
+    gateway_url: str | None,
     *,
+    is_insecure: bool,
     dry_run: bool,
     install: bool,
     summary: SummaryForm | None,
@@ -149,7 +163,14 @@ def _run(
     arguments = read_arguments(request.agent_arguments)
     where = paths()
     settings = load_settings(where, os.environ)
-    rules = read_rules(request, settings, where)
+    remote = None
+    if gateway_url is not None:
+        from opencode_gate.cli.remote import open_remote, remote_rules
+
+        remote = open_remote(gateway_url, request, where, is_insecure=is_insecure, can_ask=can_ask)
+        rules = remote_rules(request, settings)
+    else:
+        rules = read_rules(request, settings, where)
     require_own_process(rules.hard, arguments.attach)
     agent = _agent(where, settings, install=install, can_ask=can_ask)
     if not arguments.needs_gateway:
@@ -161,13 +182,17 @@ def _run(
             hint='ogate run -- run "your prompt"',
         )
     plan, discovery = _planned(
-        request, arguments, where, settings, agent, rules, can_ask=can_ask and not dry_run
+        request, arguments, where, settings, agent, rules, remote, can_ask=can_ask and not dry_run
     )
     if dry_run:
         return dry_run_result(plan, standings_before(rules, where))
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
     form = settings.run.summary if summary is None else summary
+    if remote is not None:
+        from opencode_gate.cli.remote import remote_session
+
+        return remote_session(remote, plan, discovery, where, form, summary_file)
     return _session(plan, discovery, where, form, summary_file, can_ask=can_ask)
 
 
@@ -220,6 +245,7 @@ def _planned(
     settings: "Settings",
     agent: "Installation",
     rules: "RunRules",
+    remote: "Remote | None",
     *,
     can_ask: bool,
 ) -> "tuple[RunPlan, Discovery]":
@@ -234,14 +260,27 @@ def _planned(
     from opencode_gate.session.starting_point import starting_point
 
     folder = _folder(arguments)
-    discovery = discover(where, settings, os.environ, folder=folder)
-    settings, discovery = _sign_ins_answered(where, settings, discovery, folder, can_ask=can_ask)
+
+    def find(settings: "Settings") -> "Discovery":
+        routed = None if remote is None else remote.routed()
+        return discover(where, settings, os.environ, folder=folder, routed=routed)
+
+    settings, discovery = _sign_ins_answered(where, settings, find, can_ask=can_ask)
     last = remembered(where.choices_file, folder)
     chosen = requested_choice(request, discovery)
     if _must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
         start = chosen or last or starting_point(discovery, folder, os.environ)
-        chosen = _asked(discovery, where, settings, agent, folder, rules, start=start)
-        discovery = discover(where, settings, os.environ, folder=folder)
+        chosen = _asked(
+            discovery,
+            where,
+            settings,
+            agent,
+            folder,
+            rules,
+            start=start,
+            is_complete=remote is not None,
+        )
+        discovery = find(settings)
     warning = require_supported(
         agent,
         has_hard_rules=bool(rules.hard),
@@ -321,6 +360,7 @@ def _asked(
     rules: "RunRules",
     *,
     start: "Choice | None",
+    is_complete: bool,
 ) -> "Choice":
     from opencode_gate.cli.wizard import ask
     from opencode_gate.session.run_rules import standings_before
@@ -329,17 +369,24 @@ def _asked(
     last_used = (
         {} if start is None or start.model_id is None else {start.provider_id: start.model_id}
     )
-    setup = Setup(discovery, where, settings, os.environ, last_used=last_used)
+    setup = Setup(
+        discovery, where, settings, os.environ, last_used=last_used, is_complete=is_complete
+    )
     budget = budget_line(standings_before(rules, where))
     return ask(setup.offer(folder, agent.version, budget=budget), setup, start=start)
 
 
 def _sign_ins_answered(
-    where: "Paths", settings: "Settings", discovery: "Discovery", folder: Path, *, can_ask: bool
+    where: "Paths",
+    settings: "Settings",
+    find: "Callable[[Settings], Discovery]",
+    *,
+    can_ask: bool,
 ) -> "tuple[Settings, Discovery]":
     """A subscription is never replaced by a paid key, nor the other way round, without a word."""
     from opencode_gate.session.plan import unanswered_sign_ins
 
+    discovery = find(settings)
     unanswered = unanswered_sign_ins(discovery)
     if not unanswered:
         return settings, discovery
@@ -352,14 +399,13 @@ def _sign_ins_answered(
         )
     from opencode_gate.cli.wizard import ask_subscription
     from opencode_gate.config.editing import set_values
-    from opencode_gate.session.discovery import discover
 
     for provider_id in unanswered:
         answer = ask_subscription(discovery.catalogue.provider(provider_id).name)
         if answer is None:
             raise KeyboardInterrupt
         settings = set_values(where, {("providers", provider_id, "subscription"): answer})
-    return settings, discover(where, settings, os.environ, folder=folder)
+    return settings, find(settings)
 
 
 def _session(
