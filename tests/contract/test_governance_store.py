@@ -426,7 +426,7 @@ def test_processes_that_race_get_all_of_a_budget_and_no_more(ledger_file: Path):
             process.stdin.write(b"go\n")
             process.stdin.flush()
         granted = [int(process.stdout.readline()) for process in processes]  # type: ignore[union-attr]
-    assert sum(granted) > limit // needed
+    assert sum(granted) == limit // needed
     with closing(open_governance(ledger_file)) as store:
         for found in store.standings(KEYS).values():
             assert limit - needed < found.spent + found.held <= limit
