@@ -284,12 +284,13 @@ def rate_limited(
         verb, noun = ("make", "request") if limit.measure == "requests" else ("use", "token")
         many = noun if limit.amount == 1 else f"{noun}s"
         reached = f"{name} may {verb} {limit.amount:,} {many} in any {limit.per}, and has"
-    if math.isinf(wait_s):
-        clears = "It goes on when one of them has ended."
-    elif outcome == "wait":
-        clears = f"The request waited {_wait_text(wait_s)}."
-    else:
-        clears = f"The next request fits in {_wait_text(wait_s)}."
+    clears = ""
+    if outcome == "wait":
+        clears = f" The request waited {_wait_text(wait_s)}."
+    elif not math.isinf(wait_s):
+        clears = f" The next request fits in {_wait_text(wait_s)}."
+    elif limit.concurrent is not None:
+        clears = " The next one fits when one of them has ended."
     resets_at_us = None
     if now_us is not None and not math.isinf(wait_s):
         resets_at_us = now_us + math.ceil(wait_s * 1_000_000)
@@ -298,7 +299,7 @@ def rate_limited(
         outcome=_outcome(outcome, limit.mode),
         code="rate-limited" if outcome == "deny" else None,
         owner=str(owner),
-        message=f"ogate: {reached}. {clears}",
+        message=f"ogate: {reached}.{clears}",
         window=limit.per,
         unit="tokens" if limit.measure == "tokens" else None,
         limit=limit.amount,

@@ -132,8 +132,10 @@ def input_bound(
     Args:
         refers_elsewhere: the prompt is not all in the body, or holds media: an image of few
             bytes can be many tokens.
-        context_tokens: the model's window, `None` where it is not known.
+        context_tokens: the model's window, `None` or 0 where it is not known.
     """
+    if context_tokens is not None and context_tokens <= 0:
+        context_tokens = None
     if refers_elsewhere:
         return context_tokens
     bound = body_bytes + HIDDEN_INPUT_TOKENS

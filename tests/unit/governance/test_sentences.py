@@ -289,7 +289,14 @@ def test_limits_say_when_the_next_request_fits() -> None:
     waited = sentences.rate_limited(TEAM, limit, outcome="wait", wait_s=2.0)
     assert (waited.outcome, waited.code) == ("wait", None)
     full = sentences.rate_limited(TEAM, RateLimit(concurrent=4))
-    assert "as many requests running as it may: 4" in full.message
+    assert full.message == (
+        "ogate: team core has as many requests running as it may: 4. The next one fits when one "
+        "of them has ended."
+    )
+    shadow = RateLimit(requests=60, per="minute", mode="shadow")
+    recorded = sentences.rate_limited(TEAM, shadow)
+    assert recorded.outcome == "shadow"
+    assert recorded.message == "ogate: team core may make 60 requests in any minute, and has."
 
 
 @pytest.mark.parametrize("zone", ["no/where", "", "x\0y"])

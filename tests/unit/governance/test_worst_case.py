@@ -202,6 +202,9 @@ def test_input_is_bounded_by_the_body_and_by_the_window() -> None:
     assert bound(900_000, 200_000) == 200_000
     assert bound(5_000, 200_000, elsewhere=True) == 200_000
     assert bound(5_000, None, elsewhere=True) is None
+    # What the catalogue writes for a window it does not know.
+    assert bound(5_000, 0) == 5_000 + HIDDEN_INPUT_TOKENS
+    assert bound(5_000, 0, elsewhere=True) is None
 
 
 # --- against the real books ------------------------------------------------------------------
