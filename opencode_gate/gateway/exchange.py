@@ -150,9 +150,13 @@ class Exchange:
 
     def is_used_up(self) -> bool:
         """True once the answer has used up what is reserved for it; then it must be cut."""
-        if self.meter is None or self.grant.output_allowed_tokens is None:
+        grant, meter = self.grant, self.meter
+        if meter is None or grant.allowance is None:
             return False
-        return self._rules.is_used_up(self.grant, self.meter)
+        running = grant.running
+        if running is not None and meter.delivered_chars < running.next_chars:
+            return False
+        return self._rules.is_used_up(grant, meter)
 
     def finish(
         self,

@@ -7,53 +7,32 @@ The invariant: what is sent can cost no more than is reserved, within the limits
 honours.
 """
 
-import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from opencode_gate.catalog.rows import ModelPrice
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import Operation
 from opencode_gate.governance import sentences
+from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision, Denied
-from opencode_gate.governance.grants import Ask, Grant, Reserved
+from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.policy import DOWNGRADE, Owner, Unit
+from opencode_gate.governance.request_case import Case, Cases
 from opencode_gate.governance.reservations import Held, Need, Reservations, Short
 from opencode_gate.governance.rulebook import Law, OwnedBudget
 from opencode_gate.governance.windows import WindowSpan, window_of
-from opencode_gate.governance.worst_case import (
-    RequestRates,
-    input_bound,
-    output_that_fits,
-    worst_case_nano_usd,
-)
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.estimates import estimated_tokens
-from opencode_gate.wire.output_limits import smallest_sensible
-from opencode_gate.wire.references import has_audio, may_write_1h, refers_elsewhere
+
+CALLERS_REMEMBERED = 4096
 
 HELD_WAIT_S = 60.0
 """How long a request waits for others to be settled; Opencode waits 300 s for headers."""
 
-OUTPUT_LIMIT_TOKENS = 32_000
-"""What is asked of a model of which nobody says how much it may answer with."""
-
-TERMS_HOLD_S = 3600.0
-TERMS_REMEMBERED = 512
-
-
-class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model: its price, and the limits its provider keeps; `None` unknown."""
-
-    price: ModelPrice | None = None
-    context_tokens: int | None = None
-    output_tokens: int | None = None
-
-
-TermsOf = Callable[[str, str | None], ModelTerms]
 Standings = Callable[[Sequence[WindowKey]], Mapping[WindowKey, Standing]]
 
 
@@ -62,91 +41,64 @@ class _Placed(msgspec.Struct, frozen=True):
 
     owned: OwnedBudget
     span: WindowSpan
-
-    @property
-    def key(self) -> WindowKey:
-        return WindowKey(self.owned.id, self.span.start_us)
-
-    @property
-    def unit(self) -> Unit:
-        return self.owned.budget.unit
+    key: WindowKey
+    unit: Unit
+    limit: int
 
 
-class _Case(msgspec.Struct, kw_only=True):
-    """A request as it could be sent: with this model and this much output.
+class _InForce(msgspec.Struct, frozen=True):
+    """The budgets of a law while none of their windows changes.
 
     Attributes:
-        name: `provider/model`.
-        terms: of its model, and of those a router might take instead.
-        input_tokens: what it can be at most, `None` where nobody can say.
-        output_tokens: of one answer; there are `choices` of them.
-        floor_tokens: with less output it is not worth sending.
-        must_limit: neither client nor model sets a limit to the answer.
+        since_us: the first moment it holds for, `until_us` the first it no longer does.
+        enforced: those that refuse, `soft` those that only count.
     """
 
-    name: str
-    terms: tuple[ModelTerms, ...]
-    rates: RequestRates
-    input_tokens: int | None
-    output_tokens: int
-    choices: int
-    floor_tokens: int
-    must_limit: bool
+    law: Law
+    since_us: int
+    until_us: float
+    enforced: tuple[_Placed, ...]
+    soft: tuple[_Placed, ...]
 
-    def amount(self, unit: Unit, owner: Owner) -> int:
-        """What it may take at most, in nano-dollars or tokens.
 
-        Raises:
-            Denied: nobody can say.
-        """
-        if self.input_tokens is None:
-            raise Denied(sentences.input_unbounded(owner, self.name), http_status=403)
-        output_tokens = self.output_tokens * self.choices
-        if unit == "tokens":
-            return self.input_tokens + output_tokens
-        costs = [
-            None
-            if terms.price is None
-            else worst_case_nano_usd(
-                terms.price,
-                input_tokens=self.input_tokens,
-                output_tokens=output_tokens,
-                rates=self.rates,
-            )
-            for terms in self.terms
-        ]
-        known = [cost for cost in costs if cost is not None]
-        if len(known) < len(costs):
-            raise Denied(sentences.price_unknown(owner, self.name), http_status=403)
-        return max(known)
+class Allowance(msgspec.Struct, frozen=True):
+    """What is reserved for an answer, and so how long it may become."""
 
-    def output_for(self, unit: Unit, amount: int, *, input_tokens: int | None = None) -> int:
-        """How much output one answer may have for the whole to take no more than `amount`."""
-        read = self.input_tokens if input_tokens is None else input_tokens
-        assert read is not None
-        if unit == "tokens":
-            return max(0, amount - read) // self.choices
+    case: Case
+    needs: tuple[tuple[_Placed, int], ...]
+    seen_input_tokens: int
+
+    def output_tokens(self) -> int:
+        """How much output is paid for, as less went in than it could have been."""
         fits = [
-            output_that_fits(
-                terms.price, input_tokens=read, available_nano_usd=amount, rates=self.rates
-            )
-            for terms in self.terms
-            if terms.price is not None
+            self.case.output_for(one.unit, amount, input_tokens=self.seen_input_tokens)
+            for one, amount in self.needs
         ]
-        return min(fits) // self.choices
+        return max(self.case.output_tokens, min(fits)) * self.case.choices
+
+    def stop(self) -> Decision:
+        """Says that the answer was cut."""
+        one, amount = self.needs[0]
+        return sentences.answer_stopped(
+            one.owned.owner,
+            one.owned.budget,
+            one.span,
+            reserved=amount,
+            zone_name=one.owned.zone,
+        )
 
 
 class Budgeting:
     """Reserves for requests; `standings` reads how budgets stand without waiting."""
 
     def __init__(
-        self, reservations: Reservations, standings: Standings, terms_of: TermsOf, clock: Clock
+        self, reservations: Reservations, standings: Standings, cases: Cases, clock: Clock
     ) -> None:
         self._reservations = reservations
         self._standings = standings
-        self._terms_of = terms_of
-        self._terms: dict[tuple[str, str | None], tuple[float, ModelTerms]] = {}
+        self._cases = cases
         self._clock = clock
+        self._in_force: dict[Caller, _InForce] = {}
 
     async def reserve(self, law: Law, ask: Ask, grant: Grant) -> None:
         """Fills `grant` with what the request is charged to.
@@ -154,18 +106,16 @@ class Budgeting:
         Raises:
             Denied: it does not fit, or what it would cost cannot be said.
         """
-        hard = [one for one in law.budgets if one.budget.is_hard]
+        in_force = self._budgets_now(law, ask.caller)
+        enforced, soft = in_force.enforced, in_force.soft
         if not ask.is_generation:
-            if hard and ask.route.operation is Operation.OTHER:
-                raise _uncounted(hard[0].owner, "this request")
+            if enforced and ask.route.operation is Operation.OTHER:
+                raise _uncounted(enforced[0].owned.owner, "this request")
             return
         assert ask.facts is not None
-        if hard and ask.facts.is_background:
-            raise _uncounted(hard[0].owner, "an answer in the background")
-        now_us = self._clock.now_us()
-        placed = [_Placed(one, window_of(one.budget, now_us, one.zone)) for one in law.budgets]
-        enforced = [one for one in placed if one.owned.budget.is_hard]
-        case = await self._case(ask, ask.model)
+        if enforced and ask.facts.is_background:
+            raise _uncounted(enforced[0].owned.owner, "an answer in the background")
+        case = await self._cases.of(ask, ask.model)
         while enforced:
             refused = await self._reserved(enforced, case, ask, grant)
             if refused is None:
@@ -176,31 +126,51 @@ class Budgeting:
                 raise _refusal(short, answer)
             grant.decisions.append(_swapped(short, answer, ask, model))
             grant.model, grant.downgraded_from = model, ask.model
-            enforced = [one for one in enforced if one is not short]
-            case = await self._case(ask, model)
-        self._note_soft([one for one in placed if one not in enforced], case, grant)
+            enforced = tuple(one for one in enforced if one is not short)
+            soft += (short,)
+            case = await self._cases.of(ask, model)
+        if soft:
+            self._note_soft(soft, case, grant)
+
+    def _budgets_now(self, law: Law, caller: Caller) -> _InForce:
+        """The budgets of a caller in their windows, placed anew only when one begins."""
+        now_us = self._clock.now_us()
+        found = self._in_force.get(caller)
+        if found is not None and found.law is law and found.since_us <= now_us < found.until_us:
+            return found
+        placed = []
+        for owned in law.budgets:
+            span = window_of(owned.budget, now_us, owned.zone)
+            key = WindowKey(owned.id, span.start_us)
+            placed.append(_Placed(owned, span, key, owned.budget.unit, owned.budget.limit))
+        ends_us = [one.span.end_us for one in placed if one.span.end_us is not None]
+        found = _InForce(
+            law,
+            max(one.span.start_us for one in placed),
+            min(ends_us, default=math.inf),
+            tuple(one for one in placed if one.owned.budget.is_hard),
+            tuple(one for one in placed if not one.owned.budget.is_hard),
+        )
+        if len(self._in_force) >= CALLERS_REMEMBERED:
+            self._in_force.clear()
+        self._in_force[caller] = found
+        return found
 
     async def _reserved(
-        self, enforced: Sequence[_Placed], case: _Case, ask: Ask, grant: Grant
+        self, enforced: Sequence[_Placed], case: Case, ask: Ask, grant: Grant
     ) -> tuple[_Placed, Short] | None:
         """Reserves, with less output if need be; else the budget that has too little."""
         lowered: Decision | None = None
         give_up_s = self._clock.monotonic_s() + HELD_WAIT_S
         while True:
-            needs = [
-                Need(one.key, one.owned.budget.limit, case.amount(one.unit, one.owned.owner))
-                for one in enforced
-            ]
+            needs = _needs(enforced, case)
             wait_s = max(0.0, give_up_s - self._clock.monotonic_s())
             try:
                 answer = await self._reservations.reserve(needs, wait_s=wait_s)
             except LedgerError as error:
                 raise Denied(sentences.ledger_locked(error.message), http_status=403) from error
             if isinstance(answer, Held):
-                _fill(grant, enforced, needs, case, answer)
-                assert ask.facts is not None
-                seen = estimated_tokens(ask.facts.input_bytes, ask.route.wire_format)
-                grant.output_allowed_tokens = _output_allowed(case, grant.reserved, seen)
+                _fill(grant, enforced, case, ask, answer)
                 if lowered is not None:
                     grant.decisions.append(lowered)
                 if lowered is not None or case.must_limit:
@@ -222,7 +192,7 @@ class Budgeting:
                 limit_tokens=fits,
             )
 
-    def _note_soft(self, soft: Sequence[_Placed], case: _Case, grant: Grant) -> None:
+    def _note_soft(self, soft: Sequence[_Placed], case: Case, grant: Grant) -> None:
         """Charges the request to budgets that refuse nothing, and says which would have."""
         if not soft:
             return
@@ -245,75 +215,31 @@ class Budgeting:
             elif one.owned.budget.at_end == "warn" and standing.spent >= one.owned.budget.limit:
                 grant.decisions.append(_warning(one, standing))
 
-    async def _case(self, ask: Ask, model: str | None) -> _Case:
-        facts = ask.facts
-        assert facts is not None
-        models = (model, *(facts.fallback_models if model == ask.model else ()))
-        terms = tuple([await self._known(ask.provider_id, one) for one in models])
-        own = terms[0].output_tokens
-        limits = [
-            tokens for tokens in (facts.max_output_tokens, own) if tokens is not None and tokens > 0
-        ]
-        contexts = [one.context_tokens for one in terms]
-        return _Case(
-            name=f"{ask.provider_id}/{model}",
-            terms=terms,
-            rates=RequestRates(
-                may_write_1h=may_write_1h(ask.body),
-                service_tier=facts.service_tier if facts.speed is None else facts.speed,
-                has_audio=has_audio(ask.body),
-            ),
-            input_tokens=input_bound(
-                body_bytes=len(ask.body),
-                refers_elsewhere=refers_elsewhere(ask.route, ask.body),
-                context_tokens=None
-                if None in contexts
-                else max(tokens for tokens in contexts if tokens is not None),
-            ),
-            output_tokens=min(limits) if limits else OUTPUT_LIMIT_TOKENS,
-            choices=facts.choices,
-            floor_tokens=smallest_sensible(ask.route, facts),
-            must_limit=not limits,
-        )
 
-    async def _known(self, provider_id: str, model: str | None) -> ModelTerms:
-        """What is known of a model; looking it up takes long the first time."""
-        key = (provider_id, model)
-        now_s = self._clock.monotonic_s()
-        known = self._terms.get(key)
-        if known is not None and now_s < known[0]:
-            return known[1]
-        terms = await asyncio.to_thread(self._terms_of, provider_id, model)
-        if len(self._terms) >= TERMS_REMEMBERED:
-            self._terms.clear()
-        self._terms[key] = (now_s + TERMS_HOLD_S, terms)
-        return terms
+def _needs(enforced: Sequence[_Placed], case: Case) -> list[Need]:
+    amounts: dict[Unit, int] = {}
+    needs = []
+    for one in enforced:
+        amount = amounts.get(one.unit)
+        if amount is None:
+            amount = amounts[one.unit] = case.amount(one.unit, one.owned.owner)
+        needs.append(Need(one.key, one.limit, amount))
+    return needs
 
 
-def _fill(
-    grant: Grant, enforced: Sequence[_Placed], needs: Sequence[Need], case: _Case, held: Held
-) -> None:
-    grant.held = held
-    grant.charges = tuple(
-        Charge(*key, one.unit, amount)
-        for one, (key, amount) in zip(enforced, held.amounts, strict=True)
-    )
-    for one, need in zip(enforced, needs, strict=True):
+def _fill(grant: Grant, enforced: Sequence[_Placed], case: Case, ask: Ask, held: Held) -> None:
+    assert ask.facts is not None
+    charges, needs = [], []
+    for one, (key, amount) in zip(enforced, held.amounts, strict=True):
+        charges.append(Charge(key.budget_id, key.window_start_us, one.unit, amount))
+        needs.append((one, amount))
         if one.unit == "usd":
-            grant.reserved_cost_nano_usd = need.amount
-    grant.reserved = tuple(
-        Reserved(one.owned, one.span, need.amount)
-        for one, need in zip(enforced, needs, strict=True)
+            grant.reserved_cost_nano_usd = amount
+    grant.held = held
+    grant.charges = tuple(charges)
+    grant.allowance = Allowance(
+        case, tuple(needs), estimated_tokens(ask.facts.input_bytes, ask.route.wire_format)
     )
-
-
-def _output_allowed(case: _Case, reserved: Sequence[Reserved], input_tokens: int) -> int:
-    """How much output the reservation pays for, now that less input is known of."""
-    fits = [
-        case.output_for(one.owned.budget.unit, one.amount, input_tokens=input_tokens)
-        for one in reserved
-    ]
-    return max(case.output_tokens, min(fits)) * case.choices
 
 
 def _cheaper(short: _Placed, ask: Ask, grant: Grant) -> str | None:

@@ -97,21 +97,14 @@ class Governor:
 
     def is_used_up(self, grant: Grant, meter: ExchangeMeter) -> bool:
         """True once an answer has used up what is reserved for it; then it is cut."""
+        allowance = grant.allowance
+        if allowance is None:
+            return False
         if grant.running is None:
-            assert grant.output_allowed_tokens is not None
-            grant.running = RunningOutput(
-                grant.output_allowed_tokens, grant.model, self._count_text
-            )
+            grant.running = RunningOutput(allowance.output_tokens(), grant.model, self._count_text)
         if not grant.running.is_used_up(meter):
             return False
-        tightest = grant.reserved[0]
-        decision = sentences.answer_stopped(
-            tightest.owned.owner,
-            tightest.owned.budget,
-            tightest.span,
-            reserved=tightest.amount,
-            zone_name=tightest.owned.zone,
-        )
+        decision = allowance.stop()
         grant.decisions.append(decision)
         if grant.conversation_id is not None:
             # The agent asks again at once, and would only be cut again.

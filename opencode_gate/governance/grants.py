@@ -4,7 +4,7 @@ The invariant: a grant is settled once: with the charge of its exchange, or by `
 where nothing was ever sent.
 """
 
-from typing import NamedTuple
+from typing import Protocol
 
 import msgspec
 
@@ -13,9 +13,7 @@ from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.rates import RateTicket
 from opencode_gate.governance.reservations import Held
-from opencode_gate.governance.rulebook import OwnedBudget
 from opencode_gate.governance.stopping import RunningOutput
-from opencode_gate.governance.windows import WindowSpan
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.routes import Route
@@ -43,12 +41,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         return self.route.operation is Operation.GENERATE and self.facts is not None
 
 
-class Reserved(NamedTuple):
-    """What is reserved for a request from one budget, in nano-dollars or tokens."""
+class Allowance(Protocol):
+    """What is reserved for an answer."""
 
-    owned: OwnedBudget
-    span: WindowSpan
-    amount: int
+    def output_tokens(self) -> int:
+        """How much output is paid for."""
+        ...
+
+    def stop(self) -> Decision:
+        """Says that the answer was cut."""
+        ...
 
 
 class Grant(msgspec.Struct):
@@ -60,7 +62,7 @@ class Grant(msgspec.Struct):
         downgraded_from: the one asked for then.
         charges: the budgets it counts against, with what is reserved.
         reserved_cost_nano_usd: its worst case in money.
-        output_allowed_tokens: how much output the reservation pays for, `None` for any amount.
+        allowance: how much output is paid for, `None` for any amount.
         decisions: what rules had to say, though they let it pass.
         held: what is reserved in memory, to be released where nothing is sent.
     """
@@ -74,10 +76,9 @@ class Grant(msgspec.Struct):
     downgraded_from: str | None = None
     charges: tuple[Charge, ...] = ()
     reserved_cost_nano_usd: int | None = None
-    output_allowed_tokens: int | None = None
+    allowance: Allowance | None = None
     decisions: list[Decision] = []
     held: Held = Held()
-    reserved: tuple[Reserved, ...] = ()
     conversation_id: str | None = None
     revision: int = 0
     running: RunningOutput | None = None

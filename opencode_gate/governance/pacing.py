@@ -63,8 +63,9 @@ class Pacing:
             grant.decisions.append(
                 sentences.rate_limited(owner, limit, outcome="wait", wait_s=now_s - began_s)
             )
-        for owner, limit in self._rates.shadowed(law.limits, now_s, tokens):
-            grant.decisions.append(sentences.rate_limited(owner, limit))
+        if law.has_shadow_limits:
+            for owner, limit in self._rates.shadowed(law.limits, now_s, tokens):
+                grant.decisions.append(sentences.rate_limited(owner, limit))
         grant.ticket = self._rates.take(law.limits, now_s, tokens)
         self._unsettled[grant.exchange_id] = grant.ticket
 

@@ -51,6 +51,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[tuple[Owner, RateLimit], ...] = ()
     budgets: tuple[OwnedBudget, ...] = ()
     expires_at_us: int | None = None
+    has_shadow_limits: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -139,6 +140,7 @@ def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
     )
     models = tuple((owner, rules.models) for owner, rules in owners if rules.models is not None)
     key = None if caller.virtual_key is None else policy.virtual_keys.get(caller.virtual_key)
+    limits = tuple((owner, limit) for owner, rules in owners for limit in rules.limits)
     return Law(
         revision=policy.revision,
         names_key=caller.virtual_key is not None,
@@ -146,7 +148,8 @@ def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
         team=names.get("team"),
         customer=names.get("customer"),
         models=models,
-        limits=tuple((owner, limit) for owner, rules in owners for limit in rules.limits),
+        limits=limits,
+        has_shadow_limits=any(limit.mode == "shadow" for _, limit in limits),
         budgets=budgets,
         expires_at_us=None if key is None else _instant_us(key.expires_at),
     )

@@ -28,19 +28,22 @@ class RunningOutput(msgspec.Struct):
 
     Attributes:
         allowed_tokens: how much output it pays for.
+        next_chars: with fewer characters than that there is nothing to look at.
     """
 
     allowed_tokens: int
     model: str | None
     count_text: CountText
-    _next_chars: int = 0
+    next_chars: int = -1
     _counted_chars: int = 0
     _tokens: int = 0
 
     def is_used_up(self, meter: ExchangeMeter) -> bool:
         """True once there is more of it than is paid for."""
         chars = meter.delivered_chars
-        if chars * _TOKENS_PER_CHAR <= self.allowed_tokens or chars < self._next_chars:
+        if self.next_chars < 0:
+            self.next_chars = self.allowed_tokens // _TOKENS_PER_CHAR
+        if chars < self.next_chars:
             return False
         delivered = meter.delivered()
         if delivered is None:
@@ -52,5 +55,5 @@ class RunningOutput(msgspec.Struct):
         if new_chars > 0:
             self._tokens += self.count_text(delivered.text[-new_chars:], self.model)
             self._counted_chars = delivered.chars
-        self._next_chars = chars + max(_COUNT_EVERY_CHARS, self.allowed_tokens // _COUNTS)
+        self.next_chars = chars + max(_COUNT_EVERY_CHARS, self.allowed_tokens // _COUNTS)
         return self._tokens > self.allowed_tokens

@@ -26,11 +26,12 @@ from opencode_gate.gateway.app import App
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.practice import PracticeUpstream
-from opencode_gate.governance.budgeting import Budgeting, ModelTerms
+from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.rates import RateMeter
+from opencode_gate.governance.request_case import Cases, ModelTerms
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.governance.stopping import BUDGET_STOP
@@ -125,7 +126,9 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     governor = Governor(
         rulebook=rulebook,
         reservations=reservations,
-        budgeting=Budgeting(reservations, rulebook.standings, terms_from(prices), clock),
+        budgeting=Budgeting(
+            reservations, rulebook.standings, Cases(terms_from(prices), clock), clock
+        ),
         pacing=Pacing(RateMeter(), clock),
         count_text=TokenCounter().count,
         price_rule=PriceRule(prices.knows)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from opencode_gate.catalog.rows import ModelPrice
 from opencode_gate.core.clock import Clock, SystemClock
-from opencode_gate.governance.budgeting import Budgeting, ModelTerms
+from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.policy import Owner, Rules, document_of
 from opencode_gate.governance.rates import RateMeter
+from opencode_gate.governance.request_case import Cases, ModelTerms
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.ledger.governance_store import PolicyDocument
@@ -56,7 +57,7 @@ def a_governor(
     return Governor(
         rulebook=rulebook,
         reservations=reservations,
-        budgeting=Budgeting(reservations, rulebook.standings, terms_of, now),
+        budgeting=Budgeting(reservations, rulebook.standings, Cases(terms_of, now), now),
         pacing=Pacing(RateMeter(), now),
         count_text=lambda text, model: len(text) // 4,
         price_rule=None,
