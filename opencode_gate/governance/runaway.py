@@ -43,7 +43,6 @@ DIFFERENT_RESULTS = 3
 _CONVERSATIONS = 1024
 _QUESTIONS = 16
 _SESSIONS = 256
-_USUAL_FOR_S = 600.0
 _NAME_CHARS = 80
 
 Usual: TypeAlias = Callable[[], int | None]
@@ -81,7 +80,7 @@ class Runaway:
 
     Args:
         usual_nano_usd_per_minute: the person's own spending, asked only when a session spends
-            more than it may in any case; `None` where there is too little to go by.
+            half of what it may in any case; must not block. `None` where nobody can say.
     """
 
     def __init__(
@@ -89,9 +88,7 @@ class Runaway:
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._ask_usual = usual_nano_usd_per_minute
-        self._usual: int | None = None
-        self._usual_until_s = float("-inf")
+        self._usual = usual_nano_usd_per_minute
         self._is_on = settings.mode != "off"
         self._first_look = -(-settings.same_tool_calls // 2) or sys.maxsize
         self._asks_max = settings.same_questions and settings.same_questions + 1
@@ -246,7 +243,7 @@ class Runaway:
         rate = session.sum_nano_usd * 60 // int(SPENDING_WITHIN_S)
         if 2 * rate <= self._free_nano_usd or not factor:
             return None
-        usual = self._usual_at(now_s)
+        usual = self._usual()
         if usual is None:
             return None
         allowed = max(self._free_nano_usd, factor * usual)
@@ -268,11 +265,6 @@ class Runaway:
             unit="usd",
             owner=f"session {ask.caller.session_id}",
         )
-
-    def _usual_at(self, now_s: float) -> int | None:
-        if now_s >= self._usual_until_s:
-            self._usual, self._usual_until_s = self._ask_usual(), now_s + _USUAL_FOR_S
-        return self._usual
 
     def _decision(
         self,

@@ -380,7 +380,6 @@ def test_spending_far_above_the_usual_is_warned_of_and_stopped_until_it_falls():
     assert stopped.owner == f"session {SESSION}"
     explains_itself(stopped, "$20.20 a minute", "at most $1 is usual", "$20 allowed", "5 minutes")
     assert stopped.resets_at_us == agent.clock.now_us() + 300_000_000
-    assert agent.asked_for_usual == 1
     agent.clock.now_s += 300
     assert agent.ask(body) is None
 
@@ -390,13 +389,18 @@ def _spent(agent: Agent) -> int:
     return 0 if session is None else session.sum_nano_usd
 
 
-def test_the_usual_is_not_asked_for_below_what_is_allowed_in_any_case():
+def test_the_usual_is_not_asked_for_where_little_is_spent():
+    """Ten dollars a minute are allowed in any case, and half of that is nothing to warn of."""
     agent = Agent(usual_usd=0.0001)
     for _ in range(50):
         agent.runaway.spent(SESSION, NANO_PER_USD // 2)
         agent.ask(body_of(agent.format, []), None)
     assert agent.asked_for_usual == 0
     assert agent.said == []
+    for dollars, outcome in ((2, "warn"), (25, "deny")):
+        agent.runaway.spent(SESSION, dollars * NANO_PER_USD)
+        decision = agent.ask(body_of(agent.format, []), None)
+        assert (decision.outcome, decision.limit) == (outcome, 10 * NANO_PER_USD)
 
 
 def test_who_has_no_history_is_never_stopped_for_spending():
