@@ -9,7 +9,7 @@ import pytest
 
 from opencode_gate.config.paths import paths
 from opencode_gate.core.clock import SystemClock
-from opencode_gate.governance.policy import Budget, Owner, Rules, document_of
+from opencode_gate.governance.policy import Budget, Owner, Rules, VirtualKey, document_of
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.session.operator import os_user
@@ -114,3 +114,11 @@ def test_opencode_of_another_major_version_stands_against_a_hard_rule(tmp_path: 
     done = run(tmp_path, *PRACTICE, "--budget", "5", "--", "run", "x", **options)
     assert done.returncode == 126
     assert "not supported under a hard rule" in done.stderr
+def test_a_session_under_a_virtual_key_is_recorded_under_it(tmp_path: Path) -> None:
+    key = VirtualKey(public_id="p" * 12, secret_hash="s$h")
+    _give(Owner("vkey", "ci"), key)
+    done = run(tmp_path, *PRACTICE, "--vkey", "ci", "--", "run", "ask")
+    assert done.returncode == 0, done.stderr
+    assert [one.virtual_key for one in ledger().exchanges] == ["ci"]
+
+

@@ -209,6 +209,7 @@ def offer() -> Offer:
         agent_version="1.18.33",
         providers=PROVIDERS,
         keys_in_use=("OPENAI_API_KEY",),
+        budget="session $0 of $5.00 · today $6.40 of $20.00",
     )
 
 

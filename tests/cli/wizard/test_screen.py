@@ -79,6 +79,7 @@ def test_from_nothing_to_a_session(show: Show, tmp_path: Path) -> None:
     ready = screen.wait_for("step 4 of 4")
     for shown in ("Groq", "claude-sonnet-5", "claude-haiku-5", "/home/you/my-repo", "1.18.33"):
         assert shown in ready
+    assert "budget       session $0 of $5.00 · today $6.40 of $20.00" in ready
     assert not [deed for deed in deeds_in(tmp_path) if deed.startswith("store")]
     screen.press("Enter")
     after = screen.wait_for('"provider": "groq"')
