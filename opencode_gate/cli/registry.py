@@ -63,6 +63,7 @@ COMMANDS: dict[str, Entry] = {
     "policy": _group(
         "policy", "All rules at once: show, check, export, apply", changes_values=True
     ),
+    "audit": _group("audit", "What was changed, refused and settled, with proof"),
     "ledger": _group("ledger", "Check, back up and tidy what was recorded"),
     "serve": _command("serve", "The gateway for a team, with virtual keys"),
     "doctor": _command("doctor", "What is wrong here, and what mends it"),

@@ -178,10 +178,14 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @dataclass(frozen=True)
 class Certificates:
-    """A certificate authority of the test's own and a server it vouches for."""
+    """A certificate authority of the test's own and a server it vouches for.
+
+    `server_file` holds the server's key and certificate.
+    """
 
     authority_file: Path
     server_context: ssl.SSLContext
+    server_file: Path
 
 
 def certificates(folder: Path, *names: str) -> Certificates:
@@ -233,7 +237,7 @@ def certificates(folder: Path, *names: str) -> Certificates:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server_file)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    return Certificates(authority_file, context)
+    return Certificates(authority_file, context, server_file)
 
 
 def _general_name(text: str):
