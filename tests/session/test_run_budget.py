@@ -4,6 +4,7 @@ import json
 import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.session.operator import os_user
 from opencode_gate.session.standing import read_policy
 from tests.support.launcher import ledger, run
+from tests.support.scripted_upstream_thread import threaded_upstream
 
 PRACTICE = ("run", "--provider", "practice")
 SIGNED_IN = {"openai": {"type": "oauth", "refresh": "r", "access": "a", "expires": 1}}
@@ -114,6 +116,8 @@ def test_opencode_of_another_major_version_stands_against_a_hard_rule(tmp_path: 
     done = run(tmp_path, *PRACTICE, "--budget", "5", "--", "run", "x", **options)
     assert done.returncode == 126
     assert "not supported under a hard rule" in done.stderr
+
+
 def test_a_session_under_a_virtual_key_is_recorded_under_it(tmp_path: Path) -> None:
     key = VirtualKey(public_id="p" * 12, secret_hash="s$h")
     _give(Owner("vkey", "ci"), key)
@@ -122,3 +126,66 @@ def test_a_session_under_a_virtual_key_is_recorded_under_it(tmp_path: Path) -> N
     assert [one.virtual_key for one in ledger().exchanges] == ["ci"]
 
 
+@pytest.fixture
+def dear(tmp_path: Path):
+    """A provider whose answers cost $0.008: 5 tokens in, 3 out, a tenth of a cent each."""
+    with threaded_upstream() as upstream:
+        upstream.release.set()
+        file = paths().config_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
+            'wire = "openai-chat"\nkeyless = true\n'
+            "[providers.acme.models.m]\ncontext = 2000\noutput = 100\n"
+            '[prices."acme/m"]\ninput = 1000\noutput = 1000\n',
+            encoding="utf-8",
+        )
+        yield upstream
+
+
+ACME = ("run", "--provider", "acme", "--summary-file", "account.json")
+
+
+def _account(tmp_path: Path) -> dict[str, Any]:
+    return json.loads((tmp_path / "project" / "account.json").read_text())
+
+
+@pytest.mark.usefixtures("dear")
+def test_the_summary_says_how_the_budgets_stand(tmp_path: Path) -> None:
+    _give(Owner("user", os_user()), Rules(budgets=(Budget(window="day", usd=Decimal(20)),)))
+    done = run(tmp_path, *ACME, "--budget", "5", "--", "run", "ask", "acme")
+    assert "[DONE]" in done.stdout
+    assert " budget   session $0.01 of $5.00 · today $0.01 of $20.00\n" in done.stderr
+    document = _account(tmp_path)
+    assert [(one["window"], one["spent"], one["held"]) for one in document["budgets"]] == [
+        ("session", "0.008", "0"),
+        ("day", "0.008", "0"),
+    ]
+    assert document["rules"]["refused"] == []
+    again = run(tmp_path, "sessions", "show", "last")
+    assert "session $0.01 of $5.00 · today $0.01 of $20.00" in again.stdout
+
+
+def test_a_refused_request_reaches_nobody_and_is_in_the_summary(tmp_path: Path, dear) -> None:
+    done = run(tmp_path, *ACME, "--budget", "0.05", "--", "run", "ask", "acme")
+    assert done.stdout.startswith("402 ")
+    assert "ogate budgets raise session" in done.stdout
+    assert dear.requests == []
+    lines = [" ".join(line.split()) for line in done.stderr.splitlines()]
+    [refused] = [line for line in lines if line.startswith("refused ")]
+    assert refused.startswith("refused 1 request: the session budget of $0.05 ")
+    [entry] = _account(tmp_path)["rules"]["refused"]
+    assert (entry["code"], entry["last"]["limit"]) == ("budget-exceeded", "0.05")
+    assert "rule: deny" in run(tmp_path, "logs", "show", "last").stdout
+
+
+@pytest.mark.usefixtures("dear")
+def test_a_budget_above_all_sessions_counts_what_they_spent_together(tmp_path: Path) -> None:
+    budget = Budget(window="day", usd=Decimal("0.02"), at_end="warn")
+    _give(Owner("user", os_user()), Rules(budgets=(budget,)))
+    for spent in ("0.008", "0.016"):
+        done = run(tmp_path, *ACME, "--", "run", "ask", "acme")
+        assert _account(tmp_path)["budgets"][0]["spent"] == spent
+    assert "80 % of your daily budget of $0.02 is used: $0.016 spent" in done.stderr
+    short = run(tmp_path, "usage", "--short").stdout
+    assert short.endswith(" · today 80 % of $0.02\n")
