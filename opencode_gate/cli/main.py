@@ -45,7 +45,8 @@ def _run(arguments: list[str]) -> int:
 
         return completion_index.answer(arguments[1:])
     own, tail = _split(arguments)
-    own = _named([word for word in own if word != "--debug"])
+    # What was copied from a refusal may have U+2060 in its names: see `wire.refusals`.
+    own = _named([word.replace("\u2060", "") for word in own if word != "--debug"])
     from opencode_gate.cli import registry
 
     takes_none = own[0] != "run" and own[0] in registry.COMMANDS and not set(_HELP) & set(own)

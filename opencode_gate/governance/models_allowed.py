@@ -10,15 +10,18 @@ spelling; where there is any rule, a request that names no model is refused.
 import difflib
 import fnmatch
 import re
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.policy import ModelRules, Owner
-from opencode_gate.governance.sentences import model_denied, provider_denied
+from opencode_gate.governance.sentences import owner_text, rules_command
 
 _NAME_CHARS_MAX = 512
 """No model has a longer name; matching one would only take time."""
+_SHOWN_MAX = 8
 
 
 @lru_cache(maxsize=4096)
@@ -33,14 +36,14 @@ def check_models(
     if against is not None:
         return against
     if model_id is None or len(model_id) > _NAME_CHARS_MAX:
-        return None if _allows_all(rules) else _denied(owner, rules, None, None)
+        return None if _allows_all(rules) else _model_denied(owner, rules, None)
     name = f"{provider_id}/{_plain(model_id)}"
     denied_by = next((one for one in rules.deny if _matches(one, name)), None)
     if denied_by is not None:
-        return _denied(owner, rules, name, denied_by)
+        return _model_denied(owner, rules, name, denied_by)
     if rules.allow is None or any(_matches(one, name) for one in rules.allow):
         return None
-    return _denied(owner, rules, name, None)
+    return _model_denied(owner, rules, name)
 
 
 @lru_cache(maxsize=1024)
@@ -52,25 +55,61 @@ def check_provider(owner: Owner, rules: ModelRules, provider_id: str) -> Decisio
         rules.allow is None or any(_rests(_full(one), prefix) for one in rules.allow)
     ):
         return None
-    return provider_denied(
-        owner,
-        provider_id,
-        allowed=rules.allow,
-        nearest=None if denied_by is not None else _nearest(provider_id, rules.allow),
-        denied_by=denied_by,
-        mode=rules.mode,
+    reason = f"{owner_text(owner)} may not use provider {provider_id}"
+    return _denied(owner, rules, f"{provider_id}/*", reason, denied_by, rule="provider")
+
+
+def _model_denied(
+    owner: Owner, rules: ModelRules, name: str | None, denied_by: str | None = None
+) -> Decision:
+    if name is None:
+        reason = f"{owner_text(owner)} may not use just any model, and the request names none"
+    else:
+        reason = f"{owner_text(owner)} may not use {name}"
+    return _denied(owner, rules, name, reason, denied_by, rule="model")
+
+
+def _denied(
+    owner: Owner,
+    rules: ModelRules,
+    name: str | None,
+    reason: str,
+    denied_by: str | None,
+    *,
+    rule: Literal["model", "provider"],
+) -> Decision:
+    """The decision against `name`, a model or all of a provider's; `None` where none is named."""
+    allowed = rules.allow
+    text = f"ogate: {reason}" if denied_by is None else f"ogate: {reason}: {denied_by} is denied"
+    text += "."
+    if allowed is not None:
+        shown = ", ".join(allowed[:_SHOWN_MAX])
+        more = f" and {len(allowed) - _SHOWN_MAX} more" if len(allowed) > _SHOWN_MAX else ""
+        text += f" Allowed: {shown}{more}."
+    nearest = None if name is None or denied_by is not None else _nearest(name, allowed)
+    if nearest is not None:
+        text += f" Nearest: {nearest}."
+    return Decision(
+        rule=rule,
+        outcome="shadow" if rules.mode == "shadow" else "deny",
+        code=f"{rule}-denied",
+        owner=str(owner),
+        message=text,
+        command=rules_command(owner, _change(rules, name, denied_by)),
     )
 
 
-def _denied(owner: Owner, rules: ModelRules, name: str | None, denied_by: str | None) -> Decision:
-    return model_denied(
-        owner,
-        name,
-        allowed=rules.allow,
-        nearest=None if name is None or denied_by is not None else _nearest(name, rules.allow),
-        denied_by=denied_by,
-        mode=rules.mode,
-    )
+def _change(rules: ModelRules, name: str | None, denied_by: str | None) -> str | None:
+    """The options that would allow it; `None` where they would be too long to type."""
+    if denied_by is not None:
+        option, patterns = "deny", [one for one in rules.deny if one != denied_by]
+    else:
+        option, patterns = "allow", [*(rules.allow or ()), *([] if name is None else [name])]
+    if name is None or len(patterns) > _SHOWN_MAX:
+        return None
+    if not patterns:
+        return f"--clear {option}"
+    return " ".join(f"--{option} {shlex.quote(pattern)}" for pattern in patterns)
 
 
 def _allows_all(rules: ModelRules) -> bool:

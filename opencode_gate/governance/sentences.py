@@ -11,15 +11,15 @@ is rounded up, what is left is rounded down.
 import math
 import shlex
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 import msgspec
 
 from opencode_gate.core.money import NANO_PER_USD
-from opencode_gate.governance.decisions import Decision, Outcome, Rule
-from opencode_gate.governance.policy import Budget, Mode, Owner, RateLimit, Unit, Window
+from opencode_gate.governance.decisions import Decision, Outcome
+from opencode_gate.governance.policy import Budget, Owner, RateLimit, Unit, Window
 from opencode_gate.governance.windows import WindowSpan
 
 _CENT_NANO_USD = NANO_PER_USD // 100
@@ -296,7 +296,7 @@ def rate_limited(
         resets_at_us = now_us + math.ceil(wait_s * 1_000_000)
     return Decision(
         rule="rate",
-        outcome=_outcome(outcome, limit.mode),
+        outcome="shadow" if outcome == "deny" and limit.mode == "shadow" else outcome,
         code="rate-limited" if outcome == "deny" else None,
         owner=str(owner),
         message=f"ogate: {reached}.{clears}",
@@ -305,43 +305,8 @@ def rate_limited(
         limit=limit.amount,
         needed=tokens,
         resets_at_us=resets_at_us,
-        command=rules_command(owner),
+        command=rules_command(owner, _limit_change(limit)),
     )
-
-
-def model_denied(
-    owner: Owner,
-    model: str | None,
-    *,
-    allowed: Sequence[str] | None,
-    nearest: str | None = None,
-    denied_by: str | None = None,
-    mode: Mode = "enforce",
-) -> Decision:
-    """A model is not on the list, or on that of what is denied; `model` is `provider/model`."""
-    if model is None:
-        reason = f"{owner_text(owner)} may not use just any model, and the request names none"
-    elif denied_by is not None:
-        reason = f"{owner_text(owner)} may not use {model}: {denied_by} is denied"
-    else:
-        reason = f"{owner_text(owner)} may not use {model}"
-    return _not_allowed("model", "model-denied", owner, reason, allowed, nearest, mode)
-
-
-def provider_denied(
-    owner: Owner,
-    provider_id: str,
-    *,
-    allowed: Sequence[str] | None,
-    nearest: str | None = None,
-    denied_by: str | None = None,
-    mode: Mode = "enforce",
-) -> Decision:
-    """No model of a provider is allowed."""
-    reason = f"{owner_text(owner)} may not use provider {provider_id}"
-    if denied_by is not None:
-        reason += f": {denied_by} is denied"
-    return _not_allowed("provider", "provider-denied", owner, reason, allowed, nearest, mode)
 
 
 def operation_denied(owner: Owner, what: str) -> Decision:
@@ -455,12 +420,19 @@ def ledger_locked(reason: str) -> Decision:
     )
 
 
-def rules_command(owner: Owner) -> str:
-    """What to type to see the rules of an owner before changing them."""
-    name = shlex.quote(owner.name)
-    if owner.kind == "team" or owner.kind == "customer":
-        return f"ogate {owner.kind}s show {name}"
-    return f"ogate vkeys show {name}" if owner.kind == "vkey" else "ogate policy show"
+def rules_command(owner: Owner, change: str | None = None) -> str:
+    """What to type to change the rules of an owner, or to see them first.
+
+    Args:
+        change: the options that make the change (`--rpm 120`); owners that have none of their
+            own commands are shown instead.
+    """
+    if owner.kind == "user" or owner.kind == "session":
+        return "ogate policy show"
+    rest = "" if change is None else f" {change}"
+    return (
+        f"ogate {owner.kind}s {'show' if change is None else 'set'} {shlex.quote(owner.name)}{rest}"
+    )
 
 
 def _budget_decision(
@@ -492,43 +464,18 @@ def _budget_decision(
     )
 
 
-def _not_allowed(
-    rule: Rule,
-    code: str,
-    owner: Owner,
-    reason: str,
-    allowed: Sequence[str] | None,
-    nearest: str | None,
-    mode: Mode,
-) -> Decision:
-    text = f"ogate: {reason}."
-    if allowed is not None:
-        shown = ", ".join(allowed[:_SHOWN_MAX])
-        more = f" and {len(allowed) - _SHOWN_MAX} more" if len(allowed) > _SHOWN_MAX else ""
-        text += f" Allowed: {shown}{more}."
-    if nearest is not None:
-        text += f" Nearest: {nearest}."
-    return Decision(
-        rule=rule,
-        outcome=_outcome("deny", mode),
-        code=code,
-        owner=str(owner),
-        message=text,
-        command=rules_command(owner),
-    )
-
-
-_SHOWN_MAX = 8
-
-
-def _outcome(outcome: Outcome, mode: Mode) -> Outcome:
-    return "shadow" if mode == "shadow" and outcome == "deny" else outcome
-
-
 def _reset_text(span: WindowSpan, zone_name: str) -> str:
     if span.end_us is None:
         return "It never begins anew."
     return f"It begins anew at {instant_text(span.end_us, zone_name)}."
+
+
+def _limit_change(limit: RateLimit) -> str | None:
+    """The options that double a limit; `None` for one that only a policy file can change."""
+    if limit.per not in ("minute", None):
+        return None
+    option = {"requests": "rpm", "tokens": "tpm", "concurrent": "concurrent"}[limit.measure]
+    return f"--{option} {_handy(2 * limit.amount)}"
 
 
 def _wait_text(wait_s: float) -> str:

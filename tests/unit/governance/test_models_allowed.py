@@ -106,8 +106,23 @@ def test_what_is_allowed_and_what_is_nearest_is_said() -> None:
     assert (opus.outcome, opus.owner, opus.command) == (
         "deny",
         "team core",
-        "ogate teams show core",
+        "ogate teams set core --clear deny",
     )
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "command"),
+    [
+        (("anthropic/*",), (), "ogate teams set core --allow 'anthropic/*' --allow 'openai/*'"),
+        (("gpt-5-mini",), (), "ogate teams set core --allow gpt-5-mini --allow openai/gpt-5"),
+        (None, ("gpt-5", "*opus*"), "ogate teams set core --deny '*opus*'"),
+        (tuple(f"m{number}" for number in range(20)), (), "ogate teams show core"),
+    ],
+)
+def test_the_command_allows_what_was_asked_and_leaves_the_rest(allow, deny, command) -> None:
+    denied = check_models(CORE, ModelRules(allow=allow, deny=deny), "openai", "gpt-5")
+    assert denied is not None
+    assert denied.command == command
 
 
 def test_a_long_list_is_cut() -> None:
