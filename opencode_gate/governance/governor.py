@@ -7,7 +7,7 @@ that has a say leaves a decision that explains itself; what cannot be decided is
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,17 +17,16 @@ from opencode_gate.governance import sentences
 from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.grants import Ask, Grant
-from opencode_gate.governance.loops import LoopBreaker
 from opencode_gate.governance.models_allowed import check_models
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Law, Rulebook
+from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.stopping import CountText, RunningOutput
 from opencode_gate.ledger.governance_store import WindowKey
 from opencode_gate.ledger.records import ExchangeRecord, charged
 from opencode_gate.wire.meter import ExchangeMeter
-from opencode_gate.wire.turns import turns_asked
 
 STOPPED_FOR_S = 120.0
 """How long a conversation whose answer was cut is refused; Opencode gives up after 75 s."""
@@ -51,6 +50,7 @@ class Governor:
         reservations: Reservations,
         budgeting: Budgeting,
         pacing: Pacing,
+        runaway: Runaway,
         count_text: CountText,
         price_rule: PriceRule | None,
         clock: Clock,
@@ -59,7 +59,7 @@ class Governor:
         self._reservations = reservations
         self._budgeting = budgeting
         self._pacing = pacing
-        self._loops = LoopBreaker()
+        self._runaway = runaway
         self._count_text = count_text
         self._price_rule = price_rule
         self._clock = clock
@@ -83,17 +83,13 @@ class Governor:
         if ask.is_generation:
             if self._price_rule is not None:
                 self._price_rule.check(ask.provider_id, ask.model)
-            if ask.conversation_id is not None:
-                self._loops.check(
-                    ask.conversation_id, lambda: _question(ask), self._clock.monotonic_s()
-                )
-        if law.limits or law.budgets:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            if law.limits:
-                await self._pacing.admit(law, ask, grant)
-            if law.budgets:
-                await self._budgeting.reserve(law, ask, grant)
+            self._check_runaway(ask, grant)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        if law.limits:
+            await self._pacing.admit(law, ask, grant)
+        if law.budgets:
+            await self._budgeting.reserve(law, ask, grant)
 
     def is_used_up(self, grant: Grant, meter: ExchangeMeter) -> bool:
         """True once an answer has used up what is reserved for it; then it is cut."""
@@ -115,6 +111,7 @@ class Governor:
 
     def ended(self, grant: Grant, record: ExchangeRecord) -> None:
         """An exchange is over; what was never sent is released at once."""
+        self._runaway.ended(record)
         was_sent = record.attempts > 0
         if grant.held.amounts and not was_sent:
             self._reservations.release(grant.held)
@@ -124,7 +121,7 @@ class Governor:
     def folded(self, records: Sequence[ExchangeRecord]) -> None:
         """The ledger has charged exchanges. Called from the folding thread."""
         loop = self._loop
-        if loop is None:
+        if loop is None or not records:
             return
         charges = [
             (WindowKey(charge.budget_id, charge.window_start_us), charge.reserved, taken)
@@ -138,15 +135,27 @@ class Governor:
         ]
         # A loop that has ended waits for nothing any more.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._settle, charges, tokens)
+            loop.call_soon_threadsafe(self._settle, records, charges, tokens)
 
     def _settle(
         self,
+        records: Sequence[ExchangeRecord],
         charges: Sequence[tuple[WindowKey, int, int]],
         tokens: Sequence[tuple[str, int | None]],
     ) -> None:
         self._reservations.settle(charges)
         self._pacing.settle(tokens)
+        for record in records:
+            if record.cost_nano_usd:
+                self._runaway.spent(record.session_id, record.cost_nano_usd)
+
+    def _check_runaway(self, ask: Ask, grant: Grant) -> None:
+        decision = self._runaway.check(ask)
+        if decision is None:
+            return
+        if decision.outcome == "deny":
+            raise Denied(decision, http_status=402, error_type="insufficient_quota")
+        grant.decisions.append(decision)
 
     def _check_key(self, law: Law, ask: Ask, grant: Grant) -> None:
         name = ask.caller.virtual_key
@@ -189,11 +198,3 @@ def _check_models(law: Law, ask: Ask, grant: Grant) -> None:
             if decision.outcome == "deny":
                 raise Denied(decision, http_status=403)
             grant.decisions.append(decision)
-
-
-def _question(ask: Ask) -> Hashable:
-    """What tells one question from another, however much the model has said to it since."""
-    place = turns_asked(ask.body)
-    if place is None or ask.facts is None:
-        return (len(ask.body), hash(ask.body))
-    return (ask.facts.instructions_head, place)

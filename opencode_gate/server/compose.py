@@ -34,14 +34,17 @@ from opencode_gate.governance.rates import RateMeter
 from opencode_gate.governance.request_case import Cases, ModelTerms
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
+from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes, installation_key
+from opencode_gate.ledger.spend_history import SpendHistory
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
+from opencode_gate.ledger.sqlite.spend_history import usual_spend_per_minute
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.server.protocol import Hello, Secrets
 from opencode_gate.server.service import entrance_of
@@ -123,6 +126,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         recover=folder.recover,
         hurry=folder.hurry,
     )
+    history = SpendHistory(lambda: usual_spend_per_minute(paths.ledger_file, clock.now_us()), clock)
     governor = Governor(
         rulebook=rulebook,
         reservations=reservations,
@@ -130,6 +134,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
             reservations, rulebook.standings, Cases(terms_from(prices), clock), clock
         ),
         pacing=Pacing(RateMeter(), clock),
+        runaway=Runaway(settings.runaway, clock, history.usual_nano_usd_per_minute),
         count_text=TokenCounter().count,
         price_rule=PriceRule(prices.knows)
         if settings.pricing.on_unknown_price == "block"

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.semconv import ExchangeStatus
-from opencode_gate.governance.loops import LIMIT
 from tests.support.defective_provider import DefectiveProvider, defective_provider
 from tests.support.fake_chat import ANSWER
 from tests.support.launcher import ledger
@@ -109,7 +109,7 @@ def test_no_broken_stream_makes_opencode_ask_for_ever(person: Person, provider: 
         assert "did not stream" in json.dumps(message["info"]["error"])
 
         message = served.ask("own-openai-chat", "openai-chat-always-packed")
-        assert provider.asked["openai-chat-always-packed"] == 2 * LIMIT
+        assert provider.asked["openai-chat-always-packed"] == 2 * RunawaySettings().same_questions
         assert "ogate stopped this conversation" in json.dumps(message["info"]["error"])
 
         launcher.send_signal(signal.SIGTERM)

@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from opencode_gate.catalog.rows import ModelPrice
+from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.governor import Governor
@@ -14,6 +15,7 @@ from opencode_gate.governance.rates import RateMeter
 from opencode_gate.governance.request_case import Cases, ModelTerms
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
+from opencode_gate.governance.runaway import Runaway
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.sqlite.governance import open_governance
 
@@ -59,6 +61,7 @@ def a_governor(
         reservations=reservations,
         budgeting=Budgeting(reservations, rulebook.standings, Cases(terms_of, now), now),
         pacing=Pacing(RateMeter(), now),
+        runaway=Runaway(RunawaySettings(), now, lambda: None),
         count_text=lambda text, model: len(text) // 4,
         price_rule=None,
         clock=now,

@@ -38,6 +38,10 @@ class Process:
 
     def settle(self, held: Held, cost_nano_usd: int) -> None:
         """What the folding thread does: charges in the ledger, then tells."""
+        self.charge(held, cost_nano_usd)
+        self.tell(held, cost_nano_usd)
+
+    def charge(self, held: Held, cost_nano_usd: int) -> None:
         store = open_store(self.ledger)
         store.fold(
             [
@@ -50,6 +54,8 @@ class Process:
             process_id=self.name,
         )
         store.close()
+
+    def tell(self, held: Held, cost_nano_usd: int) -> None:
         self.reservations.settle([(key, amount, cost_nano_usd) for key, amount in held.amounts])
 
 
@@ -173,7 +179,8 @@ async def test_eight_processes_never_spend_more_than_there_is(ledger: Path) -> N
         answer = await process.reserve(Need(DAY, 370, 30), wait_s=60)
         if isinstance(answer, Held):
             await asyncio.sleep(0)
-            await asyncio.to_thread(process.settle, answer, 10)
+            await asyncio.to_thread(process.charge, answer, 10)
+            process.tell(answer, 10)
             sent += 1
 
     await asyncio.gather(*(ask(process) for process in processes for _ in range(20)))
