@@ -21,6 +21,8 @@ from tests.support.fake_chat import ANSWER
 from tests.support.launcher import ledger
 from tests.support.real_session import Person
 
+SAME_QUESTIONS = RunawaySettings().same_questions
+
 pytestmark = pytest.mark.e2e
 
 BASES = {
@@ -109,7 +111,7 @@ def test_no_broken_stream_makes_opencode_ask_for_ever(person: Person, provider: 
         assert "did not stream" in json.dumps(message["info"]["error"])
 
         message = served.ask("own-openai-chat", "openai-chat-always-packed")
-        assert provider.asked["openai-chat-always-packed"] == 2 * RunawaySettings().same_questions
+        assert provider.asked["openai-chat-always-packed"] == 2 * SAME_QUESTIONS
         assert "ogate stopped this conversation" in json.dumps(message["info"]["error"])
 
         launcher.send_signal(signal.SIGTERM)

@@ -20,6 +20,8 @@ from opencode_gate.core.semconv import (
 from tests.support.gateway import TOKEN, RunningGateway, running_gateway
 from tests.support.scripted_upstream import Peer, Script, ScriptedUpstream, scripted
 
+SAME_QUESTIONS = RunawaySettings().same_questions
+
 KEY = "sk-real-0123456789abcdefghij"
 
 CHAT_EVENTS = [
@@ -439,15 +441,13 @@ async def test_a_conversation_that_asks_the_same_again_and_again_is_stopped(prox
     it = await proxied(streaming(*CHAT_EVENTS, CHAT_USAGE, DONE))
     turns = [{"role": "user", "content": "hi"}]
     answers = []
-    for _ in range(2 * RunawaySettings().same_questions + 1):
+    for _ in range(2 * SAME_QUESTIONS + 1):
         body = {"model": "m", "stream": True, "messages": turns}
         answers.append(await it.send("/v1/chat/completions", body, x_session_id="ses_1"))
         turns.append({"role": "assistant", "content": "half"})
-    assert [answer.status_code for answer in answers] == [
-        200
-    ] * 2 * RunawaySettings().same_questions + [402]
+    assert [answer.status_code for answer in answers] == [200] * 2 * SAME_QUESTIONS + [402]
     assert answers[-1].headers["x-should-retry"] == "false"
-    assert len(it.upstream.requests) == 2 * RunawaySettings().same_questions
+    assert len(it.upstream.requests) == 2 * SAME_QUESTIONS
 
 
 async def test_a_provider_that_is_not_there_is_a_502_that_names_it(proxied: Any) -> None:
