@@ -1,0 +1,163 @@
+"""What the real Opencode sends: its honest work is never taken for a runaway, a circle always is.
+
+Its requests go straight to a provider of our own and are judged afterwards, at the times at which
+they came: so each is judged as if the ones before it had been let pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.agents.opencode.answers import conversation_of
+from opencode_gate.catalog.rows import ProviderRow
+from opencode_gate.config.settings import RunawaySettings
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.decisions import Decision
+from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.runaway import Runaway
+from opencode_gate.wire.facts import read_facts
+from opencode_gate.wire.routes import identify
+from opencode_gate.wire.tool_calls import repeated_tool_call
+from tests.support.ledger_records import an_exchange
+from tests.support.real_opencode import MODEL, OpencodeHome
+from tests.support.tool_calling_provider import (
+    Calls,
+    Seen,
+    ToolCallingProvider,
+    tool_calling_provider,
+)
+
+pytestmark = pytest.mark.e2e
+
+PROVIDERS = {
+    "chat": ProviderRow(
+        id="chat", name="chat", base_url="https://c.example/v1", wire="openai-chat", source="config"
+    ),
+    "openai": ProviderRow(id="openai", name="OpenAI", base_url="https://api.openai.com/v1"),
+    "anthropic": ProviderRow(
+        id="anthropic", name="Anthropic", base_url="https://api.anthropic.com/v1"
+    ),
+    "google": ProviderRow(
+        id="google", name="Google", base_url="https://generativelanguage.googleapis.com/v1beta"
+    ),
+}
+MODELS = {
+    "chat": "m1",
+    "openai": "gpt-5",
+    "anthropic": "claude-sonnet-4-5",
+    "google": "gemini-2.5-pro",
+}
+
+
+@pytest.fixture
+def provider() -> Iterator[ToolCallingProvider]:
+    with tool_calling_provider() as running:
+        yield running
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> OpencodeHome:
+    user = OpencodeHome(tmp_path)
+    # Opencode itself asks after three of the same calls; here nobody is there to say no.
+    user.write(user.home / ".config/opencode/opencode.json", {"permission": {"doom_loop": "allow"}})
+    return user
+
+
+class SeenClock:
+    """The time at which the provider saw something."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def now_us(self) -> int:
+        return 0
+
+
+def asks(user: OpencodeHome, provider: ToolCallingProvider, name: str) -> list[Seen]:
+    row = PROVIDERS[name]
+    done = user.run(
+        ["run", "-m", f"{name}/{MODELS[name]}", "go"],
+        [row],
+        port=provider.port,
+        models={"chat": {"m1": MODEL}} if name == "chat" else None,
+        timeout_s=110,
+    )
+    assert done.returncode == 0, done.stderr
+    return provider.seen
+
+
+def judged(seen: Sequence[Seen]) -> list[Decision | None]:
+    """What is said of each request, at the time it came."""
+    clock = SeenClock()
+    runaway = Runaway(RunawaySettings(), clock, lambda: None)
+    happenings = [(one.came_s, 1, one) for one in seen]
+    happenings += [(one.answered_s, 0, one) for one in seen]
+    decisions = []
+    for at_s, is_ask, one in sorted(happenings, key=lambda happening: happening[:2]):
+        clock.now_s = at_s
+        conversation, _ = conversation_of(one.headers)
+        assert conversation is not None
+        if is_ask:
+            route = identify("POST", one.path)
+            ask = Ask(
+                exchange_id="01",
+                caller=Caller("01SESSION", "ada", None, b""),
+                provider_id="acme",
+                route=route,
+                facts=read_facts(route, one.body),
+                body=one.body,
+                conversation_id=conversation,
+            )
+            decisions.append(runaway.check(ask))
+        else:
+            status = (
+                ExchangeStatus.COMPLETED if one.status == 200 else ExchangeStatus.UPSTREAM_ERROR
+            )
+            runaway.ended(
+                an_exchange(
+                    conversation_id=conversation,
+                    attempts=1,
+                    http_status=one.status,
+                    status=status,
+                )
+            )
+    return decisions
+
+
+def glob(pattern: str) -> Calls:
+    return (("glob", {"pattern": pattern}),)
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_long_work_says_nothing_and_a_circle_is_stopped(user, provider, name):
+    """Twenty searches for different things, then twelve for the same."""
+    provider.script = [glob(f"*{number}*") for number in range(20)] + [glob("*.never")] * 12
+    seen = asks(user, provider, name)
+    turns = [one for one in seen if b'"tools"' in one.body]
+    assert len(turns) == 33
+    ends = [repeated_tool_call(one.body) for one in turns]
+    assert [end.times for end in ends[1:21]] == [1] * 20
+    assert [tuple(end) for end in ends[21:]] == [("glob", n, n) for n in range(1, 13)]
+    decisions = [
+        decision for one, decision in zip(seen, judged(seen), strict=True) if b'"tools"' in one.body
+    ]
+    assert decisions[:25] == [None] * 25
+    outcomes = [decision.outcome for decision in decisions[25:] if decision is not None]
+    assert outcomes == ["warn"] * 5 + ["deny"] * 3
+
+
+def test_sub_agents_side_by_side_and_tries_after_refusals_say_nothing(user, provider):
+    """Three sub-agents at once, each on the same search as the others; five refusals before."""
+    task = {"description": "look", "prompt": "look around", "subagent_type": "general"}
+    provider.script = [(("task", task),) * 3]
+    provider.sub_script = [glob(f"*{number}*") for number in range(4)]
+    provider.refusals = 5
+    seen = asks(user, provider, "chat")
+    assert sum(one.status == 503 for one in seen) == 5
+    assert len({conversation_of(one.headers)[0] for one in seen}) == 4
+    assert len(seen) >= 5 + 2 + 3 * 5
+    assert [decision for decision in judged(seen) if decision is not None] == []
