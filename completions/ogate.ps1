@@ -6,21 +6,27 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
 
     # The commands and the options of each command, with their descriptions.
     $children = @{
-        '' = [ordered]@{ 'run' = 'Start Opencode through a gateway of its own'; 'keys' = 'Provider keys in the OS keyring'; 'providers' = 'Built-in providers and your own'; 'models' = 'Models you can use now, with prices'; 'usage' = 'What was used and what it cost'; 'sessions' = 'Runs of Opencode, one summary each'; 'logs' = 'Every model call, later and as it happens'; 'top' = 'What runs now, and what it costs so far'; 'ledger' = 'Check, back up and tidy what was recorded'; 'doctor' = 'What is wrong here, and what mends it'; 'config' = 'Settings in config.toml'; 'completion' = 'Completion for your shell'; 'alias' = 'Let plain `opencode` go through ogate'; 'uninstall' = 'Remove keys, files and shell lines' }
+        '' = [ordered]@{ 'run' = 'Start Opencode through a gateway of its own'; 'keys' = 'Provider keys in the OS keyring'; 'providers' = 'Built-in providers and your own'; 'models' = 'Models you can use now, with prices'; 'usage' = 'What was used and what it cost'; 'sessions' = 'Runs of Opencode, one summary each'; 'logs' = 'Every model call, later and as it happens'; 'top' = 'What runs now, and what it costs so far'; 'budgets' = 'Who may spend how much, and how it stands'; 'vkeys' = 'Virtual keys of a served gateway'; 'teams' = 'What virtual keys share: budgets, limits, models'; 'customers' = 'What teams share'; 'policy' = 'All rules at once: show, check, export, apply'; 'audit' = 'What was changed, refused and settled, with proof'; 'ledger' = 'Check, back up and tidy what was recorded'; 'serve' = 'The gateway for a team, with virtual keys'; 'doctor' = 'What is wrong here, and what mends it'; 'config' = 'Settings in config.toml'; 'completion' = 'Completion for your shell'; 'alias' = 'Let plain `opencode` go through ogate'; 'uninstall' = 'Remove keys, files and shell lines' }
         'keys' = [ordered]@{ 'add' = 'Keep a key for a provider'; 'list' = 'The keys there are, and those found elsewhere'; 'test' = 'Ask a provider whether its key works; without PROVIDER, all of them'; 'default' = 'Choose which key is used when no --key is given'; 'rename' = 'Give a key another name'; 'rotate' = 'Put a new key in the place of an old one, under the same name'; 'remove' = 'Delete a key from its store and from the list'; 'import' = 'Keep the keys found in the environment and in Opencode''s auth.json' }
         'providers' = [ordered]@{ 'list' = 'Providers you can use now; with --all or a TEXT, those you cannot, and why'; 'show' = 'One provider: address, format, key, and what stands in the way'; 'add' = 'Adds a server of your own that speaks one of the four formats'; 'edit' = 'Changes where a provider is reached or how; `remove` takes the changes back'; 'remove' = 'Removes a provider of your own, or your changes to a built-in one; keys stay' }
         'models' = [ordered]@{ 'list' = 'Models of the providers that are ready, with list prices in USD per million tokens'; 'show' = 'One model: limits, abilities, and its price line by line'; 'refresh' = 'Fetches the newest catalogue from models.dev now' }
         'usage' = [ordered]@{ 'reprice' = 'Price anew what was counted, each request as of its day'; 'tools' = 'What the definitions of tools and MCP servers cost, and which are never called' }
         'sessions' = [ordered]@{ 'list' = 'The latest sessions, with what they cost'; 'show' = 'The summary of a session again, with its conversations, prompts and modes'; 'export' = 'Every model call as a line of JSON (JSON Lines), without prompts or answers' }
         'logs' = [ordered]@{ 'list' = 'The latest model calls, the last one at the bottom'; 'show' = 'Everything that is known of one call'; 'tail' = 'Calls as they end, also of sessions in other terminals; Ctrl-C leaves' }
+        'budgets' = [ordered]@{ 'list' = 'All budgets: spent, held by what runs, left, and when they begin anew'; 'set' = 'Make a budget, or change the amount of one; what is not said stays'; 'raise' = 'Raise a budget by an amount; what runs goes on with its next request'; 'remove' = 'Take a budget away' }
+        'vkeys' = [ordered]@{ 'create' = 'Make a key'; 'list' = 'All virtual keys; never their secrets'; 'show' = 'One key: whether it is let in, its models, limits and budgets'; 'set' = 'Change a key''s rules, from the next request on; what is not said stays'; 'disable' = 'Switch a key off, from its next request on'; 'enable' = 'Switch a key on again'; 'rotate' = 'Give a key a new secret; the old one is refused from its next request on'; 'revoke' = 'Remove a key for ever; what it spent stays in the ledger' }
+        'teams' = [ordered]@{ 'create' = 'Make a team'; 'list' = 'All teams'; 'show' = 'One team: who belongs to it, its models, limits and budgets'; 'set' = 'Change a team''s rules, from the next request on; what is not said stays'; 'remove' = 'Remove a team; refused while others belong to it' }
+        'customers' = [ordered]@{ 'create' = 'Make a customer'; 'list' = 'All customers'; 'show' = 'One customer: who belongs to it, its models, limits and budgets'; 'set' = 'Change a customer''s rules, from the next request on; what is not said stays'; 'remove' = 'Remove a customer; refused while others belong to it' }
+        'policy' = [ordered]@{ 'show' = 'Everybody who has rules, and how their budgets stand'; 'export' = 'All rules as one TOML file; those of single sessions aside'; 'apply' = 'Put a file in the place of all rules, after a look at the difference'; 'check' = 'Whether a policy file makes sense, and what it would change'; 'why' = 'What rules had to say about one request, and what would change it' }
+        'audit' = [ordered]@{ 'list' = 'The latest events, the last one at the bottom'; 'verify' = 'Check every event, offline; status 1 if one was changed, moved, added or removed'; 'export' = 'All events as JSON Lines on stdout; `--after` goes on where an earlier export ended' }
         'ledger' = [ordered]@{ 'check' = 'Read all of it and say what is damaged; status 1 if something is'; 'backup' = 'Copy it into one file, also while sessions run'; 'vacuum' = 'Forget old parts, mend sums, and give free space back; sessions may run meanwhile' }
         'config' = [ordered]@{ 'path' = 'Where the settings and everything else of ogate lie'; 'show' = 'Every setting in force, and where it comes from'; 'get' = 'The value of one setting, or of all below it'; 'set' = 'Writes one setting to config.toml; comments stay'; 'edit' = 'Opens config.toml in your editor and takes it over only if it is valid' }
         'completion' = [ordered]@{ 'show' = 'Print the script, to put it somewhere yourself'; 'install' = 'Put the script in place for every new shell' }
         'alias' = [ordered]@{ 'install' = 'Let `opencode` mean `ogate run --` in every new shell'; 'remove' = 'Take the alias out again, of every shell unless one is named' }
     }
     $options = @{
-        '' = [ordered]@{ '--version' = 'Print the version.'; '--help' = 'Show this message and exit.'; '--provider' = 'Where to start.'; '--model' = 'Model, or provider/model, to start with.'; '--small-model' = 'Model for titles and the like.'; '--key' = 'Which of the provider''s keys to use.'; '--dry-run' = 'Show what would be started, and stop.'; '--install' = 'If Opencode is missing, install a private copy of it.'; '--summary' = 'How the account is shown.'; '--summary-file' = 'Write the account as JSON too.'; '--no-input' = 'Never ask: a missing choice is an error.' }
-        'run' = [ordered]@{ '--provider' = 'Where to start.'; '--model' = 'Model, or provider/model, to start with.'; '--small-model' = 'Model for titles and the like.'; '--key' = 'Which of the provider''s keys to use.'; '--dry-run' = 'Show what would be started, and stop.'; '--install' = 'If Opencode is missing, install a private copy of it.'; '--summary' = 'How the account is shown.'; '--summary-file' = 'Write the account as JSON too.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        '' = [ordered]@{ '--version' = 'Print the version.'; '--help' = 'Show this message and exit.'; '--provider' = 'Where to start.'; '--model' = 'Model, or provider/model, to start with.'; '--small-model' = 'Model for titles and the like.'; '--key' = 'Which of the provider''s keys to use.'; '--budget' = 'What this session may cost at most.'; '--vkey' = 'The virtual key whose rules apply too.'; '--gateway' = 'Go through a gateway that others run.'; '--insecure' = 'With --gateway: plain HTTP is meant.'; '--dry-run' = 'Show what would be started, and stop.'; '--install' = 'If Opencode is missing, install a private copy of it.'; '--summary' = 'How the account is shown.'; '--summary-file' = 'Write the account as JSON too.'; '--no-input' = 'Never ask: a missing choice is an error.' }
+        'run' = [ordered]@{ '--provider' = 'Where to start.'; '--model' = 'Model, or provider/model, to start with.'; '--small-model' = 'Model for titles and the like.'; '--key' = 'Which of the provider''s keys to use.'; '--budget' = 'What this session may cost at most.'; '--vkey' = 'The virtual key whose rules apply too.'; '--gateway' = 'Go through a gateway that others run.'; '--insecure' = 'With --gateway: plain HTTP is meant.'; '--dry-run' = 'Show what would be started, and stop.'; '--install' = 'If Opencode is missing, install a private copy of it.'; '--summary' = 'How the account is shown.'; '--summary-file' = 'Write the account as JSON too.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'keys' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'keys add' = [ordered]@{ '--name' = 'What to call it, where a provider has several.'; '--stdin' = 'Read the key from stdin.'; '--from-env' = 'Read the key from this variable.'; '--reference' = 'With --from-env: keep the variable''s name, not the key.'; '--store' = 'Where to keep it; the keyring, where there is one.'; '--passphrase' = 'With --store file: a passphrase, not a key file.'; '--default' = 'Use it when no --key is given.'; '--test' = 'Test it first, without asking.'; '--no-test' = 'Test it first, without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'keys list' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -40,7 +46,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'models list' = [ordered]@{ '--search' = 'Only models with all these words.'; '--all' = 'Of every provider in the catalogue.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'models show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'models refresh' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'usage' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--by' = 'One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode; several with commas.'; '--short' = 'One line, for a prompt or a status bar.'; '--source' = '`opencode` reads Opencode''s own history, also from before ogate.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--csv' = 'The rows as CSV on stdout, for a spreadsheet.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'usage' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--by' = 'One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode, vkey, team, customer; several with commas.'; '--short' = 'One line, for a prompt or a status bar.'; '--source' = '`opencode` reads Opencode''s own history, also from before ogate.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--csv' = 'The rows as CSV on stdout, for a spreadsheet.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'usage reprice' = [ordered]@{ '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--dry-run' = 'Show what would change, and write nothing.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'usage tools' = [ordered]@{ '--today' = 'Since midnight.'; '--week' = 'Since Monday.'; '--month' = 'Since the 1st (the default).'; '--since' = 'From this day on: 2026-11-03, yesterday, 7d.'; '--until' = 'Up to this day, which still counts.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -48,14 +54,51 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'sessions show' = [ordered]@{ '--cache' = 'What came from the prompt cache, and where it fell out.'; '--reconcile' = 'Beside Opencode''s own count, with every difference.'; '--what-if' = 'What the same tokens would have cost on provider/model; several with commas.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'sessions export' = [ordered]@{ '--output' = 'Into a file, 0600.'; '-o' = 'Into a file, 0600.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'logs' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'logs list' = [ordered]@{ '--limit' = 'How many, the latest of them.'; '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--until' = 'Up to then; a day still counts.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs list' = [ordered]@{ '--limit' = 'How many, the latest of them.'; '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--until' = 'Up to then; a day still counts.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--vkey' = 'Only under this virtual key.'; '--team' = 'Only of this team''s virtual keys.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'logs show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'logs tail' = [ordered]@{ '--lines' = 'How many of the latest come first.'; '-n' = 'How many of the latest come first.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON object a line, without an envelope.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'logs tail' = [ordered]@{ '--lines' = 'How many of the latest come first.'; '-n' = 'How many of the latest come first.'; '--provider' = 'Only of this provider.'; '--model' = 'Only of this model, with its provider or without.'; '--key' = 'Only paid by this stored key.'; '--vkey' = 'Only under this virtual key.'; '--team' = 'Only of this team''s virtual keys.'; '--session' = 'Only of this session: its id, a beginning, `last`.'; '--status' = 'Only calls that ended so; may be given several times.'; '--error' = 'Only with this reason: `connect`, `429`, `no-route`.'; '--min-cost' = 'Only calls that cost this much or more.'; '--max-cost' = 'Only calls that cost this much or less.'; '--json' = 'One JSON object a line, without an envelope.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'top' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'budgets' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'budgets list' = [ordered]@{ '--vkey' = 'Of this virtual key.'; '--team' = 'Of this team.'; '--customer' = 'Of this customer.'; '--user' = 'Of this user of this machine.'; '--session' = 'Of this session.'; '--all' = 'Those of sessions too that have ended.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'budgets set' = [ordered]@{ '--tokens' = 'Count tokens, not dollars.'; '--rolling' = 'Begins anew every so often, not with the calendar.'; '--vkey' = 'Of this virtual key.'; '--team' = 'Of this team.'; '--customer' = 'Of this customer.'; '--user' = 'Of this user of this machine.'; '--session' = 'Of this session.'; '--at-end' = 'When it is spent: block, warn, downgrade:MODEL.'; '--warn-at' = 'When to warn: 50,80,95, or none.'; '--shadow' = 'Only record what it would refuse, or refuse.'; '--enforce' = 'Only record what it would refuse, or refuse.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'budgets raise' = [ordered]@{ '--tokens' = 'Count tokens, not dollars.'; '--rolling' = 'Begins anew every so often, not with the calendar.'; '--vkey' = 'Of this virtual key.'; '--team' = 'Of this team.'; '--customer' = 'Of this customer.'; '--user' = 'Of this user of this machine.'; '--session' = 'Of this session.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'budgets remove' = [ordered]@{ '--tokens' = 'Count tokens, not dollars.'; '--rolling' = 'Begins anew every so often, not with the calendar.'; '--vkey' = 'Of this virtual key.'; '--team' = 'Of this team.'; '--customer' = 'Of this customer.'; '--user' = 'Of this user of this machine.'; '--session' = 'Of this session.'; '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys create' = [ordered]@{ '--team' = 'The team it belongs to.'; '--expires' = 'Until when it holds: 2026-12-31, 30d, never.'; '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--tag' = 'A free word; repeatable.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--copy-env' = 'Print what a client needs, as lines for a shell.'; '--gateway' = 'With --copy-env: where the gateway is reached.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys list' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys set' = [ordered]@{ '--team' = 'The team it belongs to.'; '--expires' = 'Until when it holds: 2026-12-31, 30d, never.'; '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--tag' = 'A free word; repeatable.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--clear' = 'Take back what an option set, such as allow; repeatable.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys disable' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys enable' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys rotate' = [ordered]@{ '--expires' = 'Until when it holds: 2026-12-31, 30d, never.'; '--copy-env' = 'Print what a client needs, as lines for a shell.'; '--gateway' = 'With --copy-env: where the gateway is reached.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'vkeys revoke' = [ordered]@{ '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams create' = [ordered]@{ '--customer' = 'The customer it belongs to.'; '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams list' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams set' = [ordered]@{ '--customer' = 'The customer it belongs to.'; '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--clear' = 'Take back what an option set, such as allow; repeatable.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'teams remove' = [ordered]@{ '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers create' = [ordered]@{ '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers list' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers set' = [ordered]@{ '--allow' = 'Models it may use: anthropic/*; repeatable.'; '--deny' = 'Models it may not, whatever allows them; repeatable.'; '--rpm' = 'Requests per minute.'; '--tpm' = 'Tokens per minute: 200k.'; '--concurrent' = 'Requests at the same time.'; '--time-zone' = 'Whose calendar its budgets follow.'; '--clear' = 'Take back what an option set, such as allow; repeatable.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'customers remove' = [ordered]@{ '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy export' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy apply' = [ordered]@{ '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy check' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy why' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'audit' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'audit list' = [ordered]@{ '--limit' = 'How many, the latest of them.'; '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--kind' = 'Only events of this kind.'; '--ledger' = 'A copy of the ledger instead.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'audit verify' = [ordered]@{ '--ledger' = 'A copy of the ledger instead.'; '--key' = 'The key; else audit.key in the data folder.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'audit export' = [ordered]@{ '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--after' = 'Only events behind this one.'; '--kind' = 'Only events of this kind.'; '--ledger' = 'A copy of the ledger instead.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger check' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger backup' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger vacuum' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'serve' = [ordered]@{ '--host' = 'Where to listen.'; '--port' = 'Where to listen.'; '--tls-cert' = 'Certificate chain (PEM): speak HTTPS.'; '--tls-key' = 'Its key (PEM).'; '--name' = 'A name clients use for it; repeatable.'; '--insecure' = 'Plain HTTP also where others can listen in.'; '--grace' = 'For running answers at the end.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'doctor' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config path' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -78,12 +121,18 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'run|--model' = '@model'
         'run|--small-model' = '@model'
         'run|--key' = '@key'
+        'run|--budget' = '-'
+        'run|--vkey' = '@vkey'
+        'run|--gateway' = '-'
         'run|--summary' = 'table json off'
         'run|--summary-file' = '/'
         '|--provider' = '@provider'
         '|--model' = '@model'
         '|--small-model' = '@model'
         '|--key' = '@key'
+        '|--budget' = '-'
+        '|--vkey' = '@vkey'
+        '|--gateway' = '-'
         '|--summary' = 'table json off'
         '|--summary-file' = '/'
         'keys add|--name' = '-'
@@ -159,6 +208,8 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'logs list|--provider' = '@provider'
         'logs list|--model' = '@model'
         'logs list|--key' = '-'
+        'logs list|--vkey' = '@vkey'
+        'logs list|--team' = '@team'
         'logs list|--session' = '@session'
         'logs list|--status' = 'open completed client_disconnected upstream_error interrupted denied'
         'logs list|--error' = '-'
@@ -170,12 +221,127 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'logs tail|--provider' = '@provider'
         'logs tail|--model' = '@model'
         'logs tail|--key' = '-'
+        'logs tail|--vkey' = '@vkey'
+        'logs tail|--team' = '@team'
         'logs tail|--session' = '@session'
         'logs tail|--status' = 'open completed client_disconnected upstream_error interrupted denied'
         'logs tail|--error' = '-'
         'logs tail|--min-cost' = '-'
         'logs tail|--max-cost' = '-'
+        'budgets list|--vkey' = '@vkey'
+        'budgets list|--team' = '@team'
+        'budgets list|--customer' = '@customer'
+        'budgets list|--user' = '-'
+        'budgets list|--session' = '@session'
+        'budgets set|--vkey' = '@vkey'
+        'budgets set|--team' = '@team'
+        'budgets set|--customer' = '@customer'
+        'budgets set|--user' = '-'
+        'budgets set|--session' = '@session'
+        'budgets set|--at-end' = '-'
+        'budgets set|--warn-at' = '-'
+        'budgets set|--time-zone' = '-'
+        'budgets set|1' = 'session hour day week month quarter year total'
+        'budgets set|2' = '-'
+        'budgets raise|--vkey' = '@vkey'
+        'budgets raise|--team' = '@team'
+        'budgets raise|--customer' = '@customer'
+        'budgets raise|--user' = '-'
+        'budgets raise|--session' = '@session'
+        'budgets raise|1' = 'session hour day week month quarter year total'
+        'budgets raise|2' = '-'
+        'budgets remove|--vkey' = '@vkey'
+        'budgets remove|--team' = '@team'
+        'budgets remove|--customer' = '@customer'
+        'budgets remove|--user' = '-'
+        'budgets remove|--session' = '@session'
+        'budgets remove|1' = 'session hour day week month quarter year total'
+        'vkeys create|--team' = '@team'
+        'vkeys create|--expires' = '-'
+        'vkeys create|--allow' = '-'
+        'vkeys create|--deny' = '-'
+        'vkeys create|--rpm' = '-'
+        'vkeys create|--tpm' = '-'
+        'vkeys create|--concurrent' = '-'
+        'vkeys create|--tag' = '-'
+        'vkeys create|--time-zone' = '-'
+        'vkeys create|--gateway' = '-'
+        'vkeys create|1' = '@vkey'
+        'vkeys show|1' = '@vkey'
+        'vkeys set|--team' = '@team'
+        'vkeys set|--expires' = '-'
+        'vkeys set|--allow' = '-'
+        'vkeys set|--deny' = '-'
+        'vkeys set|--rpm' = '-'
+        'vkeys set|--tpm' = '-'
+        'vkeys set|--concurrent' = '-'
+        'vkeys set|--tag' = '-'
+        'vkeys set|--time-zone' = '-'
+        'vkeys set|--clear' = '-'
+        'vkeys set|1' = '@vkey'
+        'vkeys disable|1' = '@vkey'
+        'vkeys enable|1' = '@vkey'
+        'vkeys rotate|--expires' = '-'
+        'vkeys rotate|--gateway' = '-'
+        'vkeys rotate|1' = '@vkey'
+        'vkeys revoke|1' = '@vkey'
+        'teams create|--customer' = '@customer'
+        'teams create|--allow' = '-'
+        'teams create|--deny' = '-'
+        'teams create|--rpm' = '-'
+        'teams create|--tpm' = '-'
+        'teams create|--concurrent' = '-'
+        'teams create|--time-zone' = '-'
+        'teams create|1' = '@team'
+        'teams show|1' = '@team'
+        'teams set|--customer' = '@customer'
+        'teams set|--allow' = '-'
+        'teams set|--deny' = '-'
+        'teams set|--rpm' = '-'
+        'teams set|--tpm' = '-'
+        'teams set|--concurrent' = '-'
+        'teams set|--time-zone' = '-'
+        'teams set|--clear' = '-'
+        'teams set|1' = '@team'
+        'teams remove|1' = '@team'
+        'customers create|--allow' = '-'
+        'customers create|--deny' = '-'
+        'customers create|--rpm' = '-'
+        'customers create|--tpm' = '-'
+        'customers create|--concurrent' = '-'
+        'customers create|--time-zone' = '-'
+        'customers create|1' = '@customer'
+        'customers show|1' = '@customer'
+        'customers set|--allow' = '-'
+        'customers set|--deny' = '-'
+        'customers set|--rpm' = '-'
+        'customers set|--tpm' = '-'
+        'customers set|--concurrent' = '-'
+        'customers set|--time-zone' = '-'
+        'customers set|--clear' = '-'
+        'customers set|1' = '@customer'
+        'customers remove|1' = '@customer'
+        'policy export|1' = '/'
+        'policy apply|1' = '/'
+        'policy check|1' = '/'
+        'policy why|1' = '-'
+        'audit list|--limit' = '-'
+        'audit list|--since' = '-'
+        'audit list|--kind' = 'policy exchange refusal break'
+        'audit list|--ledger' = '/'
+        'audit verify|--ledger' = '/'
+        'audit verify|--key' = '/'
+        'audit export|--since' = '-'
+        'audit export|--after' = '-'
+        'audit export|--kind' = 'policy exchange refusal break'
+        'audit export|--ledger' = '/'
         'ledger backup|1' = '/'
+        'serve|--host' = '-'
+        'serve|--port' = '-'
+        'serve|--tls-cert' = '/'
+        'serve|--tls-key' = '/'
+        'serve|--name' = '-'
+        'serve|--grace' = '-'
         'config get|1' = '-'
         'config set|1' = '-'
         'config set|2' = '-'

@@ -7,12 +7,12 @@ _ogate_place() {
     children=() options=()
     case "$1" in
     '')
-        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'logs:Every model call, later and as it happens' 'top:What runs now, and what it costs so far' 'ledger:Check, back up and tidy what was recorded' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
-        options=('--version:Print the version.' '--help:Show this message and exit.' '--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.')
+        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'logs:Every model call, later and as it happens' 'top:What runs now, and what it costs so far' 'budgets:Who may spend how much, and how it stands' 'vkeys:Virtual keys of a served gateway' 'teams:What virtual keys share: budgets, limits, models' 'customers:What teams share' 'policy:All rules at once: show, check, export, apply' 'audit:What was changed, refused and settled, with proof' 'ledger:Check, back up and tidy what was recorded' 'serve:The gateway for a team, with virtual keys' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
+        options=('--version:Print the version.' '--help:Show this message and exit.' '--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--budget:What this session may cost at most.' '--vkey:The virtual key whose rules apply too.' '--gateway:Go through a gateway that others run.' '--insecure:With --gateway: plain HTTP is meant.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.')
         ;;
     'run')
         children=()
-        options=('--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--budget:What this session may cost at most.' '--vkey:The virtual key whose rules apply too.' '--gateway:Go through a gateway that others run.' '--insecure:With --gateway: plain HTTP is meant.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'keys')
         children=('add:Keep a key for a provider' 'list:The keys there are, and those found elsewhere' 'test:Ask a provider whether its key works; without PROVIDER, all of them' 'default:Choose which key is used when no --key is given' 'rename:Give a key another name' 'rotate:Put a new key in the place of an old one, under the same name' 'remove:Delete a key from its store and from the list' 'import:Keep the keys found in the environment and in Opencode'\''s auth.json')
@@ -92,7 +92,7 @@ _ogate_place() {
         ;;
     'usage')
         children=('reprice:Price anew what was counted, each request as of its day' 'tools:What the definitions of tools and MCP servers cost, and which are never called')
-        options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--what-if:What the same tokens would have cost on provider/model; several with commas.' '--csv:The rows as CSV on stdout, for a spreadsheet.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--today:Since midnight.' '--week:Since Monday.' '--month:Since the 1st (the default).' '--since:From this day on: 2026-11-03, yesterday, 7d.' '--until:Up to this day, which still counts.' '--by:One row each: model, provider, key, session, project, repository, branch, commit, day, hour, user, agent, conversation, kind, mode, vkey, team, customer; several with commas.' '--short:One line, for a prompt or a status bar.' '--source:`opencode` reads Opencode'\''s own history, also from before ogate.' '--what-if:What the same tokens would have cost on provider/model; several with commas.' '--csv:The rows as CSV on stdout, for a spreadsheet.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'usage reprice')
         children=()
@@ -124,7 +124,7 @@ _ogate_place() {
         ;;
     'logs list')
         children=()
-        options=('--limit:How many, the latest of them.' '--since:From then on: 2026-11-03, 2026-11-03T14:00, 7d.' '--until:Up to then; a day still counts.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--limit:How many, the latest of them.' '--since:From then on: 2026-11-03, 2026-11-03T14:00, 7d.' '--until:Up to then; a day still counts.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--vkey:Only under this virtual key.' '--team:Only of this team'\''s virtual keys.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'logs show')
         children=()
@@ -132,11 +132,155 @@ _ogate_place() {
         ;;
     'logs tail')
         children=()
-        options=('--lines:How many of the latest come first.' '-n:How many of the latest come first.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON object a line, without an envelope.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--lines:How many of the latest come first.' '-n:How many of the latest come first.' '--provider:Only of this provider.' '--model:Only of this model, with its provider or without.' '--key:Only paid by this stored key.' '--vkey:Only under this virtual key.' '--team:Only of this team'\''s virtual keys.' '--session:Only of this session: its id, a beginning, `last`.' '--status:Only calls that ended so; may be given several times.' '--error:Only with this reason: `connect`, `429`, `no-route`.' '--min-cost:Only calls that cost this much or more.' '--max-cost:Only calls that cost this much or less.' '--json:One JSON object a line, without an envelope.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'top')
         children=()
         options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'budgets')
+        children=('list:All budgets: spent, held by what runs, left, and when they begin anew' 'set:Make a budget, or change the amount of one; what is not said stays' 'raise:Raise a budget by an amount; what runs goes on with its next request' 'remove:Take a budget away')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'budgets list')
+        children=()
+        options=('--vkey:Of this virtual key.' '--team:Of this team.' '--customer:Of this customer.' '--user:Of this user of this machine.' '--session:Of this session.' '--all:Those of sessions too that have ended.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'budgets set')
+        children=()
+        options=('--tokens:Count tokens, not dollars.' '--rolling:Begins anew every so often, not with the calendar.' '--vkey:Of this virtual key.' '--team:Of this team.' '--customer:Of this customer.' '--user:Of this user of this machine.' '--session:Of this session.' '--at-end:When it is spent: block, warn, downgrade:MODEL.' '--warn-at:When to warn: 50,80,95, or none.' '--shadow:Only record what it would refuse, or refuse.' '--enforce:Only record what it would refuse, or refuse.' '--time-zone:Whose calendar its budgets follow.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'budgets raise')
+        children=()
+        options=('--tokens:Count tokens, not dollars.' '--rolling:Begins anew every so often, not with the calendar.' '--vkey:Of this virtual key.' '--team:Of this team.' '--customer:Of this customer.' '--user:Of this user of this machine.' '--session:Of this session.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'budgets remove')
+        children=()
+        options=('--tokens:Count tokens, not dollars.' '--rolling:Begins anew every so often, not with the calendar.' '--vkey:Of this virtual key.' '--team:Of this team.' '--customer:Of this customer.' '--user:Of this user of this machine.' '--session:Of this session.' '--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys')
+        children=('create:Make a key' 'list:All virtual keys; never their secrets' 'show:One key: whether it is let in, its models, limits and budgets' 'set:Change a key'\''s rules, from the next request on; what is not said stays' 'disable:Switch a key off, from its next request on' 'enable:Switch a key on again' 'rotate:Give a key a new secret; the old one is refused from its next request on' 'revoke:Remove a key for ever; what it spent stays in the ledger')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys create')
+        children=()
+        options=('--team:The team it belongs to.' '--expires:Until when it holds: 2026-12-31, 30d, never.' '--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--tag:A free word; repeatable.' '--time-zone:Whose calendar its budgets follow.' '--copy-env:Print what a client needs, as lines for a shell.' '--gateway:With --copy-env: where the gateway is reached.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys list')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys show')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys set')
+        children=()
+        options=('--team:The team it belongs to.' '--expires:Until when it holds: 2026-12-31, 30d, never.' '--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--tag:A free word; repeatable.' '--time-zone:Whose calendar its budgets follow.' '--clear:Take back what an option set, such as allow; repeatable.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys disable')
+        children=()
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys enable')
+        children=()
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys rotate')
+        children=()
+        options=('--expires:Until when it holds: 2026-12-31, 30d, never.' '--copy-env:Print what a client needs, as lines for a shell.' '--gateway:With --copy-env: where the gateway is reached.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'vkeys revoke')
+        children=()
+        options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams')
+        children=('create:Make a team' 'list:All teams' 'show:One team: who belongs to it, its models, limits and budgets' 'set:Change a team'\''s rules, from the next request on; what is not said stays' 'remove:Remove a team; refused while others belong to it')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams create')
+        children=()
+        options=('--customer:The customer it belongs to.' '--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--time-zone:Whose calendar its budgets follow.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams list')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams show')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams set')
+        children=()
+        options=('--customer:The customer it belongs to.' '--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--time-zone:Whose calendar its budgets follow.' '--clear:Take back what an option set, such as allow; repeatable.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'teams remove')
+        children=()
+        options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers')
+        children=('create:Make a customer' 'list:All customers' 'show:One customer: who belongs to it, its models, limits and budgets' 'set:Change a customer'\''s rules, from the next request on; what is not said stays' 'remove:Remove a customer; refused while others belong to it')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers create')
+        children=()
+        options=('--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--time-zone:Whose calendar its budgets follow.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers list')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers show')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers set')
+        children=()
+        options=('--allow:Models it may use: anthropic/*; repeatable.' '--deny:Models it may not, whatever allows them; repeatable.' '--rpm:Requests per minute.' '--tpm:Tokens per minute: 200k.' '--concurrent:Requests at the same time.' '--time-zone:Whose calendar its budgets follow.' '--clear:Take back what an option set, such as allow; repeatable.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'customers remove')
+        children=()
+        options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy')
+        children=('show:Everybody who has rules, and how their budgets stand' 'export:All rules as one TOML file; those of single sessions aside' 'apply:Put a file in the place of all rules, after a look at the difference' 'check:Whether a policy file makes sense, and what it would change' 'why:What rules had to say about one request, and what would change it')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy show')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy export')
+        children=()
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy apply')
+        children=()
+        options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy check')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'policy why')
+        children=()
+        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'audit')
+        children=('list:The latest events, the last one at the bottom' 'verify:Check every event, offline; status 1 if one was changed, moved, added or removed' 'export:All events as JSON Lines on stdout; `--after` goes on where an earlier export ended')
+        options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'audit list')
+        children=()
+        options=('--limit:How many, the latest of them.' '--since:From then on: 2026-11-03, 2026-11-03T14:00, 7d.' '--kind:Only events of this kind.' '--ledger:A copy of the ledger instead.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'audit verify')
+        children=()
+        options=('--ledger:A copy of the ledger instead.' '--key:The key; else audit.key in the data folder.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'audit export')
+        children=()
+        options=('--since:From then on: 2026-11-03, 2026-11-03T14:00, 7d.' '--after:Only events behind this one.' '--kind:Only events of this kind.' '--ledger:A copy of the ledger instead.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'ledger')
         children=('check:Read all of it and say what is damaged; status 1 if something is' 'backup:Copy it into one file, also while sessions run' 'vacuum:Forget old parts, mend sums, and give free space back; sessions may run meanwhile')
@@ -153,6 +297,10 @@ _ogate_place() {
     'ledger vacuum')
         children=()
         options=('--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'serve')
+        children=()
+        options=('--host:Where to listen.' '--port:Where to listen.' '--tls-cert:Certificate chain (PEM): speak HTTPS.' '--tls-key:Its key (PEM).' '--name:A name clients use for it; repeatable.' '--insecure:Plain HTTP also where others can listen in.' '--grace:For running answers at the end.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'doctor')
         children=()
@@ -221,12 +369,18 @@ _ogate_spec() {
     'run|--model') spec='@model' ;;
     'run|--small-model') spec='@model' ;;
     'run|--key') spec='@key' ;;
+    'run|--budget') spec='-' ;;
+    'run|--vkey') spec='@vkey' ;;
+    'run|--gateway') spec='-' ;;
     'run|--summary') spec='table json off' ;;
     'run|--summary-file') spec='/' ;;
     '|--provider') spec='@provider' ;;
     '|--model') spec='@model' ;;
     '|--small-model') spec='@model' ;;
     '|--key') spec='@key' ;;
+    '|--budget') spec='-' ;;
+    '|--vkey') spec='@vkey' ;;
+    '|--gateway') spec='-' ;;
     '|--summary') spec='table json off' ;;
     '|--summary-file') spec='/' ;;
     'keys add|--name') spec='-' ;;
@@ -302,6 +456,8 @@ _ogate_spec() {
     'logs list|--provider') spec='@provider' ;;
     'logs list|--model') spec='@model' ;;
     'logs list|--key') spec='-' ;;
+    'logs list|--vkey') spec='@vkey' ;;
+    'logs list|--team') spec='@team' ;;
     'logs list|--session') spec='@session' ;;
     'logs list|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
     'logs list|--error') spec='-' ;;
@@ -313,12 +469,127 @@ _ogate_spec() {
     'logs tail|--provider') spec='@provider' ;;
     'logs tail|--model') spec='@model' ;;
     'logs tail|--key') spec='-' ;;
+    'logs tail|--vkey') spec='@vkey' ;;
+    'logs tail|--team') spec='@team' ;;
     'logs tail|--session') spec='@session' ;;
     'logs tail|--status') spec='open completed client_disconnected upstream_error interrupted denied' ;;
     'logs tail|--error') spec='-' ;;
     'logs tail|--min-cost') spec='-' ;;
     'logs tail|--max-cost') spec='-' ;;
+    'budgets list|--vkey') spec='@vkey' ;;
+    'budgets list|--team') spec='@team' ;;
+    'budgets list|--customer') spec='@customer' ;;
+    'budgets list|--user') spec='-' ;;
+    'budgets list|--session') spec='@session' ;;
+    'budgets set|--vkey') spec='@vkey' ;;
+    'budgets set|--team') spec='@team' ;;
+    'budgets set|--customer') spec='@customer' ;;
+    'budgets set|--user') spec='-' ;;
+    'budgets set|--session') spec='@session' ;;
+    'budgets set|--at-end') spec='-' ;;
+    'budgets set|--warn-at') spec='-' ;;
+    'budgets set|--time-zone') spec='-' ;;
+    'budgets set|1') spec='session hour day week month quarter year total' ;;
+    'budgets set|2') spec='-' ;;
+    'budgets raise|--vkey') spec='@vkey' ;;
+    'budgets raise|--team') spec='@team' ;;
+    'budgets raise|--customer') spec='@customer' ;;
+    'budgets raise|--user') spec='-' ;;
+    'budgets raise|--session') spec='@session' ;;
+    'budgets raise|1') spec='session hour day week month quarter year total' ;;
+    'budgets raise|2') spec='-' ;;
+    'budgets remove|--vkey') spec='@vkey' ;;
+    'budgets remove|--team') spec='@team' ;;
+    'budgets remove|--customer') spec='@customer' ;;
+    'budgets remove|--user') spec='-' ;;
+    'budgets remove|--session') spec='@session' ;;
+    'budgets remove|1') spec='session hour day week month quarter year total' ;;
+    'vkeys create|--team') spec='@team' ;;
+    'vkeys create|--expires') spec='-' ;;
+    'vkeys create|--allow') spec='-' ;;
+    'vkeys create|--deny') spec='-' ;;
+    'vkeys create|--rpm') spec='-' ;;
+    'vkeys create|--tpm') spec='-' ;;
+    'vkeys create|--concurrent') spec='-' ;;
+    'vkeys create|--tag') spec='-' ;;
+    'vkeys create|--time-zone') spec='-' ;;
+    'vkeys create|--gateway') spec='-' ;;
+    'vkeys create|1') spec='@vkey' ;;
+    'vkeys show|1') spec='@vkey' ;;
+    'vkeys set|--team') spec='@team' ;;
+    'vkeys set|--expires') spec='-' ;;
+    'vkeys set|--allow') spec='-' ;;
+    'vkeys set|--deny') spec='-' ;;
+    'vkeys set|--rpm') spec='-' ;;
+    'vkeys set|--tpm') spec='-' ;;
+    'vkeys set|--concurrent') spec='-' ;;
+    'vkeys set|--tag') spec='-' ;;
+    'vkeys set|--time-zone') spec='-' ;;
+    'vkeys set|--clear') spec='-' ;;
+    'vkeys set|1') spec='@vkey' ;;
+    'vkeys disable|1') spec='@vkey' ;;
+    'vkeys enable|1') spec='@vkey' ;;
+    'vkeys rotate|--expires') spec='-' ;;
+    'vkeys rotate|--gateway') spec='-' ;;
+    'vkeys rotate|1') spec='@vkey' ;;
+    'vkeys revoke|1') spec='@vkey' ;;
+    'teams create|--customer') spec='@customer' ;;
+    'teams create|--allow') spec='-' ;;
+    'teams create|--deny') spec='-' ;;
+    'teams create|--rpm') spec='-' ;;
+    'teams create|--tpm') spec='-' ;;
+    'teams create|--concurrent') spec='-' ;;
+    'teams create|--time-zone') spec='-' ;;
+    'teams create|1') spec='@team' ;;
+    'teams show|1') spec='@team' ;;
+    'teams set|--customer') spec='@customer' ;;
+    'teams set|--allow') spec='-' ;;
+    'teams set|--deny') spec='-' ;;
+    'teams set|--rpm') spec='-' ;;
+    'teams set|--tpm') spec='-' ;;
+    'teams set|--concurrent') spec='-' ;;
+    'teams set|--time-zone') spec='-' ;;
+    'teams set|--clear') spec='-' ;;
+    'teams set|1') spec='@team' ;;
+    'teams remove|1') spec='@team' ;;
+    'customers create|--allow') spec='-' ;;
+    'customers create|--deny') spec='-' ;;
+    'customers create|--rpm') spec='-' ;;
+    'customers create|--tpm') spec='-' ;;
+    'customers create|--concurrent') spec='-' ;;
+    'customers create|--time-zone') spec='-' ;;
+    'customers create|1') spec='@customer' ;;
+    'customers show|1') spec='@customer' ;;
+    'customers set|--allow') spec='-' ;;
+    'customers set|--deny') spec='-' ;;
+    'customers set|--rpm') spec='-' ;;
+    'customers set|--tpm') spec='-' ;;
+    'customers set|--concurrent') spec='-' ;;
+    'customers set|--time-zone') spec='-' ;;
+    'customers set|--clear') spec='-' ;;
+    'customers set|1') spec='@customer' ;;
+    'customers remove|1') spec='@customer' ;;
+    'policy export|1') spec='/' ;;
+    'policy apply|1') spec='/' ;;
+    'policy check|1') spec='/' ;;
+    'policy why|1') spec='-' ;;
+    'audit list|--limit') spec='-' ;;
+    'audit list|--since') spec='-' ;;
+    'audit list|--kind') spec='policy exchange refusal break' ;;
+    'audit list|--ledger') spec='/' ;;
+    'audit verify|--ledger') spec='/' ;;
+    'audit verify|--key') spec='/' ;;
+    'audit export|--since') spec='-' ;;
+    'audit export|--after') spec='-' ;;
+    'audit export|--kind') spec='policy exchange refusal break' ;;
+    'audit export|--ledger') spec='/' ;;
     'ledger backup|1') spec='/' ;;
+    'serve|--host') spec='-' ;;
+    'serve|--port') spec='-' ;;
+    'serve|--tls-cert') spec='/' ;;
+    'serve|--tls-key') spec='/' ;;
+    'serve|--name') spec='-' ;;
+    'serve|--grace') spec='-' ;;
     'config get|1') spec='-' ;;
     'config set|1') spec='-' ;;
     'config set|2') spec='-' ;;

@@ -176,16 +176,16 @@ def policy_event(
     return Draft("policy", _encoder.encode(document).decode())
 
 
-def break_event(outside: Head, inside: Head) -> Draft:
+def break_event(known: Head | None, found: Head | None) -> Draft:
     """The event that tells of a trail that is not the one it was.
 
     Args:
-        outside: what is known outside the ledger.
-        inside: what the ledger says.
+        known: where it ended by what is known; `None` if nothing says so any more.
+        found: where it ends; `None` if nothing is left of it.
     """
     document = {
-        "known": {"seq": outside.seq, "hash": outside.hash},
-        "found": {"seq": inside.seq, "hash": inside.hash},
+        name: None if head is None else head._asdict()
+        for name, head in (("known", known), ("found", found))
     }
     return Draft("break", _encoder.encode(document).decode())
 

@@ -83,7 +83,7 @@ class _Check:
         if event.seq in self._watched:
             self._watched_hashes[event.seq] = event.hash
         if event.kind == "break":
-            self._add(event.seq, "here the trail was found not to be the one known outside it")
+            self._add(event.seq, "here the trail was found not to be what it was known to be")
         before = self._recent[-1]
         if self._fits(event, before, self._shift):
             self._end_displaced()

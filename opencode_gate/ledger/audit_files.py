@@ -10,7 +10,7 @@ from pathlib import Path
 
 from opencode_gate.core.errors import ConfigError, LedgerError
 from opencode_gate.ledger.audit import AuditSeal, Head
-from opencode_gate.ledger.key_files import kept_key
+from opencode_gate.ledger.key_files import kept_key, read_key
 from opencode_gate.ledger.locks import try_lock
 
 _HEAD_BYTES = 20 + 1 + 64 + 1
@@ -43,6 +43,27 @@ def seal_beside(ledger_file: Path) -> AuditSeal:
             f"the key of the audit trail {file} cannot be used: {error}",
             hint="check the file, or set OGATE_HOME to a folder you can write",
         ) from error
+
+
+def seal_in(file: Path) -> AuditSeal:
+    """The seal whose key is in a file, to check with; none is made.
+
+    Raises:
+        LedgerError: there is no key (`ledger-missing`), or it cannot be read.
+    """
+    try:
+        key = read_key(file)
+    except OSError as error:
+        raise LedgerError(
+            "ledger-unwritable", f"{file} cannot be read: {error.strerror}"
+        ) from error
+    if key is None:
+        raise LedgerError(
+            "ledger-missing",
+            f"the key of the audit trail is not at {file}",
+            hint="ogate audit verify --key FILE",
+        )
+    return AuditSeal(key)
 
 
 def read_head(file: Path) -> Head | None:

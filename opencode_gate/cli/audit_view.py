@@ -1,0 +1,94 @@
+"""Events of the audit trail, shown: as a line of JSON, as a document, as a row of a table."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from opencode_gate.cli import figures
+from opencode_gate.cli.render import Column, Table
+from opencode_gate.ledger.audit import AuditEvent
+
+
+def event_document(event: AuditEvent) -> dict[str, object]:
+    """One event for machines."""
+    return {
+        "seq": event.seq,
+        "at": figures.iso_text(event.at_us),
+        "kind": event.kind,
+        "event": _told(event),
+        "hash": event.hash,
+    }
+
+
+def event_line(event: AuditEvent) -> str:
+    """One event as a line of JSON."""
+    document = json.dumps(event_document(event), ensure_ascii=False, separators=(",", ":"))
+    return f"{document}\n"
+
+
+def events_table(events: Sequence[AuditEvent]) -> Table:
+    """Events below each other."""
+    return Table(
+        columns=(
+            Column("no.", justify="right"),
+            Column("time"),
+            Column("what"),
+            Column("who"),
+            Column("about", wrap=True),
+        ),
+        rows=[
+            (
+                f"{event.seq:,}",
+                figures.time_text(event.at_us),
+                event.kind,
+                _who(_told(event)),
+                _about(event.kind, _told(event)),
+            )
+            for event in events
+        ],
+    )
+
+
+def _told(event: AuditEvent) -> dict[str, Any]:
+    """What an event says; of one that was tampered with, whatever stands there."""
+    try:
+        told = json.loads(event.document)
+    except ValueError:
+        told = None
+    return told if isinstance(told, dict) else {"text": event.document}
+
+
+def _who(told: dict[str, Any]) -> str:
+    key = told.get("virtual_key")
+    return f"vkey {key}" if key else str(told.get("operator") or told.get("user") or "")
+
+
+def _about(kind: str, told: dict[str, Any]) -> str:
+    if kind == "policy":
+        change = "changed"
+        if told.get("before") is None:
+            change = "made"
+        elif told.get("after") is None:
+            change = "removed"
+        return f"rules of {told.get('kind')} {told.get('name')} {change}"
+    if kind == "break":
+        known, found = (_seq(told.get(name)) for name in ("known", "found"))
+        return f"the trail should end with event {known}, and was found to end with {found}"
+    if "exchange" not in told:
+        return str(told.get("text", ""))
+    model = f"{told.get('provider')}/{told.get('model') or told.get('response_model') or '?'}"
+    if kind == "refusal":
+        return f"{model} {told.get('denial')}"
+    cost = told.get("cost_nano_usd")
+    counts = [
+        f"{told[name]:,} {word}"
+        for name, word in (("input_tokens", "in"), ("output_tokens", "out"))
+        if isinstance(told.get(name), int)
+    ]
+    shown = figures.money_text(cost) if isinstance(cost, int) else "unknown cost"
+    end = "" if told.get("status") == "completed" else str(told.get("status"))
+    return ", ".join(part for part in (model, *counts, shown, end) if part)
+
+
+def _seq(head: object) -> object:
+    return head.get("seq") if isinstance(head, dict) else "none"
