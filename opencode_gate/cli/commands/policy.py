@@ -4,7 +4,6 @@ The invariant: nothing is written before it was shown and agreed to, and nothing
 anything in a file makes no sense.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +12,12 @@ import typer
 from opencode_gate.cli import owner_verbs, prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
 from opencode_gate.cli.render import Block, Result, Text, print_blocks, stderr_console
-from opencode_gate.core.errors import ConfigError, UsageError
+from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from opencode_gate.governance.policy import Owner, Policy
-    from opencode_gate.session.policy_diff import OwnerChange
+    from opencode_gate.governance.policy import Owner
 
 app = typer.Typer()
 
@@ -75,6 +73,7 @@ def export(
     from opencode_gate.config.paths import paths
     from opencode_gate.config.private_files import replace_private
     from opencode_gate.session.policy_changes import open_rules, readable_policy
+    from opencode_gate.session.policy_reading import text_of
     from opencode_gate.session.policy_writing import policy_text
 
     with open_rules(paths(), read_only=True) as store:
@@ -84,7 +83,7 @@ def export(
         return Result(
             data={}, blocks=[Text(line) for line in _lines(policy_text(policy))], talk=lines
         )
-    before = _text_of(file) if file.exists() else None
+    before = text_of(file) if file.exists() else None
     text = policy_text(policy, into=before, source=str(file))
     if text != before:
         replace_private(file.resolve(), text.encode())
@@ -106,8 +105,9 @@ def apply(
     from opencode_gate.cli.policy_view import diff_blocks, diff_document, diff_summary
     from opencode_gate.config.paths import paths
     from opencode_gate.session.policy_changes import replace_all
+    from opencode_gate.session.policy_reading import compared
 
-    wanted, before, changes = _compared(file)
+    wanted, before, changes = compared(file, at_us=owner_verbs.now_us())
     if not changes:
         return Result(
             data={"changes": [], "revision": before.revision, "applied": False},
@@ -138,16 +138,54 @@ def apply(
 def check(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="Rules to check instead of those in force."),
+        typer.Argument(metavar="FILE", help="A policy file, instead of the rules in force."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PROVIDER/MODEL", help="The model a request would ask for."),
+    ] = None,
+    vkey: Annotated[
+        str | None, typer.Option("--vkey", metavar="NAME", help="The key it would come with.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The user it would come from.")
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="The session it would be of.")
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option(metavar="N", help="How long its prompt would be: 40k.")
+    ] = "1000",
+    output_tokens: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="The limit it would set to its answer."),
     ] = None,
     as_json: AsJson = False,
 ) -> Result:
-    """Whether a policy file makes sense, and what it would change."""
-    from opencode_gate.cli.policy_view import diff_blocks, diff_document, diff_summary
+    """What the rules would say to a request now, or whether a policy file makes sense.
 
-    if file is None:
-        raise UsageError("usage", "there is nothing to check", hint="ogate policy check FILE")
-    _, _, changes = _compared(file)
+    With --model, the gateway's own rules are asked and nothing is sent; ends with 7 where the
+    request would be refused. With a FILE alone, what it would change.
+    """
+    if model is not None:
+        from opencode_gate.cli.policy_check_view import checked
+
+        about = {"vkey": vkey, "user": user, "session": session}
+        return checked(model, about, tokens, output_tokens, file, as_json=as_json)
+    if file is None or any(name is not None for name in (vkey, user, session, output_tokens)):
+        raise UsageError(
+            "usage",
+            "there is nothing to check",
+            hint="ogate policy check --model PROVIDER/MODEL, or ogate policy check FILE",
+        )
+    return _checked_file(file, as_json=as_json)
+
+
+def _checked_file(file: Path, *, as_json: bool) -> Result:
+    from opencode_gate.cli.policy_view import diff_blocks, diff_document, diff_summary
+    from opencode_gate.session.policy_reading import compared
+
+    _, _, changes = compared(file, at_us=owner_verbs.now_us())
     said = f"{file} makes sense; it would change nothing"
     if changes:
         said = f"{file} makes sense; applied, it changes: {diff_summary(changes)}"
@@ -198,36 +236,6 @@ def why(
         },
         blocks=() if as_json else blocks,
     )
-
-
-def _compared(file: Path) -> "tuple[Policy, Policy, Sequence[OwnerChange]]":
-    """The rules of a file, those in force, and what is between them."""
-    from opencode_gate.config.paths import paths
-    from opencode_gate.session.policy_changes import open_rules, readable_policy
-    from opencode_gate.session.policy_diff import policy_diff
-    from opencode_gate.session.policy_file import parse_policy
-
-    text = _text_of(file)
-    with open_rules(paths(), read_only=True) as store:
-        before, unreadable = readable_policy(store)
-    source = "stdin" if str(file) == "-" else str(file)
-    wanted = parse_policy(text, source=source, at_us=owner_verbs.now_us(), former=before)
-    return wanted, before, policy_diff(before, wanted, unreadable=unreadable)
-
-
-def _text_of(file: Path) -> str:
-    if str(file) == "-":
-        return sys.stdin.read()
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            "bad-policy", f"there is no file {file}", hint=f"ogate policy export {file} makes one"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("bad-policy", f"{file} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise ConfigError("bad-policy", f"cannot read {file}: {error.strerror}") from error
 
 
 def _lines(text: str) -> list[str]:
