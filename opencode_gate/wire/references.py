@@ -121,7 +121,7 @@ def refers_elsewhere(route: Route, body: bytes) -> bool:
             or any(map(_is_run_by_provider, request.tools or ()))
             or any(map(_is_more_than_its_bytes, _parts_of(request)))
         )
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return True
 
 
@@ -143,7 +143,7 @@ def has_audio(body: bytes) -> bool:
             or _asks_for_sound(request.generation_config_2)
             or any(map(_is_sound, _parts_of(request)))
         )
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return True
 
 

@@ -56,6 +56,83 @@ encoded = st.builds(
 """Ways to spell a body: white space, escapes."""
 
 
+_NAMES = [
+    "role",
+    "type",
+    "content",
+    "parts",
+    "output",
+    "input",
+    "contents",
+    "messages",
+    "system",
+    "tools",
+    "tool_calls",
+    "function",
+    "name",
+    "arguments",
+    "functionCall",
+    "functionResponse",
+    "args",
+    "response",
+    "source",
+    "image_url",
+    "inlineData",
+    "file_id",
+    "data",
+    "url",
+    "media_type",
+    "mimeType",
+    "audio",
+    "modalities",
+    "generationConfig",
+    "responseModalities",
+    "model",
+    "max_tokens",
+    "maxOutputTokens",
+    "n",
+    "thinking",
+    "budget_tokens",
+    "service_tier",
+    "models",
+    "instructions",
+    "text",
+]
+_WORDS = [
+    "user",
+    "assistant",
+    "model",
+    "tool",
+    "system",
+    "tool_use",
+    "tool_result",
+    "function_call",
+    "function_call_output",
+    "reasoning",
+    "document",
+    "input_audio",
+    "image_url",
+    "web_search",
+    "function",
+]
+
+
+def prompts() -> st.SearchStrategy[bytes]:
+    """Bodies whose members have the names that matter, and values of any shape."""
+    texts = st.sampled_from(_WORDS) | st.text(max_size=5)
+    values: st.SearchStrategy[Any] = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | texts,
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=4)
+        ),
+        max_leaves=25,
+    )
+    return st.dictionaries(st.sampled_from(_NAMES), values).map(
+        lambda body: json.dumps(body).encode()
+    )
+
+
 def without(body: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """A body without its members of these names."""
     left_out = set(names)

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from hypothesis import given
 
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.references import has_audio, may_write_1h, refers_elsewhere
+from tests.support.agent_conversations import FORMATS
+from tests.support.json_bodies import prompts
 from tests.support.wire_corpus import route_of
 
 CHAT = route_of(WireFormat.OPENAI_CHAT)
@@ -121,7 +124,24 @@ def test_a_name_written_in_escapes_is_seen():
 
 def test_what_cannot_be_read_counts_as_more():
     assert refers_elsewhere(CHAT, b"{")
-    assert refers_elsewhere(route_of(WireFormat.OPENAI_CHAT), b"[]")
+    assert refers_elsewhere(CHAT, b"[]")
+    assert refers_elsewhere(CHAT, b'{"messages":[{"content":[1]}]}')
+
+
+@pytest.mark.parametrize("depth", [10, 400, 900, 5_000, 200_000])
+def test_turns_within_turns_without_end_are_looked_into_or_count_as_more(depth):
+    picture = b'{"type":"input_image","file_id":"f"}'
+    body = b'{"messages":' + b'[{"content":' * depth + b"[%s]" % picture + b"}]" * depth + b"}"
+    assert refers_elsewhere(CHAT, body)
+    assert has_audio(body.replace(picture, b'{"type":"input_audio"}'))
+
+
+@given(body=prompts())
+def test_no_prompt_is_too_odd(body):
+    for wire_format in FORMATS:
+        assert refers_elsewhere(route_of(wire_format), body) in (True, False)
+    assert has_audio(body) in (True, False)
+    assert may_write_1h(body) in (True, False)
 
 
 @pytest.mark.parametrize(

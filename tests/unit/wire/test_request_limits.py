@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from hypothesis import given
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.facts import RequestFacts, read_facts
+from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
+from tests.support.agent_conversations import FORMATS
+from tests.support.json_bodies import prompts
 from tests.support.wire_corpus import route_of
 
 CHAT = route_of(WireFormat.OPENAI_CHAT)
@@ -92,3 +95,16 @@ def test_media_counts_in_the_size_of_the_body():
     found = facts(CHAT, text)
     assert found.body_bytes == len(text)
     assert found.input_bytes < 1_000
+
+
+@given(body=prompts())
+def test_an_unusual_body_is_left_for_the_provider_to_judge(body):
+    for wire_format in FORMATS:
+        try:
+            found = read_facts(route_of(wire_format), body)
+        except BadBody as refusal:
+            # Only for a model that is no text, or what is no JSON at all (`NaN`).
+            assert "$.model" in str(refusal) or "JSON" in str(refusal)
+            continue
+        assert found.choices >= 1
+        assert found.max_output_tokens is None or isinstance(found.max_output_tokens, int)

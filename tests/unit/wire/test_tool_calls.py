@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from hypothesis import given
 
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.tool_calls import RepeatedCall, repeated_tool_call
 from tests.support.agent_conversations import FORMATS, Step, body_of
+from tests.support.json_bodies import prompts
 
 READ = Step("read", {"filePath": "/a"}, "text")
 GREP = Step("grep", {"pattern": "x"}, "nothing")
@@ -95,3 +97,8 @@ def test_cache_marks_that_move_on_make_no_difference():
 )
 def test_an_odd_prompt_repeats_nothing(body):
     assert repeated_tool_call(body).times == 0
+
+
+@given(body=prompts())
+def test_no_prompt_is_too_odd(body):
+    assert repeated_tool_call(body).times >= 0
