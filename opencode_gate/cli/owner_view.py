@@ -145,7 +145,7 @@ def owner_facts(
 def standing_text(standing: "BudgetStanding") -> str:
     """`month $12.40 of $500, $1 held; begins anew 2026-12-01 00:00 (Europe/Berlin)`."""
     from opencode_gate.cli.budget_view import amount_text, amounts_text
-    from opencode_gate.governance.sentences import instant_text
+    from opencode_gate.governance.wording import instant_text
 
     budget, unit = standing.budget, standing.unit
     text = f"{'rolling ' if budget.rolling else ''}{budget.window} "
@@ -191,7 +191,7 @@ def _limit_text(limit: "RateLimit") -> str:
 
 
 def _budget_text(budget: "Budget") -> str:
-    from opencode_gate.governance.sentences import amount_text
+    from opencode_gate.governance.wording import amount_text
 
     amount = amount_text(budget.limit, budget.unit)
     if budget.window == "total":

@@ -99,7 +99,7 @@ def _ahead(store: "GovernanceStore", policy: "Policy", now_us: int) -> Iterator[
 
 def _ahead_finding(ahead: _Ahead) -> "Finding":
     from opencode_gate.cli.checks import Finding
-    from opencode_gate.governance.sentences import budget_text, instant_text, raise_command
+    from opencode_gate.governance.wording import budget_text, instant_text, raise_command
 
     begins = instant_text(ahead.start_us, ahead.zone)
     return Finding(

@@ -122,7 +122,7 @@ def _rule_text(decision: "Decision") -> str:
 
 
 def _amount(decision: "Decision", amount: int | None) -> str | None:
-    from opencode_gate.governance.sentences import amount_text
+    from opencode_gate.governance.wording import amount_text
 
     if amount is None:
         return None

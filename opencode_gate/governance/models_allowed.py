@@ -17,7 +17,7 @@ from typing import Literal
 
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.policy import ModelRules, Owner
-from opencode_gate.governance.sentences import owner_text, rules_command
+from opencode_gate.governance.wording import owner_text, rules_command
 
 _NAME_CHARS_MAX = 512
 """No model has a longer name; matching one would only take time."""

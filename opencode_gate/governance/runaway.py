@@ -27,7 +27,7 @@ from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.decisions import Decision, Outcome
 from opencode_gate.governance.grants import Ask
 from opencode_gate.governance.policy import Unit
-from opencode_gate.governance.sentences import amount_text
+from opencode_gate.governance.wording import amount_text
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.tool_calls import repeated_tool_call
 from opencode_gate.wire.turns import turns_asked

@@ -186,7 +186,7 @@ def remove(
 ) -> Result:
     """Take a budget away."""
     from opencode_gate.config.paths import paths
-    from opencode_gate.governance.sentences import budget_text
+    from opencode_gate.governance.wording import budget_text
     from opencode_gate.session.policy_budgets import require_budget, without_budget
     from opencode_gate.session.policy_changes import change_rules, current_policy, rules_for
 
@@ -330,7 +330,7 @@ def _all_owners(policy: "Policy", sessions: "Sequence[str] | None") -> "dict[Own
 def _table(found: "Sequence[BudgetStanding]") -> Table:
     from opencode_gate.cli.budget_view import amount_text
     from opencode_gate.cli.figures import percent_text, short_id
-    from opencode_gate.governance.sentences import instant_text
+    from opencode_gate.governance.wording import instant_text
 
     def row(one: "BudgetStanding") -> tuple[str, ...]:
         budget, unit = one.budget, one.unit
@@ -362,7 +362,7 @@ def _table(found: "Sequence[BudgetStanding]") -> Table:
 
 def _sentence(standing: "BudgetStanding", former: "Budget | None") -> str:
     """What was changed to what, and how it stands."""
-    from opencode_gate.governance.sentences import amount_text, budget_text, instant_text
+    from opencode_gate.governance.wording import amount_text, budget_text, instant_text
 
     unit = standing.unit
     was = "new" if former is None else f"was {amount_text(former.limit, unit)}"

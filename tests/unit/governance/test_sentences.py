@@ -16,8 +16,8 @@ from opencode_gate.governance import sentences
 from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.models_allowed import check_models
 from opencode_gate.governance.policy import Budget, ModelRules, Owner, RateLimit
-from opencode_gate.governance.sentences import amount_text
 from opencode_gate.governance.windows import ENDLESS, WindowSpan
+from opencode_gate.governance.wording import amount_text, instant_text, raise_command
 from opencode_gate.wire.refusals import (
     OVERFLOW_PATTERN,
     RETRY_PATTERN,
@@ -160,7 +160,7 @@ def test_the_command_can_be_copied_and_raises_by_enough(limit, needed, is_tokens
         budget = Budget(window="month", tokens=limit)
     else:
         budget = Budget(window="month", usd=Decimal(limit) / NANO)
-    command = sentences.raise_command(TEAM, budget, needed=needed)
+    command = raise_command(TEAM, budget, needed=needed)
     assert WORD_JOINER not in neutralise(command)
     amount = int(shlex.split(command)[4])
     assert amount * (1 if is_tokens else NANO) >= needed
@@ -171,6 +171,12 @@ def test_the_command_can_be_copied_and_raises_by_enough(limit, needed, is_tokens
     ("owner", "budget", "command"),
     [
         (SESSION, Budget(window="session", usd=Decimal(5)), "ogate budgets raise session 5"),
+        (SESSION, Budget(window="session", usd=Decimal(77)), "ogate budgets raise session 50"),
+        (
+            Owner("session", "01KB"),
+            Budget(window="hour", usd=Decimal("0.3")),
+            "ogate budgets raise hour 1 --session 01KB",
+        ),
         (Owner("user", "me"), Budget(window="day", usd=Decimal(20)), "ogate budgets raise day 20"),
         (
             TEAM,
@@ -185,7 +191,7 @@ def test_the_command_can_be_copied_and_raises_by_enough(limit, needed, is_tokens
     ],
 )
 def test_the_command_names_budget_and_owner(owner, budget, command) -> None:
-    assert sentences.raise_command(owner, budget) == command
+    assert raise_command(owner, budget) == command
 
 
 def test_a_spent_budget_is_told_with_all_its_numbers() -> None:
@@ -301,4 +307,9 @@ def test_limits_say_when_the_next_request_fits() -> None:
 
 @pytest.mark.parametrize("zone", ["no/where", "", "x\0y"])
 def test_a_zone_nobody_knows_still_gets_a_sentence(zone) -> None:
-    assert sentences.instant_text(0, zone) == "1970-01-01 00:00 (UTC)"
+    assert instant_text(0, zone) == "1970-01-01 00:00 (UTC)"
+
+
+def test_the_last_moment_there_is_can_be_written() -> None:
+    last_us = 253_402_300_799_000_000
+    assert instant_text(last_us, "Europe/Berlin") == "9999-12-31 23:59:59 (UTC)"
