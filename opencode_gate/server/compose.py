@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -31,11 +31,12 @@ from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.rates import RateMeter
-from opencode_gate.governance.request_case import Cases, ModelTerms
+from opencode_gate.governance.request_case import Cases
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.stopping import BUDGET_STOP
+from opencode_gate.governance.terms import terms_from
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
@@ -163,23 +164,6 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     )
     app = App(pipeline, entrance.control, names=entrance.names)
     return Gateway(app, recorder, journal, folder, upstream, rulebook, reservations)
-
-
-def terms_from(prices: PriceBook) -> Callable[[str, str | None], ModelTerms]:
-    """What budgets ask of a model: its price of now, and the limits the catalogue knows."""
-
-    def terms_of(provider_id: str, model_id: str | None) -> ModelTerms:
-        if model_id is None:
-            return ModelTerms()
-        answer = prices.explain(provider_id, model_id)
-        row = prices.model(provider_id, model_id)
-        return ModelTerms(
-            price=None if answer is None else answer.price,
-            context_tokens=None if row is None else row.context_tokens,
-            output_tokens=None if row is None else row.output_tokens,
-        )
-
-    return terms_of
 
 
 def within_reservation(record: ExchangeRecord) -> ExchangeRecord:
