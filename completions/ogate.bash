@@ -67,7 +67,7 @@ _ogate_place() {
     'policy show') children='' options='--json --help -h' ;;
     'policy export') children='' options='--help -h' ;;
     'policy apply') children='' options='--yes -y --no-input --json --help -h' ;;
-    'policy check') children='' options='--json --help -h' ;;
+    'policy check') children='' options='--model --vkey --user --session --tokens --output-tokens --json --help -h' ;;
     'policy why') children='' options='--json --help -h' ;;
     'audit') children='list verify export' options='--help -h' ;;
     'audit list') children='' options='--limit --since --kind --ledger --json --help -h' ;;
@@ -305,6 +305,12 @@ _ogate_spec() {
     'customers remove|1') spec='@customer' ;;
     'policy export|1') spec='/' ;;
     'policy apply|1') spec='/' ;;
+    'policy check|--model') spec='@model' ;;
+    'policy check|--vkey') spec='@vkey' ;;
+    'policy check|--user') spec='-' ;;
+    'policy check|--session') spec='@session' ;;
+    'policy check|--tokens') spec='-' ;;
+    'policy check|--output-tokens') spec='-' ;;
     'policy check|1') spec='/' ;;
     'policy why|1') spec='-' ;;
     'audit list|--limit') spec='-' ;;

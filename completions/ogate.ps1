@@ -17,7 +17,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'vkeys' = [ordered]@{ 'create' = 'Make a key'; 'list' = 'All virtual keys; never their secrets'; 'show' = 'One key: whether it is let in, its models, limits and budgets'; 'set' = 'Change a key''s rules, from the next request on; what is not said stays'; 'disable' = 'Switch a key off, from its next request on'; 'enable' = 'Switch a key on again'; 'rotate' = 'Give a key a new secret; the old one is refused from its next request on'; 'revoke' = 'Remove a key for ever; what it spent stays in the ledger' }
         'teams' = [ordered]@{ 'create' = 'Make a team'; 'list' = 'All teams'; 'show' = 'One team: who belongs to it, its models, limits and budgets'; 'set' = 'Change a team''s rules, from the next request on; what is not said stays'; 'remove' = 'Remove a team; refused while others belong to it' }
         'customers' = [ordered]@{ 'create' = 'Make a customer'; 'list' = 'All customers'; 'show' = 'One customer: who belongs to it, its models, limits and budgets'; 'set' = 'Change a customer''s rules, from the next request on; what is not said stays'; 'remove' = 'Remove a customer; refused while others belong to it' }
-        'policy' = [ordered]@{ 'show' = 'Everybody who has rules, and how their budgets stand'; 'export' = 'All rules as one TOML file; those of single sessions aside'; 'apply' = 'Put a file in the place of all rules, after a look at the difference'; 'check' = 'Whether a policy file makes sense, and what it would change'; 'why' = 'What rules had to say about one request, and what would change it' }
+        'policy' = [ordered]@{ 'show' = 'Everybody who has rules, and how their budgets stand'; 'export' = 'All rules as one TOML file; those of single sessions aside'; 'apply' = 'Put a file in the place of all rules, after a look at the difference'; 'check' = 'What the rules would say to a request now, or whether a policy file makes sense'; 'why' = 'What rules had to say about one request, and what would change it' }
         'audit' = [ordered]@{ 'list' = 'The latest events, the last one at the bottom'; 'verify' = 'Check every event, offline; status 1 if one was changed, moved, added or removed'; 'export' = 'All events as JSON Lines on stdout; `--after` goes on where an earlier export ended' }
         'ledger' = [ordered]@{ 'check' = 'Read all of it and say what is damaged; status 1 if something is'; 'backup' = 'Copy it into one file, also while sessions run'; 'vacuum' = 'Forget old parts, mend sums, and give free space back; sessions may run meanwhile' }
         'config' = [ordered]@{ 'path' = 'Where the settings and everything else of ogate lie'; 'show' = 'Every setting in force, and where it comes from'; 'get' = 'The value of one setting, or of all below it'; 'set' = 'Writes one setting to config.toml; comments stay'; 'edit' = 'Opens config.toml in your editor and takes it over only if it is valid' }
@@ -88,7 +88,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'policy show' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'policy export' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'policy apply' = [ordered]@{ '--yes' = 'Do it without asking.'; '-y' = 'Do it without asking.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'policy check' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'policy check' = [ordered]@{ '--model' = 'The model a request would ask for.'; '--vkey' = 'The key it would come with.'; '--user' = 'The user it would come from.'; '--session' = 'The session it would be of.'; '--tokens' = 'How long its prompt would be: 40k.'; '--output-tokens' = 'The limit it would set to its answer.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'policy why' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'audit' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'audit list' = [ordered]@{ '--limit' = 'How many, the latest of them.'; '--since' = 'From then on: 2026-11-03, 2026-11-03T14:00, 7d.'; '--kind' = 'Only events of this kind.'; '--ledger' = 'A copy of the ledger instead.'; '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -323,6 +323,12 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'customers remove|1' = '@customer'
         'policy export|1' = '/'
         'policy apply|1' = '/'
+        'policy check|--model' = '@model'
+        'policy check|--vkey' = '@vkey'
+        'policy check|--user' = '-'
+        'policy check|--session' = '@session'
+        'policy check|--tokens' = '-'
+        'policy check|--output-tokens' = '-'
         'policy check|1' = '/'
         'policy why|1' = '-'
         'audit list|--limit' = '-'

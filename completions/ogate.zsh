@@ -243,7 +243,7 @@ _ogate_place() {
         options=('--yes:Do it without asking.' '-y:Do it without asking.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'policy')
-        children=('show:Everybody who has rules, and how their budgets stand' 'export:All rules as one TOML file; those of single sessions aside' 'apply:Put a file in the place of all rules, after a look at the difference' 'check:Whether a policy file makes sense, and what it would change' 'why:What rules had to say about one request, and what would change it')
+        children=('show:Everybody who has rules, and how their budgets stand' 'export:All rules as one TOML file; those of single sessions aside' 'apply:Put a file in the place of all rules, after a look at the difference' 'check:What the rules would say to a request now, or whether a policy file makes sense' 'why:What rules had to say about one request, and what would change it')
         options=('--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'policy show')
@@ -260,7 +260,7 @@ _ogate_place() {
         ;;
     'policy check')
         children=()
-        options=('--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--model:The model a request would ask for.' '--vkey:The key it would come with.' '--user:The user it would come from.' '--session:The session it would be of.' '--tokens:How long its prompt would be: 40k.' '--output-tokens:The limit it would set to its answer.' '--json:One JSON document on stdout.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'policy why')
         children=()
@@ -571,6 +571,12 @@ _ogate_spec() {
     'customers remove|1') spec='@customer' ;;
     'policy export|1') spec='/' ;;
     'policy apply|1') spec='/' ;;
+    'policy check|--model') spec='@model' ;;
+    'policy check|--vkey') spec='@vkey' ;;
+    'policy check|--user') spec='-' ;;
+    'policy check|--session') spec='@session' ;;
+    'policy check|--tokens') spec='-' ;;
+    'policy check|--output-tokens') spec='-' ;;
     'policy check|1') spec='/' ;;
     'policy why|1') spec='-' ;;
     'audit list|--limit') spec='-' ;;
