@@ -55,27 +55,53 @@ class _Log:
             self.total -= entry.amount
 
 
+class _Gauge:
+    """A limit, read once, and the log it is held against."""
+
+    __slots__ = ("is_concurrent", "is_tokens", "limit", "log", "per_s")
+
+    def __init__(self, limit: RateLimit, log: _Log) -> None:
+        self.log = log
+        self.limit = limit.amount
+        self.per_s = PER_S[limit.per]
+        self.is_tokens = limit.measure == "tokens"
+        self.is_concurrent = limit.measure == "concurrent"
+
+    def wait_s(self, now_s: float, tokens: int) -> float:
+        log = self.log
+        log.forget(now_s - self.per_s)
+        amount = min(tokens, self.limit) if self.is_tokens else 1
+        too_many = log.total + amount - self.limit
+        if too_many <= 0:
+            return 0.0
+        for entry in log.entries:
+            too_many -= entry.amount
+            if too_many <= 0:
+                return entry.at_s + self.per_s - now_s
+        return math.inf
+
+
 class RateTicket:
     """What an admitted request takes of its limits; to be released at its end."""
 
-    __slots__ = ("_running", "_tokens")
+    __slots__ = ("running", "tokens")
 
     def __init__(self) -> None:
-        self._tokens: list[tuple[_Log, _Entry]] = []
-        self._running: list[_Log] = []
+        self.tokens: list[tuple[_Log, _Entry]] = []
+        self.running: list[_Log] = []
 
     def settle(self, tokens: int) -> None:
         """Puts the tokens it really took in place of those that were thought."""
-        for log, entry in self._tokens:
+        for log, entry in self.tokens:
             if not entry.is_gone:
                 log.total += tokens - entry.amount
             entry.amount = tokens
 
     def release(self) -> None:
         """Frees its slots; once, however often it is called."""
-        for log in self._running:
+        for log in self.running:
             log.total -= 1
-        self._running.clear()
+        self.running.clear()
 
 
 class RateMeter:
@@ -84,6 +110,7 @@ class RateMeter:
     def __init__(self) -> None:
         self._logs: dict[tuple[Owner, Measure, Per | None], _Log] = {}
         self._logs_max = _LOGS_MAX
+        self._gauges: dict[OwnedLimit, _Gauge] = {}
 
     def wait_s(self, owner: Owner, limit: RateLimit, now_s: float, tokens: int = 0) -> float:
         """How long until a request fits under a limit if nothing else is admitted before.
@@ -91,18 +118,7 @@ class RateMeter:
         0 where it fits now, endless where that takes another to end. A request with more tokens
         than the whole limit fits when nothing else counts.
         """
-        log = self._log(owner, limit, now_s)
-        per_s = PER_S[limit.per]
-        log.forget(now_s - per_s)
-        amount = min(tokens, limit.amount) if limit.measure == "tokens" else 1
-        too_many = log.total + amount - limit.amount
-        if too_many <= 0:
-            return 0.0
-        for entry in log.entries:
-            too_many -= entry.amount
-            if too_many <= 0:
-                return entry.at_s + per_s - now_s
-        return math.inf
+        return self._gauge((owner, limit), now_s).wait_s(now_s, tokens)
 
     def most_waited(
         self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0
@@ -114,7 +130,7 @@ class RateMeter:
         longest_s, which = 0.0, None
         for owned in limits:
             if owned[1].mode == "enforce":
-                wait_s = self.wait_s(*owned, now_s, tokens)
+                wait_s = self._gauge(owned, now_s).wait_s(now_s, tokens)
                 if wait_s > longest_s:
                     longest_s, which = wait_s, owned
         return longest_s, which
@@ -126,39 +142,41 @@ class RateMeter:
         return [
             owned
             for owned in limits
-            if owned[1].mode == "shadow" and self.wait_s(*owned, now_s, tokens) > 0
+            if owned[1].mode == "shadow" and self._gauge(owned, now_s).wait_s(now_s, tokens) > 0
         ]
 
     def take(self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0) -> RateTicket:
         """Counts a request against all its limits, whether it fits or not."""
         ticket = RateTicket()
-        for owner, limit in limits:
-            log = self._log(owner, limit, now_s)
-            measure = limit.measure
-            if measure == "concurrent":
+        for owned in limits:
+            gauge = self._gauge(owned, now_s)
+            log = gauge.log
+            if gauge.is_concurrent:
                 log.total += 1
-                ticket._running.append(log)
+                ticket.running.append(log)
                 continue
-            entry = _Entry(now_s, tokens if measure == "tokens" else 1)
+            entry = _Entry(now_s, tokens if gauge.is_tokens else 1)
             log.entries.append(entry)
             log.total += entry.amount
-            if measure == "tokens":
-                ticket._tokens.append((log, entry))
+            if gauge.is_tokens:
+                ticket.tokens.append((log, entry))
         return ticket
 
-    def _log(self, owner: Owner, limit: RateLimit, now_s: float) -> _Log:
-        # The amount is no part of the key: a limit that is raised has counted already.
-        key = (owner, limit.measure, limit.per)
-        log = self._logs.get(key)
-        if log is None:
-            if len(self._logs) >= self._logs_max:
+    def _gauge(self, owned: OwnedLimit, now_s: float) -> _Gauge:
+        gauge = self._gauges.get(owned)
+        if gauge is None:
+            if len(self._gauges) >= self._logs_max:
                 self._forget_idle(now_s)
-            log = self._logs[key] = _Log()
-        return log
+            owner, limit = owned
+            # The amount is no part of the key: a limit that is raised has counted already.
+            log = self._logs.setdefault((owner, limit.measure, limit.per), _Log())
+            gauge = self._gauges[owned] = _Gauge(limit, log)
+        return gauge
 
     def _forget_idle(self, now_s: float) -> None:
         """Leaves out the logs in which nothing counts any more."""
         for (_, _, per), log in self._logs.items():
             log.forget(now_s - PER_S[per])
         self._logs = {key: log for key, log in self._logs.items() if log.total}
+        self._gauges.clear()
         self._logs_max = max(_LOGS_MAX, 2 * len(self._logs))

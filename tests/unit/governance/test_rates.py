@@ -119,18 +119,16 @@ def test_shadow_counts_and_holds_nobody_back() -> None:
 
 def test_what_nobody_uses_any_more_is_forgotten_and_what_counts_is_not() -> None:
     meter = RateMeter()
-    limit = requests(1)
-    meter.take([(CORE, limit)], 0.0)
-    held = meter.take([(CORE, RateLimit(concurrent=1))], 0.0)
+    daily, slots = requests(1, "day"), RateLimit(concurrent=1)
+    held = meter.take([(CORE, daily), (CORE, slots)], 0.0)
     for number in range(20_000):
-        now_s = number / 400
-        meter.take([(Owner("session", str(number)), requests(1))], now_s - 100)
-        meter.wait_s(Owner("user", str(number)), limit, now_s)
+        meter.take([(Owner("session", str(number)), requests(1))], number / 10)
     assert len(meter._logs) < 6_000
-    assert meter.wait_s(CORE, limit, 50.0) == 10.0
-    assert meter.wait_s(CORE, RateLimit(concurrent=1), 1.0) == math.inf
+    assert len(meter._gauges) < 6_000
+    assert meter.wait_s(CORE, daily, 2_000.0) == 86_400 - 2_000
+    assert meter.wait_s(CORE, slots, 2_000.0) == math.inf
     held.release()
-    assert meter.wait_s(CORE, RateLimit(concurrent=1), 1.0) == 0
+    assert meter.wait_s(CORE, slots, 2_000.0) == 0
 
 
 steps = st.lists(
