@@ -20,11 +20,10 @@ from opencode_gate.governance.policy import ModelRules, Owner
 from opencode_gate.governance.wording import owner_text, rules_command
 
 _NAME_CHARS_MAX = 512
-"""No model has a longer name; matching one would only take time."""
+"""No model has a longer name; one that has counts as none."""
 _SHOWN_MAX = 8
 
 
-@lru_cache(maxsize=4096)
 def check_models(
     owner: Owner, rules: ModelRules, provider_id: str, model_id: str | None
 ) -> Decision | None:
@@ -32,10 +31,19 @@ def check_models(
 
     Where no model of the provider could be used at all, the decision is about the provider.
     """
+    if model_id is not None and len(model_id) > _NAME_CHARS_MAX:
+        model_id = None
+    return _remembered(owner, rules, provider_id, model_id)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(
+    owner: Owner, rules: ModelRules, provider_id: str, model_id: str | None
+) -> Decision | None:
     against = check_provider(owner, rules, provider_id)
     if against is not None:
         return against
-    if model_id is None or len(model_id) > _NAME_CHARS_MAX:
+    if model_id is None:
         return None if _allows_all(rules) else _model_denied(owner, rules, None)
     name = f"{provider_id}/{_plain(model_id)}"
     denied_by = next((one for one in rules.deny if _matches(one, name)), None)
