@@ -100,6 +100,7 @@ class _Body(msgspec.Struct):
     # Google reads the names of its fields in both spellings.
     generation_config_2: msgspec.Raw = msgspec.field(name="generation_config", default=_RAW_NULL)
     thinking: msgspec.Raw = _RAW_NULL
+    reasoning: msgspec.Raw = _RAW_NULL
     service_tier: msgspec.Raw = _RAW_NULL
     service_tier_2: msgspec.Raw = msgspec.field(name="serviceTier", default=_RAW_NULL)
     speed: msgspec.Raw = _RAW_NULL
@@ -117,7 +118,10 @@ class _GenerationConfig(msgspec.Struct):
 
 
 class _Thinking(msgspec.Struct):
+    """Anthropic's `thinking`, or OpenRouter's `reasoning` in the chat format."""
+
     budget_tokens: Any = None
+    max_tokens: Any = None
 
 
 class _Turn(msgspec.Struct):
@@ -271,6 +275,7 @@ def _is_ordinary(body: _Body) -> bool:
     """True without any of the members that few requests have; all but free."""
     return (
         body.thinking
+        is body.reasoning
         is body.service_tier
         is body.service_tier_2
         is body.speed
@@ -281,9 +286,14 @@ def _is_ordinary(body: _Body) -> bool:
 
 
 def _unusual(body: _Body) -> _Members:
-    thinking = _decoded(_thinking_decoder, body.thinking)
+    budget = None
+    for raw in (body.thinking, body.reasoning):
+        thinking = _decoded(_thinking_decoder, raw)
+        if thinking is not None:
+            budget = _larger(budget, _whole(thinking.budget_tokens))
+            budget = _larger(budget, _whole(thinking.max_tokens))
     return {
-        "thinking_budget_tokens": None if thinking is None else _whole(thinking.budget_tokens),
+        "thinking_budget_tokens": budget,
         "service_tier": _name(body.service_tier) or _name(body.service_tier_2),
         "speed": _name(body.speed),
         "is_background": _decoded(_value_decoder, body.background) is True,

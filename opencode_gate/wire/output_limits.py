@@ -26,6 +26,8 @@ _NAMES: dict[WireFormat, tuple[str, ...]] = {
     # https://ai.google.dev/api/generate-content#generationconfig
     WireFormat.GEMINI_GENERATE: ("maxOutputTokens", "max_output_tokens"),
 }
+_REFUSE_LESS = (WireFormat.ANTHROPIC_MESSAGES, WireFormat.OPENAI_CHAT)
+"""Where an output limit below what may be thought is an error."""
 _GEMINI_CONFIGS = ("generationConfig", "generation_config")
 _KNOW_THE_NEW_NAME = frozenset({"openai", "azure", "azure-cognitive-services"})
 """Providers whose thinking models refuse `max_tokens`; others know nothing else."""
@@ -37,8 +39,8 @@ def smallest_sensible(route: Route, facts: RequestFacts) -> int:
     Below what the client itself asks for, `SENSIBLE_TOKENS`.
     """
     thinking = 0
-    if route.wire_format is WireFormat.ANTHROPIC_MESSAGES:
-        thinking = 0 if facts.thinking_budget_tokens is None else facts.thinking_budget_tokens
+    if route.wire_format in _REFUSE_LESS and facts.thinking_budget_tokens is not None:
+        thinking = facts.thinking_budget_tokens
     least = thinking + SENSIBLE_TOKENS
     return least if facts.max_output_tokens is None else min(least, facts.max_output_tokens)
 

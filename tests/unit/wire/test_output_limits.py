@@ -139,3 +139,5 @@ def test_what_is_sensible_is_above_the_thinking_and_never_above_what_was_asked()
     thinking = {"thinking_budget_tokens": 16_000}
     assert least(ANTHROPIC, max_output_tokens=48_000, **thinking) == 16_000 + SENSIBLE_TOKENS
     assert least(ANTHROPIC, max_output_tokens=16_500, **thinking) == 16_500
+    assert least(CHAT, **thinking) == 16_000 + SENSIBLE_TOKENS
+    assert least(GEMINI, **thinking) == SENSIBLE_TOKENS

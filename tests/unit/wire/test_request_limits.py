@@ -77,6 +77,9 @@ def test_what_costs_more_or_goes_on_alone_is_told():
     assert (found.service_tier, found.speed) == ("priority", "fast")
     assert found.is_background
     assert found.fallback_models == ("a", "b")
+    openrouters = facts(CHAT, '{"reasoning":{"max_tokens":2000,"effort":"high"}}')
+    assert openrouters.thinking_budget_tokens == 2000
+    assert facts(RESPONSES, '{"reasoning":{"effort":"high"}}').thinking_budget_tokens is None
     assert facts(GEMINI, '{"serviceTier":"flex"}').service_tier == "flex"
 
 
