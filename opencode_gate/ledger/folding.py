@@ -82,7 +82,8 @@ class Folder(threading.Thread):
         self._is_closing = False
         self._has_ended = False
         self._is_hurried = False
-        self._must_recover = False
+        self._recoveries_asked = 0
+        self._recoveries_done = 0
         self._drains = 0
         self._failures = 0
         self._failure: LedgerError | None = None
@@ -123,10 +124,9 @@ class Folder(threading.Thread):
     def recover(self) -> None:
         """Settles soon what processes left that died meanwhile. Never blocks on I/O."""
         with self._changed:
-            if not self._must_recover:
-                self._must_recover = True
-                if self._failure is None:
-                    self._changed.notify_all()
+            self._recoveries_asked += 1
+            if self._failure is None:
+                self._changed.notify_all()
 
     def drain(self) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.
@@ -140,7 +140,7 @@ class Folder(threading.Thread):
             self._changed.notify_all()
             # The first failure may be of a batch that was under way.
             self._changed.wait_for(
-                lambda: self._is_done() or self._failures > failures + 1 or self._has_ended
+                lambda: self._is_idle() or self._failures > failures + 1 or self._has_ended
             )
             self._drains -= 1
             if not self._is_done():
@@ -178,11 +178,16 @@ class Folder(threading.Thread):
         return self._has_begun and not self._waiting
 
     def _is_idle(self) -> bool:
-        return self._is_done() and not self._must_recover
+        return self._is_done() and self._recoveries_asked == self._recoveries_done
 
     def _is_pressed(self) -> bool:
         """Whether somebody waits for the next commit."""
-        return bool(self._drains) or self._is_closing or self._is_hurried or self._must_recover
+        return (
+            self._drains > 0
+            or self._is_closing
+            or self._is_hurried
+            or self._recoveries_asked > self._recoveries_done
+        )
 
     def _next_batch(self) -> bool:
         """Waits for work; false when there will be none."""
@@ -197,15 +202,14 @@ class Folder(threading.Thread):
             return not self._is_closing
 
     def _attempt(self) -> None:
-        with self._changed:
-            must_recover, self._must_recover = self._must_recover, False
+        recoveries = self._recoveries_asked
         batch = self._taken()
         tool_sets = {} if self._shapes is None else self._shapes.tool_sets
         try:
             if self._store is None:
                 self._store = open_store(self._store_path)
                 self._calibration.remember(self._store.token_ratios())
-            if must_recover or not self._has_begun:
+            if recoveries > self._recoveries_done or not self._has_begun:
                 settle_orphans(self._journal_dir, self._store, self._price)
             if not self._has_begun and self._keep_parts_days is not None:
                 self._store.retire(SystemClock().now_us() - self._keep_parts_days * _DAY_US)
@@ -216,7 +220,6 @@ class Folder(threading.Thread):
         except LedgerError as error:
             _logger.warning("the ledger cannot be written: %s", error)
             with self._changed:
-                self._must_recover = self._must_recover or must_recover
                 self._failure = error
                 self._failures += 1
                 self._changed.notify_all()
@@ -228,6 +231,7 @@ class Folder(threading.Thread):
             del self._waiting[: len(batch)]
             tool_sets.clear()
             self._has_begun = True
+            self._recoveries_done = recoveries
             self._failure = None
             self._changed.notify_all()
 

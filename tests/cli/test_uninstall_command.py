@@ -12,7 +12,7 @@ from opencode_gate.credentials.keyring_store import KeyringStore
 from opencode_gate.credentials.vault import Vault
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.sqlite import open_store
-from tests.support.ledger_records import a_session
+from tests.support.ledger_records import a_session, an_exchange
 from tests.support.memory_keyring import MemoryKeyring
 
 
@@ -69,7 +69,10 @@ def test_a_dry_run_names_all_and_removes_nothing(installed, ring, capsys) -> Non
 
 def test_the_ledger_can_stay(installed) -> None:
     assert main(["uninstall", "--yes", "--keep-ledger"]) == 0
-    assert [name for name in _files(installed) if "ledger.db" not in name] == [".bashrc"]
+    open_store(paths().ledger_file).fold([an_exchange()])
+    assert main(["uninstall", "--yes", "--keep-ledger"]) == 0
+    others = [name for name in _files(installed) if "ledger.db" not in name]
+    assert {Path(name).name for name in others} == {".bashrc", "audit.key", "ledger.audit-head"}
     assert open_store(paths().ledger_file, read_only=True).sessions()
 
 

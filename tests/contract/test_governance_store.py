@@ -368,6 +368,19 @@ def test_a_batch_that_cannot_be_folded_charges_nothing(store: GovernanceStore, l
     assert standing(store, DAY, "P") == Standing(0, 400, 400)
 
 
+def test_a_budget_that_is_not_the_sum_of_its_charges_is_found(
+    store: GovernanceStore, ledger: SqliteStore, ledger_file: Path
+):
+    """`ogate ledger check` says so."""
+    leased(store, "P", wish(MONTH, 1_000, 10))
+    ledger.fold([an_exchange_on(DAY, cost_nano_usd=n) for n in range(10)])
+    assert ledger.integrity() == []
+    with closing(sqlite3.connect(ledger_file)) as database, database:
+        database.execute("UPDATE budget_windows SET spent = spent - 1 WHERE spent > 0")
+    [finding] = ledger.integrity()
+    assert "charged" in finding
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_spent_and_held_never_exceed_the_limit_whatever_happens(
     store: GovernanceStore, ledger: SqliteStore, seed: int

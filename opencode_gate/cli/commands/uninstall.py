@@ -141,7 +141,8 @@ def _shell_lines() -> Iterator[_Removal]:
 def _ledger(where: "Paths") -> set[Path]:
     """The ledger with what SQLite keeps beside it, and what is not folded into it yet."""
     sides = (Path(f"{where.ledger_file}{ending}") for ending in ("-wal", "-shm"))
-    return {where.ledger_file, where.prompt_key, where.journals, *sides}
+    trail = (where.audit_key, where.audit_head)
+    return {where.ledger_file, where.prompt_key, where.journals, *sides, *trail}
 
 
 def _folders(where: "Paths", kept: set[Path]) -> Iterator[_Removal]:

@@ -50,6 +50,13 @@ INSERT INTO budget_windows (budget_id, window_start_us, spent) VALUES (?, ?, ?)
 -- A sum beyond 64 bits stays at the largest number: a row is never refused for it.
 ON CONFLICT DO UPDATE SET spent = CAST(spent + excluded.spent AS INTEGER)
 """
+_WRONG_WINDOWS = f"""
+WITH charged AS (
+    SELECT budget_id, window_start_us, total(amount) AS amount FROM charges GROUP BY 1, 2
+)
+SELECT count(*) FROM budget_windows LEFT JOIN charged USING (budget_id, window_start_us)
+WHERE spent < {2**62} AND spent <> coalesce(amount, 0)
+"""
 
 
 def lease(
@@ -107,6 +114,11 @@ def latest_windows(connection: sqlite3.Connection, budget_ids: Iterable[str]) ->
     """The start of the latest window each budget was ever used in."""
     found = {id: connection.execute(_LATEST_START, (id,)).fetchone()[0] for id in budget_ids}
     return {id: start_us for id, start_us in found.items() if start_us is not None}
+
+
+def wrong_windows(connection: sqlite3.Connection) -> int:
+    """In how many windows what was spent is not the sum of the charges. Reads all of them."""
+    return int(connection.execute(_WRONG_WINDOWS).fetchone()[0])
 
 
 def charge(

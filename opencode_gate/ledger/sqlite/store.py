@@ -278,9 +278,15 @@ class SqliteStore:
             if findings != ["ok"]:
                 return findings
             wrong = usage.wrong_sums(self._connection)
+            wrong_windows = budgets.wrong_windows(self._connection)
         except sqlite3.DatabaseError as error:
             return [str(error)]
-        return [f"{wrong} kept sums differ from the rows they are sums of"] if wrong else []
+        found = []
+        if wrong:
+            found.append(f"{wrong} kept sums differ from the rows they are sums of")
+        if wrong_windows:
+            found.append(f"{wrong_windows} budgets differ from what was charged to them")
+        return found
 
     def retire(self, before_us: int) -> int:
         """Forgets the parts of exchanges started before an instant; of how many."""
