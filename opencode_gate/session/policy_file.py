@@ -47,15 +47,24 @@ class _Reading:
     source: str
     at_us: int
     former: Policy
+    is_checked: bool
 
 
-def parse_policy(text: str, *, source: str, at_us: int, former: Policy | None = None) -> Policy:
+def parse_policy(
+    text: str,
+    *,
+    source: str,
+    at_us: int,
+    former: Policy | None = None,
+    is_checked: bool = True,
+) -> Policy:
     """The rules of a policy file.
 
     Args:
         source: names the file in errors.
         at_us: now; a rolling budget that does not say since when begins at this moment.
         former: the rules in force; a rolling budget that is there already goes on.
+        is_checked: rules that make no sense are refused, not only those that cannot be read.
 
     Raises:
         ConfigError: `bad-policy`, naming line and key of the first problem, the others below it.
@@ -65,7 +74,12 @@ def parse_policy(text: str, *, source: str, at_us: int, former: Policy | None = 
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("bad-policy", f"{source} is not TOML: {error}") from error
     reading = _Reading(
-        text=text, tables=tables, source=source, at_us=at_us, former=former or Policy()
+        text=text,
+        tables=tables,
+        source=source,
+        at_us=at_us,
+        former=former or Policy(),
+        is_checked=is_checked,
     )
     problems: list[ShapeProblem] = []
     found: dict[OwnerKind, dict[str, Rules]] = {kind: {} for kind in FILE_KINDS}
@@ -84,7 +98,7 @@ def parse_policy(text: str, *, source: str, at_us: int, former: Policy | None = 
         users=found["user"],
     )
     # A team that could not be read is not a team that is not there.
-    if not problems:
+    if is_checked and not problems:
         problems.extend(policy_problems(policy))
     if problems:
         raise _bad(reading, problems)
@@ -130,7 +144,7 @@ def _owners(
         found[owner.name] = rules
         problems.extend(
             ShapeProblem((*path, *problem.path), problem.text, problem.hint)
-            for problem in rules_problems(owner, rules)
+            for problem in (rules_problems(owner, rules) if reading.is_checked else ())
         )
     return found
 

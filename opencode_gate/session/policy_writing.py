@@ -42,7 +42,7 @@ def policy_text(policy: Policy, *, into: str | None = None, source: str = "the f
         text = _HEAD + _fresh(policy)
     else:
         text = _merged(policy, into, source)
-    if not is_same(parse_policy(text, source=source, at_us=0), policy):
+    if not is_same(parse_policy(text, source=source, at_us=0, is_checked=False), policy):
         raise ConfigError(
             "bad-policy",
             f"{source} cannot be changed in place without changing what it says",
@@ -153,7 +153,10 @@ def _sync(table: MutableMapping[str, Any], plain: Plain) -> None:
         elif key in table and _is_table(value) and _sync_tables(table[key], value):
             continue
         else:
-            table[key] = _item(value)
+            item = _item(value)
+            if _is_table(value):
+                _set_apart(item[0] if isinstance(value, list) else item)
+            table[key] = item
 
 
 def _sync_tables(tables: Any, wanted: Sequence[Plain]) -> bool:
@@ -228,7 +231,7 @@ def _set_apart(table: "Item") -> "Item":
     return table
 
 
-def _item(value: object) -> "Item":
+def _item(value: object) -> Any:
     import tomlkit
 
     if isinstance(value, Decimal):
