@@ -6,23 +6,22 @@ rules are put into the ledger when it is launched, before anything is spawned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.settings import Settings
-from opencode_gate.config.toml_shape import nearest
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import PolicyDenied, UsageError
-from opencode_gate.core.local_time import local_zone_name
-from opencode_gate.governance.policy import Budget, Owner, Policy, Rules, document_of
-from opencode_gate.ledger.governance_store import GovernanceStore, PolicyDocument
 from opencode_gate.ledger.records import SessionRecord
-from opencode_gate.ledger.store import Store
 from opencode_gate.session.naming import RunRequest
-from opencode_gate.session.operator import os_user
-from opencode_gate.session.standing import BudgetStanding, read_policy, standings
+
+if TYPE_CHECKING:
+    # Of no use to whoever has no rules, and loaded before Opencode starts.
+    from opencode_gate.governance.policy import Owner, Policy, Rules
+    from opencode_gate.ledger.governance_store import GovernanceStore
+    from opencode_gate.ledger.store import Store
+    from opencode_gate.session.standing import BudgetStanding
 
 KEPT_DAYS: Final = 30
 """How long the rules of a session that has ended are kept, for its summary to be shown again."""
@@ -30,8 +29,7 @@ KEPT_DAYS: Final = 30
 _DAY_US: Final = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRules:
+class RunRules(NamedTuple):
     """The rules of one session.
 
     Attributes:
@@ -41,8 +39,8 @@ class RunRules:
         earlier: ids of sessions that have rules.
     """
 
-    own: Rules | None = None
-    above: tuple[tuple[Owner, Rules], ...] = ()
+    own: "Rules | None" = None
+    above: "tuple[tuple[Owner, Rules], ...]" = ()
     virtual_key: str | None = None
     earlier: tuple[str, ...] = ()
 
@@ -57,7 +55,7 @@ NO_RULES: Final = RunRules()
 
 
 def rules_of_run(
-    store: GovernanceStore,
+    store: "GovernanceStore",
     *,
     budget_usd: Decimal | None,
     virtual_key: str | None,
@@ -77,6 +75,9 @@ def rules_of_run(
         PolicyDenied: the key is switched off or expired, or the rules cannot be read.
         LedgerError: the ledger cannot be read.
     """
+    from opencode_gate.governance.policy import Budget, Policy, Rules
+    from opencode_gate.session.standing import read_policy
+
     policy = read_policy(store) if store.policy_revision() else Policy()
     if virtual_key is not None:
         _require_key(policy, virtual_key, now_us)
@@ -97,13 +98,20 @@ def read_rules(request: RunRequest, settings: Settings, paths: Paths) -> RunRule
     Raises:
         GateError: as `rules_of_run`.
     """
+    from opencode_gate.ledger.sqlite.connection import policy_revision
+
+    budget_usd = settings.run.budget if request.budget_usd is None else request.budget_usd
+    is_asked = budget_usd is not None or request.virtual_key is not None
+    if not is_asked and policy_revision(paths.ledger_file) == 0:
+        return NO_RULES
     from opencode_gate.ledger.sqlite.governance import open_governance
+    from opencode_gate.session.operator import os_user
 
     store = open_governance(paths.ledger_file, read_only=True)
     try:
         return rules_of_run(
             store,
-            budget_usd=settings.run.budget if request.budget_usd is None else request.budget_usd,
+            budget_usd=budget_usd,
             virtual_key=request.virtual_key,
             user=os_user(),
             now_us=SystemClock().now_us(),
@@ -112,12 +120,18 @@ def read_rules(request: RunRequest, settings: Settings, paths: Paths) -> RunRule
         store.close()
 
 
-def standings_before(rules: RunRules, paths: Paths) -> tuple[BudgetStanding, ...]:
+def standings_before(rules: RunRules, paths: Paths) -> "tuple[BudgetStanding, ...]":
     """How the budgets stand that a session is about to start under; its own is untouched.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
+    if rules == NO_RULES:
+        return ()
+    from opencode_gate.core.local_time import local_zone_name
+    from opencode_gate.governance.policy import Owner
+    from opencode_gate.session.standing import standings
+
     own = () if rules.own is None else ((Owner("session", ""), rules.own),)
     if not any(one.budgets for _, one in (*own, *rules.above)):
         return ()
@@ -132,13 +146,20 @@ def standings_before(rules: RunRules, paths: Paths) -> tuple[BudgetStanding, ...
 
 
 def put_session_rules(
-    governance: GovernanceStore, ledger: Store, session: SessionRecord, own: Rules, rules: RunRules
+    governance: "GovernanceStore",
+    ledger: "Store",
+    session: SessionRecord,
+    own: "Rules",
+    rules: RunRules,
 ) -> None:
     """Writes a session's own rules, and forgets those of sessions that ended long ago.
 
     Raises:
         LedgerError: the ledger cannot be written.
     """
+    from opencode_gate.governance.policy import document_of
+    from opencode_gate.ledger.governance_store import PolicyDocument
+
     now_us = session.started_at_us
     ended = ledger.sessions_of(rules.earlier)
     changes = [
@@ -212,7 +233,7 @@ def _edit(provider_id: str) -> str:
     return f"ogate providers edit {provider_id}"
 
 
-def _hard_words(owners: Iterable[tuple[Owner | None, Rules]]) -> Iterable[str]:
+def _hard_words(owners: "Iterable[tuple[Owner | None, Rules]]") -> Iterable[str]:
     for owner, rules in owners:
         whose = "this session" if owner is None else str(owner)
         if any(budget.is_hard for budget in rules.budgets):
@@ -221,7 +242,8 @@ def _hard_words(owners: Iterable[tuple[Owner | None, Rules]]) -> Iterable[str]:
             yield f"the list of models of {whose}"
 
 
-def _require_key(policy: Policy, name: str, now_us: int) -> None:
+def _require_key(policy: "Policy", name: str, now_us: int) -> None:
+    from opencode_gate.config.toml_shape import nearest
     from opencode_gate.governance.served_keys import require_usable
 
     key = policy.virtual_keys.get(name)

@@ -216,18 +216,20 @@ def _short_line(window: "Window", totals: "Totals") -> str:
 def _budgets_reached(now_us: int) -> str:
     """The budgets that have reached a threshold; nearly everybody has none, and loads nothing."""
     from opencode_gate.config.paths import paths
+    from opencode_gate.ledger.sqlite.connection import policy_revision
+
+    places = paths()
+    if policy_revision(places.ledger_file) == 0:
+        return ""
+    from opencode_gate.cli.budget_view import short_line
     from opencode_gate.core.errors import PolicyDenied
     from opencode_gate.ledger.sqlite.governance import open_governance
+    from opencode_gate.session.operator import os_user
+    from opencode_gate.session.standing import standings_now
 
-    store = open_governance(paths().ledger_file, read_only=True)
+    store = open_governance(places.ledger_file, read_only=True)
     try:
-        if store.policy_revision() == 0:
-            return ""
-        from opencode_gate.cli.budget_view import short_line
-        from opencode_gate.session.operator import os_user
-        from opencode_gate.session.standing import standings_now
-
-        found = standings_now(store, paths().journals, user=os_user(), at_us=now_us)
+        found = standings_now(store, places.journals, user=os_user(), at_us=now_us)
         return short_line(found, now_us)
     except PolicyDenied:
         return "the rules cannot be read: ogate doctor"

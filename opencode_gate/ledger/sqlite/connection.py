@@ -90,6 +90,24 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def policy_revision(path: Path) -> int:
+    """The revision of the rules in a ledger, 0 where there never were any.
+
+    For those to whom rules that do not exist shall cost nothing.
+
+    Raises:
+        LedgerError: `ledger-unwritable`, `ledger-corrupt` or `ledger-newer`.
+    """
+    if not path.exists():
+        return 0
+    connection = connect_read_only(path)
+    try:
+        with ledger_errors(path):
+            return int(connection.execute("SELECT revision FROM policy_revisions").fetchone()[0])
+    finally:
+        connection.close()
+
+
 @contextmanager
 def ledger_errors(path: Path) -> Iterator[None]:
     """Turns what SQLite and the file system say into a `LedgerError`."""

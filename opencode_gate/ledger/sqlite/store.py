@@ -9,8 +9,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError, UsageError
@@ -24,8 +25,7 @@ from opencode_gate.ledger.records import (
     SessionRecord,
     ToolUse,
 )
-from opencode_gate.ledger.sqlite import budgets, finding, queries, settling, tool_use, usage
-from opencode_gate.ledger.sqlite.audit import AuditTrail
+from opencode_gate.ledger.sqlite import finding, queries, tool_use, usage
 from opencode_gate.ledger.sqlite.connection import (
     connect,
     connect_read_only,
@@ -42,6 +42,9 @@ from opencode_gate.ledger.sqlite.rows import (
     session_row,
 )
 from opencode_gate.ledger.totals import UsageQuery, UsageRow
+
+if TYPE_CHECKING:
+    from opencode_gate.ledger.sqlite.audit import AuditTrail
 
 _SHOWN_MATCHES = 5
 
@@ -63,8 +66,14 @@ class SqliteStore:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
-        self._audit = AuditTrail(connection, path)
         self._users: dict[str, str] = {}
+
+    @cached_property
+    def _audit(self) -> "AuditTrail":
+        # Only who folds needs it; whoever starts a session waits for each import.
+        from opencode_gate.ledger.sqlite.audit import AuditTrail
+
+        return AuditTrail(self._connection, self._path)
 
     def add_session(self, session: SessionRecord) -> None:
         """Records the start of a session; an id that is known already stays as it is."""
@@ -87,6 +96,8 @@ class SqliteStore:
 
     def fold(self, exchanges: Iterable[ExchangeRecord], *, process_id: str | None = None) -> None:
         """Inserts or updates exchanges by id, all or none, with their charges and audit events."""
+        from opencode_gate.ledger.sqlite import budgets, settling
+
         batch = list(exchanges)
         rows = [exchange_row(exchange) for exchange in batch]
         parts = [parts_row(exchange) for exchange in batch if exchange.parts is not None]
@@ -103,11 +114,15 @@ class SqliteStore:
 
     def lease_holders(self) -> set[str]:
         """The processes that hold money of budgets."""
+        from opencode_gate.ledger.sqlite import budgets
+
         with ledger_errors(self._path):
             return budgets.lease_holders(self._connection)
 
     def end_process(self, process_id: str) -> None:
         """Returns all that a process holds, which has ended or died."""
+        from opencode_gate.ledger.sqlite import budgets
+
         with self._write():
             budgets.end_process(self._connection, process_id)
 
@@ -273,6 +288,8 @@ class SqliteStore:
 
     def integrity(self) -> list[str]:
         """What is damaged in the database, one sentence each; empty if it is sound."""
+        from opencode_gate.ledger.sqlite import budgets
+
         try:
             findings = [str(row[0]) for row in self._connection.execute("PRAGMA integrity_check")]
             if findings != ["ok"]:
