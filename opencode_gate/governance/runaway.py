@@ -23,7 +23,7 @@ import msgspec
 from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
-from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.core.semconv import ExchangeStatus, Operation
 from opencode_gate.governance.decisions import Decision, Outcome
 from opencode_gate.governance.grants import Ask
 from opencode_gate.governance.policy import Unit
@@ -121,8 +121,10 @@ class Runaway:
         return found
 
     def ended(self, record: ExchangeRecord) -> None:
-        """Takes note of how an exchange ended. One that never left is none."""
+        """Takes note of how a request that generates has ended. One that never left is none."""
         if not self._is_on or record.conversation_id is None or not record.attempts:
+            return
+        if record.operation is not Operation.GENERATE:
             return
         conversation = self._conversations.get(record.conversation_id)
         if conversation is None:

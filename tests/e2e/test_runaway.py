@@ -1,18 +1,20 @@
 """What the real Opencode sends: its honest work is never taken for a runaway, a circle always is.
 
-Its requests go straight to a provider of our own and are judged afterwards, at the times at which
-they came: so each is judged as if the ones before it had been let pass.
+In the first half its requests go straight to a provider of our own and are judged afterwards, at
+the times at which they came: so each is judged as if the ones before it had been let pass. In
+the second half a whole gateway stands between them.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opencode_gate.agents.opencode.answers import conversation_of
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.settings import RunawaySettings
-from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.core.semconv import ExchangeStatus, Operation
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.grants import Ask
@@ -20,8 +22,10 @@ from opencode_gate.governance.runaway import Runaway
 from opencode_gate.wire.facts import read_facts
 from opencode_gate.wire.routes import identify
 from opencode_gate.wire.tool_calls import repeated_tool_call
+from tests.support.launcher import ledger
 from tests.support.ledger_records import an_exchange
 from tests.support.real_opencode import MODEL, OpencodeHome
+from tests.support.real_session import Person
 from tests.support.tool_calling_provider import (
     Calls,
     Seen,
@@ -161,3 +165,44 @@ def test_sub_agents_side_by_side_and_tries_after_refusals_say_nothing(user, prov
     assert len({conversation_of(one.headers)[0] for one in seen}) == 4
     assert len(seen) >= 5 + 2 + 3 * 5
     assert [decision for decision in judged(seen) if decision is not None] == []
+
+
+BASES = {
+    "openai-chat": "/v1",
+    "openai-responses": "/v1",
+    "anthropic": "/v1",
+    "gemini": "/v1beta",
+}
+
+
+@pytest.mark.parametrize("wire", BASES)
+def test_opencode_shows_why_it_was_stopped_and_does_not_ask_again(tmp_path, provider, wire):
+    person = Person(tmp_path)
+    person.add_server(f"own-{wire}", wire, f"http://127.0.0.1:{provider.port}{BASES[wire]}", "m-1")
+    person.write(person.opencode_config, {"permission": {"doom_loop": "allow"}})
+    provider.script = [glob("*.never")] * 14
+    done = person.prompt("go", "--title", "t", model=f"own-{wire}/m-1")
+    assert done.returncode == 1
+    sentence = "the agent called glob 10 times in a row with the same arguments"
+    assert sentence in " ".join(done.stderr.replace("\u2060", "").split())
+    assert len(provider.seen) == 10
+    records = [one for one in ledger().exchanges if one.operation is Operation.GENERATE]
+    denied = [one for one in records if one.status is ExchangeStatus.DENIED]
+    assert [(one.denial, one.http_status, one.attempts) for one in denied] == [("runaway", 402, 0)]
+    warned = [one for one in records if one.decisions is not None and one not in denied]
+    assert len(warned) == 5
+    decisions = msgspec.json.decode(denied[0].decisions or "[]", type=list[Decision])
+    assert [(one.rule, one.outcome, one.spent, one.limit) for one in decisions] == [
+        ("runaway", "deny", 10, 10)
+    ]
+
+
+def test_with_the_mode_warn_the_same_agent_comes_to_its_end(tmp_path, provider):
+    person = Person(tmp_path, {"OGATE_RUNAWAY_MODE": "warn"})
+    person.add_server("own", "openai-chat", f"http://127.0.0.1:{provider.port}/v1", "m-1")
+    person.write(person.opencode_config, {"permission": {"doom_loop": "allow"}})
+    provider.script = [glob("*.never")] * 12
+    done = person.prompt("go", "--title", "t", model="own/m-1")
+    assert done.returncode == 0, done.stderr
+    assert len(provider.seen) == 13
+    assert sum(one.decisions is not None for one in ledger().exchanges) == 8

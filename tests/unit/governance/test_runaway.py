@@ -9,7 +9,7 @@ import pytest
 from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.errors import CODES
 from opencode_gate.core.money import NANO_PER_USD
-from opencode_gate.core.semconv import ExchangeStatus, WireFormat
+from opencode_gate.core.semconv import ExchangeStatus, Operation, WireFormat
 from opencode_gate.governance import runaway as module
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision, Denied
@@ -361,6 +361,7 @@ def test_what_never_left_or_whom_the_client_left_is_no_failure():
         agent.ask(body_of(agent.format, []))
         agent.failed(attempts=0, status=ExchangeStatus.DENIED, http_status=402)
         agent.failed(status=ExchangeStatus.CLIENT_DISCONNECTED, http_status=200)
+        agent.failed(operation=Operation.COUNT_TOKENS, http_status=404)
     assert agent.said == []
 
 
