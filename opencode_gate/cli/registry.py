@@ -66,6 +66,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": _group("audit", "What was changed, refused and settled, with proof"),
     "ledger": _group("ledger", "Check, back up and tidy what was recorded"),
     "serve": _command("serve", "The gateway for a team, with virtual keys"),
+    "env": _command("env", "What a desktop app or an IDE needs to use that gateway"),
     "doctor": _command("doctor", "What is wrong here, and what mends it"),
     "config": _group("config", "Settings in config.toml", changes_values=True),
     "completion": _group("completion", "Completion for your shell"),
