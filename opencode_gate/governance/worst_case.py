@@ -9,12 +9,14 @@ budget.
 """
 
 import math
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
 
-from opencode_gate.catalog.rows import ModelPrice
+from opencode_gate.catalog.arithmetic import price_at
+from opencode_gate.catalog.rows import ModelPrice, PriceTier
 
 HIDDEN_INPUT_TOKENS = 1_024
 """What a provider may add to the input that is not in the body.
@@ -29,6 +31,7 @@ UNLIMITED_TOKENS = 1 << 40
 _PICO_PER_NANO = 1_000
 _MILLION = 1_000_000
 _CACHED_MAX = 1_024
+_RATE_NAMES = tuple(one.name for one in fields(ModelPrice) if one.name != "tiers")
 _PLAIN_TIERS = frozenset(
     {None, "default", "standard", "standard_only", "flex", "batch", "on_demand"}
 )
@@ -119,6 +122,31 @@ def output_that_fits(
             if output_pico_usd:
                 fits = min(fits, left // output_pico_usd)
     return fits
+
+
+def dearest(first: ModelPrice, second: ModelPrice) -> ModelPrice:
+    """Prices that neither of two exceeds; what one of them does not know is not known."""
+    if first == second:
+        return first
+    bounds = sorted({tier.above_input_tokens for tier in (*first.tiers, *second.tiers)})
+    tiers = tuple(
+        PriceTier(
+            above_input_tokens=bound,
+            price=_dearer(price_at(first, bound + 1), price_at(second, bound + 1)),
+        )
+        for bound in bounds
+    )
+    return replace(_dearer(first, second), tiers=tiers)
+
+
+def _dearer(first: ModelPrice, second: ModelPrice) -> ModelPrice:
+    """The higher price of each kind of token, without tiers."""
+    higher = {}
+    for name in _RATE_NAMES:
+        known = [rate for one in (first, second) if (rate := getattr(one, name)) is not None]
+        is_unknown = name in ("input", "output") and len(known) < 2
+        higher[name] = None if is_unknown else max(known, default=None)
+    return ModelPrice(**higher)  # type: ignore[arg-type]  # mypy takes every keyword for `tiers`
 
 
 def input_bound(

@@ -24,6 +24,7 @@ from opencode_gate.governance.worst_case import (
     HIDDEN_INPUT_TOKENS,
     UNLIMITED_TOKENS,
     RequestRates,
+    dearest,
     input_bound,
     output_that_fits,
     worst_case_nano_usd,
@@ -181,6 +182,34 @@ def test_the_output_that_fits_is_the_most_that_does(price, input_tokens, availab
         assert worst(1) > available
     if fits < UNLIMITED_TOKENS:
         assert worst(fits + 1) > available
+
+
+@given(
+    first=prices(),
+    second=prices(),
+    input_tokens=st.integers(0, 1_500),
+    output_tokens=st.integers(0, 1_500),
+    rates=st.sampled_from([ANY, RequestRates()]),
+)
+def test_the_dearest_of_two_prices_bounds_both(
+    first, second, input_tokens, output_tokens, rates
+) -> None:
+    """A price that changes while it is held is reserved for as the higher one."""
+
+    def worst(price: ModelPrice) -> int | None:
+        return worst_case_nano_usd(
+            price, input_tokens=input_tokens, output_tokens=output_tokens, rates=rates
+        )
+
+    assert worst(dearest(first, second)) >= max(worst(first), worst(second))
+    assert dearest(first, first) is first
+
+
+def test_the_dearest_of_two_prices_is_unknown_where_one_is() -> None:
+    whole = ModelPrice(input=Decimal(1), output=Decimal(1))
+    for holed in (ModelPrice(input=Decimal(1)), ModelPrice(output=Decimal(1))):
+        for price in (dearest(whole, holed), dearest(holed, whole)):
+            assert worst_case_nano_usd(price, input_tokens=1, output_tokens=1) is None
 
 
 def test_prices_are_told_apart_by_what_they_are_and_not_by_where_they_lie() -> None:
