@@ -52,7 +52,8 @@ class Case(msgspec.Struct, kw_only=True):
         input_tokens: what it can be at most, `None` where nobody can say.
         output_tokens: of one answer; there are `choices` of them.
         floor_tokens: with less output it is not worth sending.
-        must_limit: neither client nor model sets a limit to the answer.
+        must_limit: its limit has to be written into the request: nobody sets one, or the client
+            one above what the model is known to answer with.
     """
 
     name: str
@@ -142,7 +143,8 @@ class Cases:
             output_tokens=OUTPUT_LIMIT_TOKENS if output_tokens is None else output_tokens,
             choices=facts.choices,
             floor_tokens=smallest_sensible(ask.route, facts),
-            must_limit=output_tokens is None,
+            must_limit=output_tokens is None
+            or (facts.max_output_tokens is not None and facts.max_output_tokens > output_tokens),
         )
 
     async def _known(self, provider_id: str, model: str | None) -> ModelTerms:

@@ -1,0 +1,109 @@
+"""What a request may take at most, from its bytes, its model and its own limits."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from opencode_gate.catalog.rows import ModelPrice
+from opencode_gate.core.clock import SystemClock
+from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.decisions import Denied
+from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.policy import Owner
+from opencode_gate.governance.request_case import (
+    OUTPUT_LIMIT_TOKENS,
+    Case,
+    Cases,
+    ModelTerms,
+)
+from opencode_gate.governance.worst_case import HIDDEN_INPUT_TOKENS
+from opencode_gate.wire.facts import read_facts
+from opencode_gate.wire.routes import identify
+
+OWNER = Owner("team", "core")
+TERMS = {
+    "m": ModelTerms(
+        price=ModelPrice(input=Decimal(1), output=Decimal(10)),
+        context_tokens=200_000,
+        output_tokens=8_000,
+    ),
+    "dear": ModelTerms(
+        price=ModelPrice(input=Decimal(2), output=Decimal(30)),
+        context_tokens=400_000,
+        output_tokens=64_000,
+    ),
+    "endless": ModelTerms(price=ModelPrice(input=Decimal(1), output=Decimal(10))),
+}
+
+
+async def case_of(model: str = "m", **members: object) -> tuple[Case, int]:
+    """The case of a chat request, and the size of its body."""
+    route = identify("POST", "/v1/chat/completions")
+    body = json.dumps({"model": model, "messages": [], **members}).encode()
+    ask = Ask(
+        exchange_id="x",
+        caller=Caller(session_id="s", user=None, virtual_key=None, token=b""),
+        provider_id="p",
+        route=route,
+        facts=read_facts(route, body),
+        body=body,
+    )
+    cases = Cases(lambda provider, name: TERMS.get(name or "", ModelTerms()), SystemClock())
+    return await cases.of(ask, model), len(body)
+
+
+async def test_the_amount_is_the_worst_case_of_body_and_limit() -> None:
+    case, size = await case_of(max_tokens=1_000)
+    input_tokens = size + HIDDEN_INPUT_TOKENS
+    assert case.amount("usd", OWNER) == input_tokens * 1_000 + 1_000 * 10_000
+    assert case.amount("tokens", OWNER) == input_tokens + 1_000
+
+
+async def test_each_answer_that_is_asked_for_counts() -> None:
+    one, size = await case_of(max_tokens=1_000, n=1)
+    three, _ = await case_of(max_tokens=1_000, n=3)
+    assert three.amount("tokens", OWNER) - one.amount("tokens", OWNER) == 2_000
+    fits = three.output_for("tokens", size + HIDDEN_INPUT_TOKENS + 600)
+    assert fits == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "tokens", "must_limit"),
+    [
+        ("m", 1_000, 1_000, False),
+        ("m", None, 8_000, False),
+        # What the catalogue knows may be old: the limit is written, so that it holds.
+        ("m", 20_000, 8_000, True),
+        ("endless", None, OUTPUT_LIMIT_TOKENS, True),
+        ("endless", 90_000, 90_000, False),
+    ],
+)
+async def test_no_answer_can_be_longer_than_was_reserved(model, asked, tokens, must_limit) -> None:
+    members = {} if asked is None else {"max_tokens": asked}
+    case, _ = await case_of(model, **members)
+    assert (case.output_tokens, case.must_limit) == (tokens, must_limit)
+
+
+async def test_the_dearest_of_the_models_a_router_may_take_counts() -> None:
+    case, size = await case_of(models=["dear"], max_tokens=100)
+    assert case.amount("usd", OWNER) == (size + HIDDEN_INPUT_TOKENS) * 2_000 + 100 * 30_000
+
+
+async def test_what_nobody_can_say_is_refused() -> None:
+    unknown, _ = await case_of("nobody's")
+    with pytest.raises(Denied) as refused:
+        unknown.amount("usd", OWNER)
+    assert refused.value.code == "unknown-price"
+    assert unknown.amount("tokens", OWNER) > 0
+    stored, _ = await case_of("endless", tools=[{"type": "web_search"}])
+    for unit in ("usd", "tokens"):
+        with pytest.raises(Denied) as refused:
+            stored.amount(unit, OWNER)
+        assert refused.value.code == "operation-denied"
+
+
+async def test_a_fallback_without_a_price_leaves_none_known() -> None:
+    case, _ = await case_of(models=["m", "nobody's"])
+    with pytest.raises(Denied):
+        case.amount("usd", OWNER)
