@@ -8,6 +8,7 @@ here reads a clock, a file or a database.
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias, cast
 
@@ -24,6 +25,9 @@ Measure: TypeAlias = Literal["requests", "tokens", "concurrent"]
 
 WARN_AT_PERCENT = (50, 80, 95)
 DOWNGRADE = "downgrade:"
+
+_nano_usd = lru_cache(maxsize=1024)(nano_usd)
+"""Every request asks again for the same few amounts."""
 
 
 class Owner(NamedTuple):
@@ -79,7 +83,7 @@ class Budget(
     def limit(self) -> int:
         """The amount in nano-dollars or tokens."""
         if self.usd is not None:
-            return nano_usd(self.usd)
+            return _nano_usd(self.usd)
         assert self.tokens is not None
         return self.tokens
 
