@@ -3,7 +3,8 @@
 One sequential client with a kept connection asks directly, through nginx and through the
 gateway, interleaved round by round in one run, so that the machine's other load hits all alike.
 Only differences and their ratio mean something elsewhere: `added` is the median of a way
-minus the direct median of the same round.
+minus the direct median of the same round. A second gateway is the same with three budgets, two
+rate limits and a list of models above every request.
 
     python -m bench.latency [--rounds 20] [--requests 100] [--out FOLDER]
 """
@@ -24,6 +25,7 @@ from bench.figures import Interval, bootstrap, micros, percentile, publish, tabl
 from bench.programs import TOKEN, Running, gateway, nginx, origin
 
 BODY_BYTES = 8192
+GOVERNED = "ogate, governed"
 _WARM_UP = 200
 
 _numbers = itertools.count(1)
@@ -104,7 +106,7 @@ def chat_request(path: str, number: int, *, stream: bool) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
         "Content-Type: application/json\r\nAccept: */*\r\nConnection: keep-alive\r\n"
         "User-Agent: opencode/1.18.33 ai-sdk/provider-utils/4.0.23 runtime/bun/1.3.14\r\n"
-        "Accept-Encoding: gzip, deflate, br, zstd\r\nx-session-id: ses_{number}\r\n"
+        f"Accept-Encoding: gzip, deflate, br, zstd\r\nx-session-id: ses_{number}\r\n"
         f"x-session-affinity: ses_{number}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -142,31 +144,30 @@ def added(rounds: Sequence[Round], way: str, suffix: str) -> float:
     )
 
 
-def ratio(rounds: Sequence[Round], suffix: str) -> Interval:
-    """What the gateway adds, in multiples of what nginx adds."""
-    return bootstrap(
-        rounds, lambda some: added(some, "ogate", suffix) / added(some, "nginx", suffix)
-    )
+def ratio(rounds: Sequence[Round], suffix: str, way: str, floor: str) -> Interval:
+    """What one way adds, in multiples of what another adds."""
+    return bootstrap(rounds, lambda some: added(some, way, suffix) / added(some, floor, suffix))
 
 
 def report(kind: str, rounds: list[Round], suffix: str) -> tuple[dict[str, object], str]:
     """One table and its numbers."""
     ways = [name for name in rounds[0] if not name.endswith(" whole")]
-    ways.sort(key=["direct", "nginx", "ogate"].index)
+    ways.sort(key=["direct", "nginx", "ogate", GOVERNED].index)
     rows: list[list[str]] = []
     document: dict[str, object] = {}
     for way in ways:
         pooled = [value for each in rounds for value in each[way + suffix]]
         p50, p99 = statistics.median(pooled), percentile(pooled, 0.99)
         more = added(rounds, way, suffix)
-        times = ""
-        if way == "ogate" and "nginx" in ways:
-            of_nginx = ratio(rounds, suffix)
-            times = f"{of_nginx.value:.2f} ({of_nginx.low:.2f} to {of_nginx.high:.2f})"
-            document["ratio_to_nginx"] = [of_nginx.value, of_nginx.low, of_nginx.high]
-        rows.append([way, micros(p50), micros(p99), micros(more), times])
+        times = ["", ""]
+        for number, (compared, floor) in enumerate((("ogate", "nginx"), (GOVERNED, "ogate"))):
+            if way == compared and floor in ways:
+                of_floor = ratio(rounds, suffix, way, floor)
+                times[number] = f"{of_floor.value:.2f} ({of_floor.low:.2f} to {of_floor.high:.2f})"
+                document[f"ratio_to_{floor}"] = [of_floor.value, of_floor.low, of_floor.high]
+        rows.append([way, micros(p50), micros(p99), micros(more), *times])
         document[way] = {"p50_s": p50, "p99_s": p99, "added_p50_s": more}
-    headings = [kind, "median", "p99", "added, median", "times nginx (95 %)"]
+    headings = [kind, "median", "p99", "added, median", "times nginx (95 %)", "times ogate (95 %)"]
     return document, table(headings, rows)
 
 
@@ -184,6 +185,9 @@ def main() -> None:
         if floor is not None:
             ways["nginx"] = floor
         ways["ogate"] = stack.enter_context(gateway(provider.port, Path(folder, "gateway")))
+        ways[GOVERNED] = stack.enter_context(
+            gateway(provider.port, Path(folder, "governed"), is_governed=True)
+        )
         plain = measure(ways, arguments.rounds, arguments.requests, stream=False)
         streamed = measure(ways, arguments.rounds, arguments.requests, stream=True)
     parts = {

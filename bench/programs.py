@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.rules import write_rules
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.ledger.records import SessionRecord
@@ -113,9 +114,14 @@ def nginx(origin_port: int, folder: Path) -> Iterator[Running | None]:
 
 
 @contextlib.contextmanager
-def gateway(origin_port: int, folder: Path) -> Iterator[Running]:
-    """The real gateway process, told what a launcher would tell it."""
+def gateway(origin_port: int, folder: Path, *, is_governed: bool = False) -> Iterator[Running]:
+    """The real gateway process, told what a launcher would tell it.
+
+    Governed, the rules of `bench.rules` have a say in every request.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if is_governed:
+        write_rules(folder / "ogate", "bench")
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(

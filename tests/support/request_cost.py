@@ -9,7 +9,6 @@ import asyncio
 import selectors
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +25,6 @@ from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.governance.admission import LaunchDoor
-from opencode_gate.governance.policy import Budget, ModelRules, Owner, RateLimit, Rules
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
@@ -39,26 +37,6 @@ _TOKEN = b"ogate-bench-token"
 _NOT_OURS = (__file__, selectors.__file__)
 _PLAIN = [plain_answer()]
 _STREAM = stream_parts()
-GOVERNED = (
-    (
-        Owner("session", "01J00000000000000000000000"),
-        Rules(budgets=(Budget(window="session", usd=Decimal(1_000)),)),
-    ),
-    (
-        Owner("user", "bench"),
-        Rules(
-            budgets=(
-                Budget(window="day", usd=Decimal(5_000)),
-                Budget(window="month", usd=Decimal(90_000)),
-            ),
-            limits=(
-                RateLimit(requests=100_000, per="minute"),
-                RateLimit(tokens=1_000_000_000, per="minute"),
-            ),
-            models=ModelRules(allow=("bench/*", "anthropic/*"), deny=("*/secret*",)),
-        ),
-    ),
-)
 _PATH = "/p/bench/v1/chat/completions"
 
 
@@ -169,7 +147,8 @@ async def _application(folder: Path, *, is_governed: bool) -> tuple[App, Journal
     )
     journal = Journal.create(folder / "journals", session=session)
     ledger = folder / "ledger.db"
-    give(ledger, *(GOVERNED if is_governed else ()))
+    if is_governed:
+        give(ledger, (Owner("user", "bench"), RULES))
     pipeline = Pipeline(
         door=LaunchDoor(_TOKEN, session_id=session.id, user=session.user),
         governor=a_governor(ledger),
