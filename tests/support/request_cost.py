@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.latency import chat_request
 from bench.origin import plain_answer, stream_parts
+from bench.rules import RULES
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.proxies import ProxyRules
 from opencode_gate.core.clock import SystemClock
@@ -25,6 +26,7 @@ from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.governance.admission import LaunchDoor
+from opencode_gate.governance.policy import Owner
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
