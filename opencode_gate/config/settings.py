@@ -159,7 +159,8 @@ class RunawaySettings:
             same arguments and the same result; three times as often where the results differ.
             Calls that themselves take five seconds or more do not count.
         same_questions: how often the same question may come within half a minute, once a
-            conversation has asked more than that often. Opencode itself tries six times.
+            conversation has asked more than that often; and twice as often in a row at any pace,
+            though it was answered. Opencode itself tries six times.
         failed_attempts: how many tries of a conversation in a row may fail within five minutes.
         spend_factor: how many times as much as usual a session may spend. Usual is what 99 of
             100 of your sessions' five-minute spans with any spending in the last 30 days came to.

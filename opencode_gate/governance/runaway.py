@@ -54,16 +54,22 @@ class _Conversation(msgspec.Struct):
     Attributes:
         asked_s: when it last asked, as often as the same question may come and once more.
         questions: the same for each of the last questions, while they come fast.
-        look_in: after how many requests its tool calls can have repeated often enough.
+        look_in: after how many requests its prompt is looked into; before that, nothing can have
+            repeated often enough.
+        looked_in: what that was set to when it was last looked into.
+        question: the one it had then, and `same` in how many requests it has been that one.
         since_wait: its requests since a tool took long.
-        ended_s: when an answer of its last ended, `None` before the first and while one runs.
+        ended_s: when an answer of its last ended.
         failed_s: when its tries failed since the last success.
     """
 
     asked_s: deque[float]
     questions: OrderedDict[Hashable, deque[float]]
     look_in: int
+    looked_in: int
     failed_s: deque[float]
+    question: Hashable = None
+    same: int = 0
     since_wait: int = 0
     ended_s: float | None = None
 
@@ -90,8 +96,10 @@ class Runaway:
         self._clock = clock
         self._usual = usual_nano_usd_per_minute
         self._is_on = settings.mode != "off"
-        self._first_look = -(-settings.same_tool_calls // 2) or sys.maxsize
-        self._asks_max = settings.same_questions and settings.same_questions + 1
+        self._calls_warned = -(-settings.same_tool_calls // 2)
+        self._asks_max = settings.same_questions + 1 if settings.same_questions else 0
+        looks = (self._calls_warned, settings.same_questions)
+        self._first_look = min((look for look in looks if look), default=sys.maxsize)
         self._free_nano_usd = nano_usd(settings.spend_usd_per_minute)
         self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
@@ -117,7 +125,7 @@ class Runaway:
         conversation.since_wait += 1
         conversation.look_in -= 1
         if conversation.look_in <= 0:
-            found = _graver(found, self._tool_calls(conversation, ask))
+            found = _graver(found, self._look_into(conversation, ask))
         return found
 
     def ended(self, record: ExchangeRecord) -> None:
@@ -131,6 +139,9 @@ class Runaway:
             return
         now_s = self._clock.monotonic_s()
         conversation.ended_s = now_s
+        if record.status is not ExchangeStatus.COMPLETED:
+            # Asked again because it was not answered: then failures are what counts.
+            conversation.question, conversation.same = None, 0
         if record.status is ExchangeStatus.UPSTREAM_ERROR or (
             record.http_status is not None and record.http_status >= 400
         ):
@@ -160,6 +171,7 @@ class Runaway:
             asked_s=deque(maxlen=self._asks_max),
             questions=OrderedDict(),
             look_in=self._first_look,
+            looked_in=self._first_look,
             failed_s=deque(maxlen=settings.failed_attempts),
         )
         self._conversations[conversation_id] = conversation
@@ -192,26 +204,57 @@ class Runaway:
             limit=allowed,
         )
 
-    def _tool_calls(self, conversation: _Conversation, ask: Ask) -> Decision | None:
-        repeated = repeated_tool_call(ask.body)
-        alike = min(repeated.times_alike, conversation.since_wait)
-        times = min(repeated.times, conversation.since_wait)
-        allowed, warned = self._settings.same_tool_calls, self._first_look
-        # A request adds one step at most, so until then there is nothing to be seen.
-        conversation.look_in = max(1, min(warned - alike, DIFFERENT_RESULTS * warned - times))
+    def _look_into(self, conversation: _Conversation, ask: Ask) -> Decision | None:
+        """Looks for what repeats, however slowly, and says when to look again."""
+        look_in, found = sys.maxsize, None
+        if self._settings.same_questions:
+            question = _question(ask)
+            is_same = question == conversation.question
+            conversation.same = conversation.same + conversation.looked_in if is_same else 1
+            conversation.question = question
+            found = self._same_question(conversation.same)
+            look_in = 1 if is_same else self._settings.same_questions
+        if self._settings.same_tool_calls:
+            repeated = repeated_tool_call(ask.body)
+            alike = min(repeated.times_alike, conversation.since_wait)
+            times = min(repeated.times, conversation.since_wait)
+            found = _graver(found, self._same_call(repeated.name, times, alike))
+            # A request adds one step at most, so until then there is nothing to be seen.
+            warned = self._calls_warned
+            look_in = min(look_in, warned - alike, DIFFERENT_RESULTS * warned - times)
+        conversation.look_in = conversation.looked_in = max(1, look_in)
+        return found
+
+    def _same_question(self, times: int) -> Decision | None:
+        allowed = 2 * self._settings.same_questions
+        if times <= self._settings.same_questions:
+            return None
+        return self._decision(
+            code="request-loop",
+            is_over=times > allowed,
+            what=(
+                f"the agent sent the same question {times} times in a row though it was answered, "
+                f"where {allowed} are allowed"
+            ),
+            remedy="Send a new prompt, or choose another model.",
+            spent=times,
+            limit=allowed,
+        )
+
+    def _same_call(self, name: str, times: int, alike: int) -> Decision | None:
+        allowed, warned = self._settings.same_tool_calls, self._calls_warned
         results = "the same result"
         if times >= DIFFERENT_RESULTS * allowed or alike < warned:
             alike, results = times, "various results"
             allowed, warned = DIFFERENT_RESULTS * allowed, DIFFERENT_RESULTS * warned
         if alike < warned:
             return None
-        name = repeated.name[:_NAME_CHARS]
         return self._decision(
             code="runaway",
             is_over=alike >= allowed,
             what=(
-                f"the agent called {name} {alike} times in a row with the same arguments and "
-                f"{results}, where fewer than {allowed} are allowed"
+                f"the agent called {name[:_NAME_CHARS]} {alike} times in a row with the same "
+                f"arguments and {results}, where fewer than {allowed} are allowed"
             ),
             remedy="Send a new prompt that says what to do instead.",
             spent=alike,

@@ -208,7 +208,7 @@ def test_the_users_word_begins_anew():
 
 
 def test_nobody_looks_into_the_prompt_of_an_ordinary_request(monkeypatch):
-    """Tool calls are looked at in every fifth request, and questions where they come fast."""
+    """It is where what is in it can have repeated often enough since the last look."""
     looks = []
 
     def look(name: str) -> None:
@@ -219,9 +219,9 @@ def test_nobody_looks_into_the_prompt_of_an_ordinary_request(monkeypatch):
     look("turns_asked")
     agent = Agent()
     agent.works([Step("read", {"n": number}, "x") for number in range(100)], answer_s=5)
-    assert looks.count("turns_asked") == 0
-    # The first after five requests, and then where the one call there is could have come so often.
+    # First after five requests, then where the one call there is could have come so often.
     assert looks.count("repeated_tool_call") == 1 + (101 - 5) // 4
+    assert looks.count("turns_asked") == looks.count("repeated_tool_call")
 
 
 def test_without_a_conversation_only_spending_is_watched():
@@ -318,13 +318,37 @@ def test_a_circle_whose_answers_take_seconds_is_stopped_too():
     assert "deny" in outcomes
 
 
-def test_a_stop_is_over_when_the_questions_come_slowly_again():
+def test_a_stop_is_over_with_the_next_question():
     agent = Agent()
     for _ in range(20):
         agent.ask(body_of(agent.format, []))
-    assert agent.said[-1].outcome == "deny"
-    agent.clock.now_s += 30
-    assert agent.ask(body_of(agent.format, [])) is None
+    for pause_s in (0, 30, 3000):
+        agent.clock.now_s += pause_s
+        assert agent.ask(body_of(agent.format, [])).outcome == "deny"
+    assert agent.ask(body_of(agent.format, [], said_last="go on")) is None
+
+
+@pytest.mark.parametrize("same_tool_calls", [10, 0])
+def test_a_question_that_comes_back_slowly_is_stopped_too(same_tool_calls):
+    """Each answer takes a minute."""
+    agent = Agent(same_tool_calls=same_tool_calls)
+    while not agent.said or agent.said[-1].outcome != "deny":
+        agent.ask(body_of(agent.format, []))
+        agent.answered(after_s=60)
+    assert agent.said[0].outcome == "warn"
+    assert agent.said[-1].spent == 2 * SETTINGS.same_questions + 1
+    explains_itself(agent.said[-1], "the same question 13 times in a row though it was answered")
+
+
+def test_a_question_that_nobody_answers_is_left_to_the_count_of_failures():
+    """To Anthropic, what is typed after a failure goes into the same turn as what failed."""
+    agent = Agent(WireFormat.ANTHROPIC_MESSAGES)
+    for _ in range(20):
+        for end in (agent.failed, lambda: agent.failed(status=ExchangeStatus.CLIENT_DISCONNECTED)):
+            agent.ask(body_of(agent.format, []))
+            end()
+            agent.clock.now_s += 40
+    assert agent.said == []
 
 
 def test_fast_work_is_no_circle():
