@@ -169,13 +169,22 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 def charged(record: ExchangeRecord, charge: Charge) -> int:
-    """What an exchange takes from a budget; where nobody knows, all that was reserved."""
+    """What an exchange takes from a budget; where nobody knows, all that was reserved.
+
+    An estimate of ours takes no more than that either: within the limits it was sent with, the
+    request could not cost more.
+    """
     if charge.unit == "usd":
-        return charge.reserved if record.cost_nano_usd is None else max(0, record.cost_nano_usd)
-    if record.cost_nano_usd == 0 and record.usage.is_empty:
+        amount = record.cost_nano_usd
+        is_estimate = record.cost_quality is CostQuality.ESTIMATED
+    elif record.cost_nano_usd == 0 and record.usage.is_empty:
         return 0
-    tokens = sum_known(record.usage.input_tokens, record.usage.output)
-    return charge.reserved if tokens is None else tokens
+    else:
+        amount = sum_known(record.usage.input_tokens, record.usage.output)
+        is_estimate = record.usage_quality is not UsageQuality.REPORTED
+    if amount is None:
+        return charge.reserved
+    return min(amount, charge.reserved) if is_estimate and charge.reserved else max(0, amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

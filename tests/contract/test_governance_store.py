@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.core.semconv import CostQuality, ExchangeStatus
+from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger.governance_store import (
     GovernanceStore,
@@ -21,7 +21,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
-from opencode_gate.ledger.records import Charge, ExchangeRecord
+from opencode_gate.ledger.records import Charge, ExchangeRecord, Repricing
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
@@ -341,6 +341,30 @@ def test_a_budget_in_tokens_is_charged_all_tokens(store: GovernanceStore, ledger
     assert standing(store, key).spent == 230
     ledger.fold([an_exchange_on(key, usage=TokenUsage(), cost_nano_usd=0)])
     assert standing(store, key).spent == 230
+
+
+def test_an_estimate_charges_no_more_than_was_reserved(store: GovernanceStore, ledger: SqliteStore):
+    """Within its limits the request could not cost more. What only counts has no such bound."""
+    tokens, counted = WindowKey("user:ada/day/tokens", 0), WindowKey("user:ada/month/usd", 0)
+    estimated: dict[str, Any] = {
+        "cost_nano_usd": 170,
+        "cost_quality": CostQuality.ESTIMATED,
+        "usage": TokenUsage(input_uncached=100, output=50),
+        "usage_quality": UsageQuality.ESTIMATED,
+    }
+    ledger.fold([an_exchange_on(DAY, tokens, **estimated)])
+    ledger.fold([an_exchange_on(counted, reserved=0, **estimated)])
+    found = store.standings([DAY, tokens, counted])
+    assert [one.spent for one in found.values()] == [100, 100, 170]
+
+
+def test_pricing_anew_leaves_what_was_charged(store: GovernanceStore, ledger: SqliteStore):
+    """What was decided by it stays true."""
+    exchange = an_exchange_on(DAY, cost_nano_usd=60)
+    ledger.fold([exchange])
+    ledger.reprice([Repricing(exchange.id, 90, CostQuality.PRICED, "book 2")])
+    assert standing(store, DAY).spent == 60
+    assert ledger.integrity() == []
 
 
 def test_charges_read_back_with_the_exchange(store: GovernanceStore, ledger: SqliteStore):

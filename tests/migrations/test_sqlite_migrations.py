@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opencode_gate.core.errors import LedgerError
@@ -94,6 +95,9 @@ def test_an_earlier_ledger_opens_with_its_rows(
     [row] = store.usage(UsageQuery())
     assert row.totals.cost_nano_usd == 1_234_567
     assert row.totals.input_tokens == 4321
+    assert store.integrity() == []
+    store.fold(exchanges)
+    store.fold([msgspec.structs.replace(each, id=f"{each.id[:-1]}Z") for each in exchanges])
     assert store.integrity() == []
     store.close()
 
