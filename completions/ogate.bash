@@ -4,7 +4,7 @@
 # Sets `children` and `options` of the command $1.
 _ogate_place() {
     case "$1" in
-    '') children='run keys providers models usage sessions logs top budgets vkeys teams customers policy audit ledger serve doctor config completion alias uninstall' options='--version --help --provider --model --small-model --key --budget --vkey --gateway --insecure --dry-run --install --summary --summary-file --no-input' ;;
+    '') children='run keys providers models usage sessions logs top budgets vkeys teams customers policy audit ledger serve env doctor config completion alias uninstall' options='--version --help --provider --model --small-model --key --budget --vkey --gateway --insecure --dry-run --install --summary --summary-file --no-input' ;;
     'run') children='' options='--provider --model --small-model --key --budget --vkey --gateway --insecure --dry-run --install --summary --summary-file --no-input --help -h' ;;
     'keys') children='add list test default rename rotate remove import' options='--help -h' ;;
     'keys add') children='' options='--name --stdin --from-env --reference --store --passphrase --default --test --no-test --no-input --help -h' ;;
@@ -78,6 +78,7 @@ _ogate_place() {
     'ledger backup') children='' options='--help -h' ;;
     'ledger vacuum') children='' options='--help -h' ;;
     'serve') children='' options='--host --port --tls-cert --tls-key --name --insecure --grace --no-input --help -h' ;;
+    'env') children='' options='--gateway --insecure --shell --json --no-input --help -h' ;;
     'doctor') children='' options='--json --help -h' ;;
     'config') children='path show get set edit' options='--help -h' ;;
     'config path') children='' options='--json --help -h' ;;
@@ -330,6 +331,8 @@ _ogate_spec() {
     'serve|--tls-key') spec='/' ;;
     'serve|--name') spec='-' ;;
     'serve|--grace') spec='-' ;;
+    'env|--gateway') spec='-' ;;
+    'env|1') spec='opencode' ;;
     'config get|1') spec='-' ;;
     'config set|1') spec='-' ;;
     'config set|2') spec='-' ;;

@@ -5,7 +5,7 @@
 function __ogate_children
     switch "$argv[1]"
         case ''
-            printf '%s\t%s\n' 'run' 'Start Opencode through a gateway of its own' 'keys' 'Provider keys in the OS keyring' 'providers' 'Built-in providers and your own' 'models' 'Models you can use now, with prices' 'usage' 'What was used and what it cost' 'sessions' 'Runs of Opencode, one summary each' 'logs' 'Every model call, later and as it happens' 'top' 'What runs now, and what it costs so far' 'budgets' 'Who may spend how much, and how it stands' 'vkeys' 'Virtual keys of a served gateway' 'teams' 'What virtual keys share: budgets, limits, models' 'customers' 'What teams share' 'policy' 'All rules at once: show, check, export, apply' 'audit' 'What was changed, refused and settled, with proof' 'ledger' 'Check, back up and tidy what was recorded' 'serve' 'The gateway for a team, with virtual keys' 'doctor' 'What is wrong here, and what mends it' 'config' 'Settings in config.toml' 'completion' 'Completion for your shell' 'alias' 'Let plain `opencode` go through ogate' 'uninstall' 'Remove keys, files and shell lines'
+            printf '%s\t%s\n' 'run' 'Start Opencode through a gateway of its own' 'keys' 'Provider keys in the OS keyring' 'providers' 'Built-in providers and your own' 'models' 'Models you can use now, with prices' 'usage' 'What was used and what it cost' 'sessions' 'Runs of Opencode, one summary each' 'logs' 'Every model call, later and as it happens' 'top' 'What runs now, and what it costs so far' 'budgets' 'Who may spend how much, and how it stands' 'vkeys' 'Virtual keys of a served gateway' 'teams' 'What virtual keys share: budgets, limits, models' 'customers' 'What teams share' 'policy' 'All rules at once: show, check, export, apply' 'audit' 'What was changed, refused and settled, with proof' 'ledger' 'Check, back up and tidy what was recorded' 'serve' 'The gateway for a team, with virtual keys' 'env' 'What a desktop app or an IDE needs to use that gateway' 'doctor' 'What is wrong here, and what mends it' 'config' 'Settings in config.toml' 'completion' 'Completion for your shell' 'alias' 'Let plain `opencode` go through ogate' 'uninstall' 'Remove keys, files and shell lines'
         case 'keys'
             printf '%s\t%s\n' 'add' 'Keep a key for a provider' 'list' 'The keys there are, and those found elsewhere' 'test' 'Ask a provider whether its key works; without PROVIDER, all of them' 'default' 'Choose which key is used when no --key is given' 'rename' 'Give a key another name' 'rotate' 'Put a new key in the place of an old one, under the same name' 'remove' 'Delete a key from its store and from the list' 'import' 'Keep the keys found in the environment and in Opencode\'s auth.json'
         case 'providers'
@@ -192,6 +192,8 @@ function __ogate_options
             printf '%s\t%s\n' '--help' 'Show this message and exit.' '-h' 'Show this message and exit.'
         case 'serve'
             printf '%s\t%s\n' '--host' 'Where to listen.' '--port' 'Where to listen.' '--tls-cert' 'Certificate chain (PEM): speak HTTPS.' '--tls-key' 'Its key (PEM).' '--name' 'A name clients use for it; repeatable.' '--insecure' 'Plain HTTP also where others can listen in.' '--grace' 'For running answers at the end.' '--no-input' 'Never ask: a missing choice is an error.' '--help' 'Show this message and exit.' '-h' 'Show this message and exit.'
+        case 'env'
+            printf '%s\t%s\n' '--gateway' 'The gateway.' '--insecure' 'Plain HTTP is meant, also to another machine.' '--shell' 'Lines for a shell instead of opencode.json.' '--json' 'One JSON document on stdout.' '--no-input' 'Never ask: a missing choice is an error.' '--help' 'Show this message and exit.' '-h' 'Show this message and exit.'
         case 'doctor'
             printf '%s\t%s\n' '--json' 'One JSON document on stdout.' '--help' 'Show this message and exit.' '-h' 'Show this message and exit.'
         case 'config'
@@ -689,6 +691,10 @@ function __ogate_spec
             echo '-'
         case 'serve|--grace'
             echo '-'
+        case 'env|--gateway'
+            echo '-'
+        case 'env|1'
+            echo 'opencode'
         case 'config get|1'
             echo '-'
         case 'config set|1'

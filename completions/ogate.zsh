@@ -7,7 +7,7 @@ _ogate_place() {
     children=() options=()
     case "$1" in
     '')
-        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'logs:Every model call, later and as it happens' 'top:What runs now, and what it costs so far' 'budgets:Who may spend how much, and how it stands' 'vkeys:Virtual keys of a served gateway' 'teams:What virtual keys share: budgets, limits, models' 'customers:What teams share' 'policy:All rules at once: show, check, export, apply' 'audit:What was changed, refused and settled, with proof' 'ledger:Check, back up and tidy what was recorded' 'serve:The gateway for a team, with virtual keys' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
+        children=('run:Start Opencode through a gateway of its own' 'keys:Provider keys in the OS keyring' 'providers:Built-in providers and your own' 'models:Models you can use now, with prices' 'usage:What was used and what it cost' 'sessions:Runs of Opencode, one summary each' 'logs:Every model call, later and as it happens' 'top:What runs now, and what it costs so far' 'budgets:Who may spend how much, and how it stands' 'vkeys:Virtual keys of a served gateway' 'teams:What virtual keys share: budgets, limits, models' 'customers:What teams share' 'policy:All rules at once: show, check, export, apply' 'audit:What was changed, refused and settled, with proof' 'ledger:Check, back up and tidy what was recorded' 'serve:The gateway for a team, with virtual keys' 'env:What a desktop app or an IDE needs to use that gateway' 'doctor:What is wrong here, and what mends it' 'config:Settings in config.toml' 'completion:Completion for your shell' 'alias:Let plain `opencode` go through ogate' 'uninstall:Remove keys, files and shell lines')
         options=('--version:Print the version.' '--help:Show this message and exit.' '--provider:Where to start.' '--model:Model, or provider/model, to start with.' '--small-model:Model for titles and the like.' '--key:Which of the provider'\''s keys to use.' '--budget:What this session may cost at most.' '--vkey:The virtual key whose rules apply too.' '--gateway:Go through a gateway that others run.' '--insecure:With --gateway: plain HTTP is meant.' '--dry-run:Show what would be started, and stop.' '--install:If Opencode is missing, install a private copy of it.' '--summary:How the account is shown.' '--summary-file:Write the account as JSON too.' '--no-input:Never ask: a missing choice is an error.')
         ;;
     'run')
@@ -301,6 +301,10 @@ _ogate_place() {
     'serve')
         children=()
         options=('--host:Where to listen.' '--port:Where to listen.' '--tls-cert:Certificate chain (PEM): speak HTTPS.' '--tls-key:Its key (PEM).' '--name:A name clients use for it; repeatable.' '--insecure:Plain HTTP also where others can listen in.' '--grace:For running answers at the end.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        ;;
+    'env')
+        children=()
+        options=('--gateway:The gateway.' '--insecure:Plain HTTP is meant, also to another machine.' '--shell:Lines for a shell instead of opencode.json.' '--json:One JSON document on stdout.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'doctor')
         children=()
@@ -596,6 +600,8 @@ _ogate_spec() {
     'serve|--tls-key') spec='/' ;;
     'serve|--name') spec='-' ;;
     'serve|--grace') spec='-' ;;
+    'env|--gateway') spec='-' ;;
+    'env|1') spec='opencode' ;;
     'config get|1') spec='-' ;;
     'config set|1') spec='-' ;;
     'config set|2') spec='-' ;;

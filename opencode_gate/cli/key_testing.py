@@ -15,6 +15,7 @@ from opencode_gate.cli.key_view import place_of
 from opencode_gate.cli.render import Block, Column, Table, talk
 from opencode_gate.core.errors import CredentialError, UsageError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.entries import GATEWAY_KEYS
 from opencode_gate.credentials.verdicts import KeyTest
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ def targets(
     """
     if provider is not None and name is not None:
         return [_stored(vault.index.require(provider, name))]
-    entries = vault.index.entries(provider)
+    # Virtual keys lie among them, and no provider knows those.
+    entries = [
+        entry
+        for entry in vault.index.entries(provider)
+        if not entry.provider_id.startswith(GATEWAY_KEYS)
+    ]
     chosen = [_stored(entry) for entry in entries]
     chosen += [
         Target(provider_id=key.provider_id, where=key.label, found=key)

@@ -1,9 +1,12 @@
 """What is known about a key without the key."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 CredentialStoreName: TypeAlias = Literal["keyring", "file", "env"]
+
+GATEWAY_KEYS: Final = "gateway:"
+"""Virtual keys of gateways elsewhere are filed under this and the host, beside provider keys."""
 
 PLACE_WORDS: dict[str, str] = {
     "keyring": "OS keyring",

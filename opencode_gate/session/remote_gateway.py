@@ -19,6 +19,7 @@ from opencode_gate.config.proxies import is_loopback, proxy_rules
 from opencode_gate.config.tls import provider_context
 from opencode_gate.core.errors import CODES, CredentialError, GatewayError, UsageError
 from opencode_gate.core.secrets import Secret
+from opencode_gate.credentials.entries import GATEWAY_KEYS
 from opencode_gate.credentials.resolve import CredentialSource
 from opencode_gate.credentials.testing import httpx_proxy
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
@@ -45,7 +46,7 @@ class GatewayAddress:
     @property
     def key_owner(self) -> str:
         """What its virtual key is filed under, where provider keys have the provider's id."""
-        return f"gateway:{self.host}"
+        return f"{GATEWAY_KEYS}{self.host}"
 
 
 def gateway_address(url: str, *, is_insecure: bool) -> GatewayAddress:

@@ -37,7 +37,13 @@ def test_it_has_five_steps() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["cloudflare-ai-gateway.md", "add-a-provider.md", "correct-a-price.md", "what-if.md"],
+    [
+        "cloudflare-ai-gateway.md",
+        "add-a-provider.md",
+        "correct-a-price.md",
+        "what-if.md",
+        "serve-a-team.md",
+    ],
 )
 def test_every_command_on_the_page_is_one_that_exists(page) -> None:
     from opencode_gate.cli.registry import COMMANDS
