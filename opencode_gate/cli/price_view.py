@@ -40,8 +40,6 @@ _SHOWN_IF_PRICED = ("input_audio", "output_audio")
 def price_document(price: "ModelPrice") -> dict[str, object]:
     """Prices for machines: exact decimals in USD per million tokens, null where unknown."""
     own: dict[str, object] = {name: _decimal_text(price, name) for name in PRICE_NAMES}
-    if price.per_request is not None:
-        own["per_request"] = _decimal_text(price, "per_request")
     if price.tiers:
         own["tiers"] = [
             {"above_input_tokens": tier.above_input_tokens, **price_document(tier.price)}
@@ -82,6 +80,7 @@ def explanation_document(answers: "Sequence[PriceAnswer]") -> dict[str, object]:
                 "note": answer.note,
                 "address": answer.address,
                 "usd_per_million": price_document(answer.price),
+                "usd_per_request": _decimal_text(answer.price, "per_request"),
             }
             for number, answer in enumerate(answers)
         ],

@@ -64,6 +64,14 @@ def test_a_model_shows_the_price_a_session_is_charged_and_its_book(capsys) -> No
     assert (tier["above_input_tokens"], tier["input"]) == (272_000, "8")
 
 
+def test_what_each_request_costs_besides_its_tokens_is_shown(capsys) -> None:
+    assert main(["models", "show", "perplexity/sonar-pro"]) == 0
+    assert "$ 0.014 besides its tokens" in capsys.readouterr().out
+    assert main(["models", "show", "perplexity/sonar-pro", "--json"]) == 0
+    first, *_ = json.loads(capsys.readouterr().out)["prices"]
+    assert first["usd_per_request"] == "0.014"
+
+
 def test_a_price_of_ones_own_beats_the_books(capsys) -> None:
     main(["config", "set", 'prices."openai/gpt-5.6".input', "1.5"])
     capsys.readouterr()
