@@ -14,6 +14,8 @@ import pytest
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger.audit_check import Finding, verify
+from opencode_gate.ledger.audit_files import head_file, read_head, seal_beside
 from opencode_gate.ledger.governance_store import (
     GovernanceStore,
     LeaseWish,
@@ -24,6 +26,7 @@ from opencode_gate.ledger.governance_store import (
 from opencode_gate.ledger.records import Charge, ExchangeRecord, Repricing
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
+from opencode_gate.ledger.sqlite.audit import open_audit
 from opencode_gate.ledger.sqlite.governance import open_governance
 from tests.support.governance_children import COST, KEYS, LEASED, NEEDED, STEPS, child
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
@@ -470,6 +473,9 @@ def test_processes_that_race_get_all_of_a_budget_and_no_more(ledger_file: Path):
     with closing(sqlite3.connect(ledger_file)) as database:
         charged = database.execute("SELECT sum(amount) FROM charges WHERE window_start_us = 0")
         assert charged.fetchone()[0] == found.spent
+        (exchanges,) = database.execute("SELECT count(*) FROM exchanges").fetchone()
+    assert len(events_of(ledger_file, "exchange")) == exchanges
+    assert findings_in(ledger_file) == []
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -505,6 +511,8 @@ def test_a_process_killed_at_any_step_leaves_every_budget_right(
             assert store.lease_holders() == set()
     assert list(folder.iterdir()) == []
     assert len(events_of(ledger_file, "exchange")) == (1 if spent else 0)
+    if spent:
+        assert findings_in(ledger_file) == []
 
 
 def test_a_lease_without_a_journal_is_returned(ledger_file: Path, tmp_path: Path):
@@ -521,6 +529,14 @@ def unpriced(exchange: ExchangeRecord) -> ExchangeRecord:
 
 
 # The audit trail
+
+
+def findings_in(ledger_file: Path) -> list[Finding]:
+    outside = read_head(head_file(ledger_file))
+    assert outside is not None
+    with closing(open_audit(ledger_file)) as trail:
+        seal = seal_beside(ledger_file)
+        return verify(trail.events(), seal, head=trail.head(), outside=outside)
 
 
 def events_of(ledger_file: Path, kind: str) -> list[dict[str, Any]]:
