@@ -42,13 +42,21 @@ def policy_text(policy: Policy, *, into: str | None = None, source: str = "the f
         text = _HEAD + _fresh(policy)
     else:
         text = _merged(policy, into, source)
-    if not is_same(parse_policy(text, source=source, at_us=0, is_checked=False), policy):
+    if not _says(text, policy):
         raise ConfigError(
             "bad-policy",
             f"{source} cannot be changed in place without changing what it says",
             hint="ogate policy export to a new file",
         )
     return text
+
+
+def _says(text: str, policy: Policy) -> bool:
+    try:
+        found = parse_policy(text, source="what was written", at_us=0, is_checked=False)
+    except ConfigError:
+        return False
+    return is_same(found, policy)
 
 
 def owner_text(owner: Owner, rules: Rules) -> str:
@@ -133,12 +141,19 @@ def _put_owners(
         del tables[name]
     for name, rules in owners.items():
         plain = plain_rules(rules)
-        if name in tables:
+        if name in tables and (plain or not _is_implied(tables[name])):
             _sync(tables[name], plain)
         else:
-            tables[name] = _set_apart(_item(plain))
+            tables[name] = _new_item(plain, tables, None)
     if not owners:
         del document[group]
+
+
+def _is_implied(table: object) -> bool:
+    """Whether a table has no line of its own, only tables below it."""
+    from tomlkit.items import Table
+
+    return isinstance(table, Table) and table.is_super_table()
 
 
 def _sync(table: MutableMapping[str, Any], plain: Plain) -> None:
@@ -153,17 +168,43 @@ def _sync(table: MutableMapping[str, Any], plain: Plain) -> None:
         elif key in table and _is_table(value) and _sync_tables(table[key], value):
             continue
         else:
-            item = _item(value)
-            if _is_table(value):
-                _set_apart(item[0] if isinstance(value, list) else item)
-            table[key] = item
+            table[key] = _new_item(value, table, table.get(key))
+
+
+def _new_item(value: object, table: object, former: object) -> Any:
+    """A value for a table, in one line where the table or what was there before is."""
+    from tomlkit.items import Array, InlineTable
+
+    if isinstance(table, InlineTable) or isinstance(former, Array | InlineTable):
+        return _inline(value)
+    item = _item(value)
+    if _is_table(value):
+        _set_apart(item[0] if isinstance(value, list) else item)
+    return item
+
+
+def _inline(value: object) -> Any:
+    """A value that needs no line of its own."""
+    import tomlkit
+
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        for key, inner in value.items():
+            table.append(key, _inline(inner))
+        return table
+    if isinstance(value, list):
+        array = tomlkit.array()
+        for one in value:
+            array.append(_inline(one))
+        return array
+    return _item(value)
 
 
 def _sync_tables(tables: Any, wanted: Sequence[Plain]) -> bool:
     """Changes a list of tables in place; False where it has to be written anew."""
-    from tomlkit.items import AoT
+    from tomlkit.items import AoT, Array
 
-    if not isinstance(tables, AoT):
+    if not isinstance(tables, AoT | Array) or not all(isinstance(one, Mapping) for one in tables):
         return False
     names = [_name(one) for one in wanted]
     for number in reversed(range(len(tables))):
@@ -175,7 +216,8 @@ def _sync_tables(tables: Any, wanted: Sequence[Plain]) -> bool:
         if number < len(tables):
             _sync(tables[number], plain)
         else:
-            tables.append(_set_apart(_item(plain)))
+            is_inline = isinstance(tables, Array)
+            tables.append(_inline(plain) if is_inline else _set_apart(_item(plain)))
     return True
 
 

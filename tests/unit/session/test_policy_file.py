@@ -5,6 +5,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from opencode_gate.core.errors import ConfigError
 from opencode_gate.governance.policy import Budget, Policy, Rules, Team
@@ -203,3 +204,83 @@ def test_an_accent_written_in_two_ways_is_one_name() -> None:
     composed, parts = "zo\u00eb", "zoe\u0308"
     assert list(read(f'[teams."{parts}"]\n').teams) == [composed]
     assert "is there twice" in refusal(f'[teams."{parts}"]\n[teams."{composed}"]\n').message
+
+
+def test_an_owner_that_loses_its_last_table_is_still_there() -> None:
+    budget = Budget(window="day", usd=Decimal(5))
+    text = policy_text(Policy(users={"a": Rules(budgets=(budget,)), "b": Rules()}))
+    after = Policy(users={"a": Rules(), "b": Rules()})
+    assert is_same(read(policy_text(after, into=text)), after)
+
+
+STYLES = [
+    'teams = {core = {budgets = [{window = "day", usd = 1}]}}\n',
+    '[teams]\ncore = {budgets = [{window = "day", usd = 1}]}\n',
+    'teams.core.budgets = [{window = "day", usd = 1}]\n',
+    '[teams.core]\nbudgets = [\n  # a day\n  {window = "day", usd = 1},\n]\n',
+    '[[teams.core.budgets]]\nwindow = "day"\nusd = 1\n\n[users.x]\n\n[teams.other]\n',
+    '["teams"."core"]\n"budgets" = [{"window" = "day", "usd" = 0x1}]\n',
+    "[[teams.core.budgets]]\r\nwindow = 'day'\r\nusd = 1_0e-1\r\n",
+]
+
+
+@pytest.mark.parametrize("text", STYLES)
+def test_a_file_in_any_style_can_be_written_into_or_is_left_alone(text) -> None:
+    before = read(text)
+    assert before.teams["core"].budgets == (Budget(window="day", usd=Decimal(1)),)
+    assert policy_text(before, into=text) == text
+    for after in (core(Budget(window="day", usd=Decimal(2))), core(), some_policy()):
+        try:
+            assert is_same(read(policy_text(after, into=text)), after)
+        except ConfigError as error:
+            assert "cannot be changed in place" in error.message
+
+
+def test_comments_inside_a_list_stay_when_a_table_in_it_changes() -> None:
+    text = (
+        "[teams.core]\ntime_zone = 'Europe/Berlin'\nbudgets = [\n"
+        '  # a day\n  {window = "day", usd = 1}, # small\n'
+        '  # a month\n  {window = "month", usd = 9},\n]\n'
+    )
+    month = Budget(window="month", usd=Decimal(9))
+    after = core(Budget(window="day", usd=Decimal(2)), month)
+    assert policy_text(after, into=text) == text.replace("usd = 1}", "usd = 2}")
+    more = core(Budget(window="day", usd=Decimal(1)), month, Budget(window="hour", tokens=5))
+    assert "# a day" in policy_text(more, into=text)
+    assert "# small" in policy_text(more, into=text)
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200).map(lambda raw: raw.decode("latin-1")))
+@MANY
+def test_any_text_is_rules_or_refused(text) -> None:
+    try:
+        read(text)
+    except ConfigError as error:
+        assert error.code == "bad-policy"
+
+
+WORDS = [
+    *(
+        "[teams.core]",
+        "[[teams.core.budgets]]",
+        "[vkeys.a]",
+        "[users.'x; DROP TABLE y']",
+        "[teams]",
+    ),
+    *("window = 'day'", "usd = 5", "usd = '5'", "usd = 99999999999999999999", "tokens = -1"),
+    *("models = 5", "models.allow = [[]]", "budgets = [[]]", "limits = [{}]", "rolling = true"),
+    *("since_us = 1e400", "expires_at = 2026-13-01", "expires_at = 07:32:00", "tags = [1]"),
+    *("team = 'core'", "public_id = 'x'", "time_zone = '\\u0000'", "time_zone = '/etc/passwd'"),
+    *("teams.core = 1", "active = 1", "warn_at_percent = [101, 'x']", "at_end = ''", "= 1"),
+]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=8).map("\n".join))
+@settings(MANY, max_examples=200)
+def test_any_lines_put_together_are_rules_or_refused(text) -> None:
+    try:
+        found = read(text)
+    except ConfigError as error:
+        assert error.code == "bad-policy"
+    else:
+        assert is_same(read(policy_text(found)), found)
