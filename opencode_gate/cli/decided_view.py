@@ -24,7 +24,10 @@ def decided_facts(decided: "Decided") -> Iterable[Fact]:
         yield Fact("refused", f"{requests}: {decision_text(refused.last)}", "red")
     for replaced in decided.replaced:
         requests = figures.counted(replaced.requests, "request")
-        yield Fact("downgraded", f"{replaced.taken} answered for {replaced.asked}: {requests}")
+        why = f"{replaced.taken or figures.UNKNOWN} answered for {replaced.asked}"
+        if replaced.last is not None:
+            why = decision_text(replaced.last)
+        yield Fact("downgraded", f"{requests}: {why}")
     yield Fact("limited", _limited(decided))
     for firing in decided.firings[-_SHOWN_FIRINGS:]:
         why = f"ogate policy why {figures.short_id(firing.exchange_id)}"
@@ -50,7 +53,12 @@ def decided_document(decided: "Decided") -> dict[str, object]:
             for refused in decided.refused
         ],
         "downgraded": [
-            {"asked": one.asked, "taken": one.taken, "requests": one.requests}
+            {
+                "asked": one.asked,
+                "taken": one.taken,
+                "requests": one.requests,
+                "last": None if one.last is None else decision_document(one.last),
+            }
             for one in decided.replaced
         ],
         "runaway": [

@@ -25,11 +25,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaced:
-    """Requests in which a cheaper model was put in place; both as `provider/model`."""
+    """Requests in which a cheaper model was put in place; both as `provider/model`.
+
+    Attributes:
+        taken: as it called itself, `None` where it did not.
+        last: why, in the words of the last of them; `None` if that cannot be read.
+    """
 
     asked: str
-    taken: str
+    taken: str | None
     requests: int
+    last: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +98,7 @@ def decided(exchanges: Sequence[ExchangeRecord]) -> Decided:
     excesses = [excess for exchange in exchanges if (excess := excess_of(exchange))]
     return Decided(
         refused=tuple(_refused(told)),
-        replaced=tuple(_replaced(exchanges)),
+        replaced=tuple(_replaced(told)),
         firings=tuple(
             Firing(exchange_id=exchange.id, decision=one)
             for exchange, some in told
@@ -124,20 +130,19 @@ def _refused(told: _Told) -> Iterable[Refused]:
         yield Refused(code=code, requests=len(group), last=group[-1])
 
 
-def _replaced(exchanges: Iterable[ExchangeRecord]) -> Iterable[Replaced]:
-    counts: dict[tuple[str, str], int] = {}
-    for exchange in exchanges:
-        asked = exchange.downgraded_from
-        if asked is None:
-            continue
-        other = exchange.request_model if exchange.request_model != asked else None
-        pair = (
-            f"{exchange.provider_name}/{asked}",
-            f"{exchange.provider_name}/{other or exchange.response_model or '?'}",
-        )
-        counts[pair] = counts.get(pair, 0) + 1
-    for (asked, taken), requests in counts.items():
-        yield Replaced(asked=asked, taken=taken, requests=requests)
+def _replaced(told: _Told) -> Iterable[Replaced]:
+    groups: dict[tuple[str, str | None], list[Decision | None]] = {}
+    for exchange, some in told:
+        if exchange.downgraded_from is not None:
+            taken = exchange.response_model
+            pair = (
+                f"{exchange.provider_name}/{exchange.downgraded_from}",
+                None if taken is None else f"{exchange.provider_name}/{taken}",
+            )
+            why = next((one for one in some if one.outcome == "downgrade"), None)
+            groups.setdefault(pair, []).append(why)
+    for (asked, taken), group in groups.items():
+        yield Replaced(asked=asked, taken=taken, requests=len(group), last=group[-1])
 
 
 def _has(decisions: Iterable[Decision], outcome: Outcome) -> bool:

@@ -12,11 +12,11 @@ from opencode_gate.cli.summary_view import cost_notes, summary_blocks, summary_d
 from opencode_gate.core.semconv import ConversationKind, CostQuality
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.policy import Budget, Owner
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.records import ConversationRecord
 from opencode_gate.ledger.totals import Totals
 from opencode_gate.session.decided import Decided, Firing, Refused, Replaced
 from opencode_gate.session.reconciliation import Bypass
-from opencode_gate.session.standing import BudgetStanding
 from opencode_gate.session.summary import (
     ConversationTotals,
     ModelTotals,
@@ -355,7 +355,7 @@ def test_what_rules_did_is_said_line_by_line() -> None:
         " → ogate budgets raise session 5",
         "refused 3 requests: the session budget of $5 is spent ($4.98 spent, $0.00 reserved)."
         " → ogate budgets raise session 5",
-        "downgraded acme/small answered for acme/big: 2 requests",
+        "downgraded 2 requests: acme/small answered for acme/big",
         "limited 4 answers got a lower output limit, to fit what a budget had left"
         " · 1 answer cut at what was reserved",
         *["runaway the same tool call 8 times. → ogate policy why 01JD…W58K"] * 3,

@@ -11,10 +11,10 @@ import pytest
 from opencode_gate.config.paths import paths
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.governance.policy import Budget, Owner, Rules, VirtualKey, document_of
+from opencode_gate.governance.standing import read_policy
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.session.operator import os_user
-from opencode_gate.session.standing import read_policy
 from tests.support.launcher import ledger, run
 from tests.support.scripted_upstream_thread import threaded_upstream
 
@@ -189,3 +189,21 @@ def test_a_budget_above_all_sessions_counts_what_they_spent_together(tmp_path: P
     assert "80 % of your daily budget of $0.02 is used: $0.016 spent" in done.stderr
     short = run(tmp_path, "usage", "--short").stdout
     assert short.endswith(" · today 80 % of $0.02\n")
+
+
+def test_a_cheaper_model_in_the_place_of_the_one_asked_for_is_said(tmp_path: Path, dear) -> None:
+    with paths().config_file.open("a", encoding="utf-8") as file:
+        file.write('[prices."acme/small"]\ninput = 0.001\noutput = 0.001\n')
+    text = paths().config_file.read_text(encoding="utf-8")
+    models = "[providers.acme.models.small]\ncontext = 2000\noutput = 100\n[prices"
+    paths().config_file.write_text(text.replace("[prices", models, 1), encoding="utf-8")
+    budget = Budget(window="day", usd=Decimal("0.05"), at_end="downgrade:small")
+    _give(Owner("user", os_user()), Rules(budgets=(budget,)))
+    done = run(tmp_path, *ACME, "--model", "m", "--", "run", "ask", "acme")
+    assert b'"model":"small"' in dear.requests[0].replace(b" ", b"")
+    lines = [" ".join(line.split()) for line in done.stderr.splitlines()]
+    [said] = [line for line in lines if line.startswith("downgraded ")]
+    assert said.startswith("downgraded 1 request: acme/small answers instead of acme/m: your daily")
+    [entry] = _account(tmp_path)["rules"]["downgraded"]
+    assert (entry["asked"], entry["requests"]) == ("acme/m", 1)
+    assert "m was asked for" in run(tmp_path, "logs", "show", "last").stdout

@@ -52,16 +52,16 @@ def test_every_change_of_a_request_is_counted() -> None:
             told(wait, queued_us=1_000_000, output_limit_tokens=1024),
             told(stop),
             told(shadow),
-            told(swap, downgraded_from="big", request_model="small", provider_name="acme"),
-            told(swap, downgraded_from="big", request_model="big", response_model="small-1",
-                 provider_name="acme"),
+            told(swap, downgraded_from="big", response_model="small-1", provider_name="acme"),
+            told(swap, downgraded_from="big", response_model="small-1", provider_name="acme"),
+            told(downgraded_from="big", response_model=None, provider_name="acme"),
         ]
     )  # fmt: skip
     assert (found.waited_requests, found.waited_us) == (2, 3_000_000)
     assert (found.lowered_requests, found.stopped_requests, found.shadow_requests) == (1, 1, 1)
-    assert [(one.asked, one.taken, one.requests) for one in found.replaced] == [
-        ("acme/big", "acme/small", 1),
-        ("acme/big", "acme/small-1", 1),
+    assert [(one.asked, one.taken, one.requests, one.last) for one in found.replaced] == [
+        ("acme/big", "acme/small-1", 2, swap),
+        ("acme/big", None, 1, None),
     ]
     assert found.refused == ()
 
