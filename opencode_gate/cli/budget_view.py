@@ -12,7 +12,7 @@ from opencode_gate.core.money import usd_text
 
 if TYPE_CHECKING:
     from opencode_gate.governance.policy import Owner, Unit
-    from opencode_gate.session.standing import BudgetStanding
+    from opencode_gate.governance.standing import BudgetStanding
 
 _WINDOWS = {
     "session": "session",

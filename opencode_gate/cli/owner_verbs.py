@@ -10,8 +10,8 @@ from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
     from opencode_gate.governance.policy import Owner, OwnerKind, Rules
+    from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.ledger.governance_store import GovernanceStore
-    from opencode_gate.session.standing import BudgetStanding
 
 
 def owner_named(kind: "OwnerKind", name: str) -> "Owner":
@@ -31,10 +31,10 @@ def listed(kind: "OwnerKind", *, as_json: bool) -> Result:
     from opencode_gate.cli.owner_view import owners_table, rules_document
     from opencode_gate.config.paths import paths
     from opencode_gate.governance.policy import Owner
+    from opencode_gate.governance.standing import read_policy
     from opencode_gate.session.policy_changes import open_rules
     from opencode_gate.session.policy_names import GROUPS, NOUNS
     from opencode_gate.session.policy_sense import owned
-    from opencode_gate.session.standing import read_policy
 
     with open_rules(paths(), read_only=True) as store:
         policy = read_policy(store)
@@ -52,9 +52,9 @@ def shown(kind: "OwnerKind", name: str, *, as_json: bool) -> Result:
     """One owner and all its rules."""
     from opencode_gate.cli.owner_view import owner_facts, rules_document
     from opencode_gate.config.paths import paths
+    from opencode_gate.governance.standing import read_policy
     from opencode_gate.session.policy_changes import open_rules, rules_for
     from opencode_gate.session.policy_owners import members
-    from opencode_gate.session.standing import read_policy
 
     owner = owner_named(kind, name)
     with open_rules(paths(), read_only=True) as store:
@@ -135,7 +135,7 @@ def standings_of(
 ) -> "tuple[BudgetStanding, ...]":
     """How the budgets of owners stand now."""
     from opencode_gate.core.local_time import local_zone_name
-    from opencode_gate.session.standing import standings
+    from opencode_gate.governance.standing import standings
 
     return standings(store, owners.items(), at_us=now_us(), time_zone=local_zone_name())
 

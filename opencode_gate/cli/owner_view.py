@@ -12,7 +12,7 @@ from opencode_gate.governance.policy import Customer, Team, VirtualKey
 
 if TYPE_CHECKING:
     from opencode_gate.governance.policy import Budget, ModelRules, Owner, Policy, RateLimit, Rules
-    from opencode_gate.session.standing import BudgetStanding
+    from opencode_gate.governance.standing import BudgetStanding
 
 _NONE = "–"
 

@@ -37,8 +37,8 @@ def policy_findings(
         LedgerError: the ledger cannot be read.
     """
     from opencode_gate.cli.checks import Finding
+    from opencode_gate.governance.standing import read_policy
     from opencode_gate.ledger.sqlite.governance import open_governance
-    from opencode_gate.session.standing import read_policy
 
     store = open_governance(ledger_file, read_only=True)
     try:

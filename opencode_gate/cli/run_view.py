@@ -25,10 +25,10 @@ from opencode_gate.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from opencode_gate.config.paths import Paths
+    from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.launch import Outcome
     from opencode_gate.session.plan import RunPlan
-    from opencode_gate.session.standing import BudgetStanding
 
 SummaryForm: TypeAlias = Literal["table", "json", "off"]
 

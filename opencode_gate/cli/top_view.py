@@ -20,9 +20,9 @@ from opencode_gate.cli.render import Block, Table, Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.ledger.records import ExchangeRecord
     from opencode_gate.session.activity import Activity, Flight, RunningSession
-    from opencode_gate.session.standing import BudgetStanding
 
 _FRAME = 3
 """Lines around the parts: the first, an empty one, the last."""

@@ -13,6 +13,12 @@ from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.errors import PolicyDenied
 from opencode_gate.core.local_time import day_start_us, local_day
 from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.standing import (
+    Above,
+    BudgetStanding,
+    above_session,
+    standings_above,
+)
 from opencode_gate.ledger.committing import Price
 from opencode_gate.ledger.exchange_query import ExchangeQuery
 from opencode_gate.ledger.governance_store import GovernanceStore
@@ -21,12 +27,6 @@ from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.recovery import seen_so_far
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, UsageQuery, sum_of, total_of
-from opencode_gate.session.standing import (
-    Above,
-    BudgetStanding,
-    above_session,
-    standings_above,
-)
 
 ERRORS = (ExchangeStatus.UPSTREAM_ERROR, ExchangeStatus.INTERRUPTED, ExchangeStatus.DENIED)
 """What somebody should know about; a person who pressed Esc knows."""

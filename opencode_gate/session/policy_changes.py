@@ -26,12 +26,12 @@ from opencode_gate.governance.policy import (
     document_of,
     rules_of,
 )
+from opencode_gate.governance.standing import read_policy
 from opencode_gate.ledger.governance_store import GovernanceStore, PolicyDocument
 from opencode_gate.session.operator import os_user
 from opencode_gate.session.policy_file import FILE_KINDS
 from opencode_gate.session.policy_names import GROUPS, NOUNS
 from opencode_gate.session.policy_sense import OWNER_KINDS, owned, policy_problems, rules_problems
-from opencode_gate.session.standing import read_policy
 
 RuleChanges = Mapping[Owner, Rules | None]
 """New rules by owner; `None` takes an owner's rules away."""

@@ -19,9 +19,9 @@ from opencode_gate.session.naming import RunRequest
 if TYPE_CHECKING:
     # Of no use to whoever has no rules, and loaded before Opencode starts.
     from opencode_gate.governance.policy import Owner, Policy, Rules
+    from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.ledger.governance_store import GovernanceStore
     from opencode_gate.ledger.store import Store
-    from opencode_gate.session.standing import BudgetStanding
 
 KEPT_DAYS: Final = 30
 """How long the rules of a session that has ended are kept, for its summary to be shown again."""
@@ -76,7 +76,7 @@ def rules_of_run(
         LedgerError: the ledger cannot be read.
     """
     from opencode_gate.governance.policy import Budget, Policy, Rules
-    from opencode_gate.session.standing import read_policy
+    from opencode_gate.governance.standing import read_policy
 
     policy = read_policy(store) if store.policy_revision() else Policy()
     if virtual_key is not None:
@@ -130,7 +130,7 @@ def standings_before(rules: RunRules, paths: Paths) -> "tuple[BudgetStanding, ..
         return ()
     from opencode_gate.core.local_time import local_zone_name
     from opencode_gate.governance.policy import Owner
-    from opencode_gate.session.standing import standings
+    from opencode_gate.governance.standing import standings
 
     own = () if rules.own is None else ((Owner("session", ""), rules.own),)
     if not any(one.budgets for _, one in (*own, *rules.above)):

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operation
 from opencode_gate.core.usage import sum_known
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
 from opencode_gate.session.decided import NOTHING_DECIDED, Decided, decided
 from opencode_gate.session.reconciliation import Bypass
-from opencode_gate.session.standing import BudgetStanding
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -20,11 +20,11 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.governance.policy import Budget, Owner
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.totals import Totals
 from opencode_gate.session.activity import Activity, Flight, RunningSession
-from opencode_gate.session.standing import BudgetStanding
 from tests.support.ledger_records import NOON_US, a_session, an_exchange, an_open_exchange
 from tests.support.terminal_screen import TerminalScreen
 

@@ -18,8 +18,8 @@ from opencode_gate.cli.main import main
 from opencode_gate.cli.summary_view import summary_document
 from opencode_gate.core.errors import CODES
 from opencode_gate.governance.policy import Budget, Owner
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.totals import total_of
-from opencode_gate.session.standing import BudgetStanding
 from opencode_gate.session.summary import ConversationTotals, ModelTotals, Summary
 from tests.support.ledger_records import a_conversation, a_session, an_exchange
 

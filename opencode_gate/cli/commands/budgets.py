@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from opencode_gate.config.paths import Paths
     from opencode_gate.governance.policy import Budget, Owner, Policy, Rules
+    from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.session.policy_budgets import BudgetName
-    from opencode_gate.session.standing import BudgetStanding
 
 app = typer.Typer()
 
@@ -51,9 +51,9 @@ def list_budgets(
     """All budgets: spent, held by what runs, left, and when they begin anew."""
     from opencode_gate.cli.budget_view import standing_document
     from opencode_gate.config.paths import paths
+    from opencode_gate.governance.standing import read_policy
     from opencode_gate.session.policy_budgets import running_sessions
     from opencode_gate.session.policy_changes import open_rules, rules_for
-    from opencode_gate.session.standing import read_policy
 
     places = paths()
     with open_rules(places, read_only=True) as store:

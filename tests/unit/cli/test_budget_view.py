@@ -13,7 +13,7 @@ from opencode_gate.cli.budget_view import (
     warning_lines,
 )
 from opencode_gate.governance.policy import Budget, Owner
-from opencode_gate.session.standing import BudgetStanding
+from opencode_gate.governance.standing import BudgetStanding
 from tests.support.ledger_records import NOON_US
 
 HOUR_US = 3_600_000_000

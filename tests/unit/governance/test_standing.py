@@ -6,8 +6,8 @@ import pytest
 
 from opencode_gate.core.local_time import day_start_us, local_day
 from opencode_gate.governance.policy import Budget, Owner, Rules, Team, VirtualKey
+from opencode_gate.governance.standing import Above, BudgetStanding, standings_above
 from opencode_gate.ledger.governance_store import Standing, WindowKey
-from opencode_gate.session.standing import Above, BudgetStanding, standings_above
 from tests.support.governance_fake import GovernanceFake
 from tests.support.ledger_records import NOON_US
 
