@@ -23,7 +23,7 @@ from opencode_gate.governance.worst_case import (
     worst_case_nano_usd,
 )
 from opencode_gate.wire.output_limits import smallest_sensible
-from opencode_gate.wire.references import has_audio, may_write_1h, refers_elsewhere
+from opencode_gate.wire.references import may_write_1h, read_references
 
 OUTPUT_LIMIT_TOKENS = 32_000
 """What is asked of a model of which nobody says how much it may answer with."""
@@ -124,6 +124,7 @@ class Cases:
             terms += tuple(
                 [await self._known(ask.provider_id, one) for one in facts.fallback_models]
             )
+        references = read_references(ask.route, ask.body)
         contexts = [one.context_tokens for one in terms]
         known = [tokens for tokens in contexts if tokens is not None]
         output_tokens = _least(facts.max_output_tokens, terms[0].output_tokens)
@@ -133,11 +134,11 @@ class Cases:
             rates=RequestRates(
                 may_write_1h=may_write_1h(ask.body),
                 service_tier=facts.service_tier if facts.speed is None else facts.speed,
-                has_audio=has_audio(ask.body),
+                has_audio=references.has_audio,
             ),
             input_tokens=input_bound(
                 body_bytes=len(ask.body),
-                refers_elsewhere=refers_elsewhere(ask.route, ask.body),
+                refers_elsewhere=references.refers_elsewhere,
                 context_tokens=max(known) if len(known) == len(contexts) else None,
             ),
             output_tokens=OUTPUT_LIMIT_TOKENS if output_tokens is None else output_tokens,

@@ -8,7 +8,7 @@ that costs no more than a larger reservation.
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -105,24 +105,44 @@ _responses = Lenient(_Response)
 _values: Lenient[Any] = Lenient(Any)
 
 
-def refers_elsewhere(route: Route, body: bytes) -> bool:
-    """True where the provider may read more than the body says.
+class References(NamedTuple):
+    """What a request has the provider read or make beyond text in its body.
 
-    So it is with stored conversations, files and pages that are named, with tools of the
-    provider's own, and with documents, films and small pictures, which may hold more tokens
-    than bytes. Of a format that is not known nothing can be said, so it counts as such.
+    Attributes:
+        refers_elsewhere: the provider may read more than the body says: stored conversations,
+            files and pages that are named, what tools of its own find, documents, films and small
+            pictures, which may hold more tokens than bytes. Of a format that is not known nothing
+            can be said, so it counts as such.
+        has_audio: sound goes in or comes out, of which tokens cost more.
     """
-    if route.wire_format is WireFormat.UNKNOWN:
-        return True
+
+    refers_elsewhere: bool
+    has_audio: bool
+
+
+def read_references(route: Route, body: bytes) -> References:
+    """What a body refers to; in doubt, everything."""
     try:
         request = _requests.decode(body)
-        return (
-            request.refers
+        elsewhere = (
+            route.wire_format is WireFormat.UNKNOWN
+            or request.refers
             or any(map(_is_run_by_provider, request.tools or ()))
-            or any(map(_is_more_than_its_bytes, _parts_of(request)))
         )
-    except (msgspec.DecodeError, RecursionError):
-        return True
+        sound = (
+            bool(request.audio)
+            or "audio" in _list(request.modalities)
+            or _asks_for_sound(request.generation_config)
+            or _asks_for_sound(request.generation_config_2)
+        )
+        for part in _parts_of(request):
+            if elsewhere and sound:
+                break
+            elsewhere = elsewhere or _is_more_than_its_bytes(part)
+            sound = sound or _is_sound(part)
+    except msgspec.DecodeError:
+        return References(True, True)
+    return References(elsewhere, sound)
 
 
 def may_write_1h(body: bytes) -> bool:
@@ -130,21 +150,6 @@ def may_write_1h(body: bytes) -> bool:
     price (https://docs.claude.com/en/docs/build-with-claude/prompt-caching).
     """
     return _LONG_LIFE.search(body) is not None or _ESCAPED_LETTER.search(body) is not None
-
-
-def has_audio(body: bytes) -> bool:
-    """True where sound goes in or comes out, of which tokens cost more."""
-    try:
-        request = _requests.decode(body)
-        return (
-            bool(request.audio)
-            or "audio" in _list(request.modalities)
-            or _asks_for_sound(request.generation_config)
-            or _asks_for_sound(request.generation_config_2)
-            or any(map(_is_sound, _parts_of(request)))
-        )
-    except (msgspec.DecodeError, RecursionError):
-        return True
 
 
 def _list(value: object) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.references import has_audio, may_write_1h, refers_elsewhere
+from opencode_gate.wire.references import may_write_1h, read_references
 from tests.support.agent_conversations import FORMATS
 from tests.support.json_bodies import prompts
 from tests.support.wire_corpus import route_of
@@ -24,7 +24,7 @@ ORDINARY_TOOLS = [
 
 
 def refers(**body: object) -> bool:
-    return refers_elsewhere(CHAT, json.dumps(body).encode())
+    return read_references(CHAT, json.dumps(body).encode()).refers_elsewhere
 
 
 def part(**content: object) -> dict[str, object]:
@@ -117,30 +117,30 @@ def test_what_is_read_elsewhere_or_holds_more_than_its_bytes_is_seen(body):
 
 
 def test_a_name_written_in_escapes_is_seen():
-    assert refers_elsewhere(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}')
+    assert read_references(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}').refers_elsewhere
     body = b'{"messages":[{"content":[{"type":"input_image","fil\\u0065_id":"f"}]}]}'
-    assert refers_elsewhere(CHAT, body)
+    assert read_references(CHAT, body).refers_elsewhere
 
 
 def test_what_cannot_be_read_counts_as_more():
-    assert refers_elsewhere(CHAT, b"{")
-    assert refers_elsewhere(CHAT, b"[]")
-    assert refers_elsewhere(CHAT, b'{"messages":[{"content":[1]}]}')
+    assert read_references(CHAT, b"{").refers_elsewhere
+    assert read_references(CHAT, b"[]").refers_elsewhere
+    assert read_references(CHAT, b'{"messages":[{"content":[1]}]}').refers_elsewhere
 
 
 @pytest.mark.parametrize("depth", [10, 400, 900, 5_000, 200_000])
 def test_turns_within_turns_without_end_are_looked_into_or_count_as_more(depth):
     picture = b'{"type":"input_image","file_id":"f"}'
     body = b'{"messages":' + b'[{"content":' * depth + b"[%s]" % picture + b"}]" * depth + b"}"
-    assert refers_elsewhere(CHAT, body)
-    assert has_audio(body.replace(picture, b'{"type":"input_audio"}'))
+    assert read_references(CHAT, body).refers_elsewhere
+    assert read_references(CHAT, body.replace(picture, b'{"type":"input_audio"}')).has_audio
 
 
 @given(body=prompts())
 def test_no_prompt_is_too_odd(body):
     for wire_format in FORMATS:
-        assert refers_elsewhere(route_of(wire_format), body) in (True, False)
-    assert has_audio(body) in (True, False)
+        assert read_references(route_of(wire_format), body).refers_elsewhere in (True, False)
+    assert read_references(CHAT, body).has_audio in (True, False)
     assert may_write_1h(body) in (True, False)
 
 
@@ -173,4 +173,4 @@ def test_a_cache_that_is_kept_for_an_hour_is_seen(body, may):
     ],
 )
 def test_sound_is_heard(body, sounds):
-    assert has_audio(json.dumps(body).encode()) is sounds
+    assert read_references(CHAT, json.dumps(body).encode()).has_audio is sounds
