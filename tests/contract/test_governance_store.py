@@ -25,7 +25,7 @@ from opencode_gate.ledger.governance_store import (
 )
 from opencode_gate.ledger.records import Charge, ExchangeRecord, Repricing
 from opencode_gate.ledger.recovery import settle_orphans
-from opencode_gate.ledger.sqlite import SqliteStore, open_store
+from opencode_gate.ledger.sqlite import SqliteStore, connection, open_store
 from opencode_gate.ledger.sqlite.audit import open_audit
 from opencode_gate.ledger.sqlite.governance import open_governance
 from tests.support.governance_children import COST, KEYS, LEASED, NEEDED, STEPS, child
@@ -444,6 +444,58 @@ def test_spent_and_held_never_exceed_the_limit_whatever_happens(
             for one in reserved:
                 mine = sum(amount for keys, amount in reserved[one] if key in keys)
                 assert standing(store, key, one).held_by_me >= mine
+
+
+# A database that fails
+
+
+def test_a_ledger_that_stays_locked_is_an_error_and_not_a_lease(
+    ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is half done; afterwards all goes on."""
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.01)
+    with closing(open_governance(ledger_file)) as store, closing(open_store(ledger_file)) as ledger:
+        with closing(sqlite3.connect(ledger_file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for deed in (
+                lambda: store.lease("P", [wish(DAY, 100, 60)]),
+                lambda: store.give_back("P", {DAY: 1}),
+                lambda: store.end_process("P"),
+                lambda: store.put_policy(
+                    [PolicyDocument("team", "a", "{}")], operator="ada", at_us=1
+                ),
+                lambda: ledger.fold([an_exchange_on(DAY)], process_id="P"),
+            ):
+                with pytest.raises(LedgerError):
+                    deed()
+            assert store.policy() == (0, [])
+            assert standing(store, DAY) == Standing()
+        assert leased(store, "P", wish(DAY, 100, 60)) == [60]
+
+
+def test_a_reader_sees_rules_and_budgets_and_changes_nothing(
+    store: GovernanceStore, ledger_file: Path
+):
+    """What views open."""
+    store.put_policy([PolicyDocument("team", "a", "{}")], operator="ada", at_us=1)
+    leased(store, "P", wish(DAY, 100, 60))
+    with closing(open_governance(ledger_file, read_only=True)) as reader:
+        mark = reader.change_mark()
+        assert reader.policy() == store.policy()
+        assert reader.standings([DAY]) == store.standings([DAY])
+        assert reader.latest_windows([DAY.budget_id]) == {DAY.budget_id: 1_000}
+        with pytest.raises(LedgerError):
+            reader.lease("P", [wish(DAY, 100, 1)])
+        store.give_back("P", {DAY: 60})
+        assert reader.change_mark() != mark
+
+
+def test_a_missing_ledger_has_no_rules(tmp_path: Path):
+    """And looking makes none."""
+    with closing(open_governance(tmp_path / "none.db", read_only=True)) as reader:
+        assert reader.policy() == (0, [])
+        assert reader.standings([DAY]) == {DAY: Standing()}
+    assert not (tmp_path / "none.db").exists()
 
 
 # Several processes
