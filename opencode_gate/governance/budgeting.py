@@ -22,13 +22,11 @@ from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.policy import DOWNGRADE, Owner, Unit
 from opencode_gate.governance.request_case import Case, Cases
 from opencode_gate.governance.reservations import Held, Need, Reservations, Short
-from opencode_gate.governance.rulebook import Law, OwnedBudget
+from opencode_gate.governance.rulebook import CALLERS_REMEMBERED, Law, OwnedBudget
 from opencode_gate.governance.windows import WindowSpan, window_of
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.estimates import estimated_tokens
-
-CALLERS_REMEMBERED = 4096
 
 HELD_WAIT_S = 60.0
 """How long a request waits for others to be settled; Opencode waits 300 s for headers."""

@@ -104,8 +104,12 @@ class Governor:
         grant.decisions.append(decision)
         if grant.conversation_id is not None:
             # The agent asks again at once, and would only be cut again.
+            now_s = self._clock.monotonic_s()
+            self._stopped = {
+                id: stopped for id, stopped in self._stopped.items() if stopped.until_s > now_s
+            }
             self._stopped[grant.conversation_id] = Stopped(
-                decision, self._clock.monotonic_s() + STOPPED_FOR_S, grant.revision
+                decision, now_s + STOPPED_FOR_S, grant.revision
             )
         return True
 
@@ -182,7 +186,8 @@ class Governor:
         if stopped.revision != law.revision or stopped.until_s < self._clock.monotonic_s():
             del self._stopped[ask.conversation_id or ""]
             return
-        raise Denied(stopped.decision, http_status=402, error_type="insufficient_quota")
+        decision = msgspec.structs.replace(stopped.decision, outcome="deny")
+        raise Denied(decision, http_status=402, error_type="insufficient_quota")
 
 
 def _check_models(law: Law, ask: Ask, grant: Grant) -> None:

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -107,7 +108,8 @@ class Reservations:
         self._recover = recover
         self._hurry = hurry
         self._accounts: dict[WindowKey, _Account] = {}
-        self._locks: dict[tuple[str, ...], asyncio.Lock] = {}
+        # A queue for requests that need the same budgets, kept as long as somebody stands in it.
+        self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         self._settled = asyncio.Event()
         self._store: GovernanceStore | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -125,7 +127,8 @@ class Reservations:
         held = self._reserve_here(needs)
         if held is not None:
             return held
-        lock = self._locks.setdefault(tuple(need.key.budget_id for need in needs), asyncio.Lock())
+        budget_ids = tuple(need.key.budget_id for need in needs)
+        lock = self._locks.setdefault(budget_ids, asyncio.Lock())
         give_up_s = self._clock.monotonic_s() + wait_s
         async with lock:
             while True:
@@ -205,6 +208,21 @@ class Reservations:
         return Held(tuple((need.key, need.amount) for need in needs))
 
     async def _lease(self, needs: Sequence[Need]) -> Held | Short:
+        """Leases more; what comes for a request that was given up meanwhile is free again."""
+        work = spawn(self._leased(needs), name="lease")
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._release_unwanted)
+            raise
+
+    def _release_unwanted(self, work: "asyncio.Task[Held | Short]") -> None:
+        if not work.cancelled() and work.exception() is None:
+            answer = work.result()
+            if isinstance(answer, Held):
+                self.release(answer)
+
+    async def _leased(self, needs: Sequence[Need]) -> Held | Short:
         unused = self._taken_out(need.key for need in needs)
         wishes = [
             LeaseWish(need.key, need.limit, need.amount, need.amount * LEASED_AHEAD)

@@ -24,6 +24,8 @@ from opencode_gate.governance.policy import (
 )
 from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
 
+CALLERS_REMEMBERED = 4096
+
 
 class OwnedBudget(msgspec.Struct, frozen=True):
     """A budget, whose it is, and the time zone its windows follow."""
@@ -105,6 +107,8 @@ class Rulebook:
         policy = self.policy()
         law = self._laws.get(caller)
         if law is None:
+            if len(self._laws) >= CALLERS_REMEMBERED:
+                self._laws.clear()
             law = self._laws[caller] = law_of(policy, caller, self._zone)
         return law
 

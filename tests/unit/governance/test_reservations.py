@@ -1,6 +1,7 @@
 """Money is reserved from what is leased, leased when it runs short, and always comes back."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import msgspec
@@ -8,10 +9,12 @@ import pytest
 
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
+from opencode_gate.core.tasks import spawn
 from opencode_gate.governance.reservations import Held, Need, Reservations, Short
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.records import Charge
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite.connection import connect
 from opencode_gate.ledger.sqlite.governance import SqliteGovernance, open_governance
 from tests.support.ledger_records import an_exchange
 
@@ -96,7 +99,7 @@ async def test_a_request_waits_for_those_that_still_run(ledger: Path) -> None:
     one = Process(ledger, "one")
     held = await one.reserve(Need(DAY, 100, 80))
     assert isinstance(held, Held)
-    waiting = asyncio.create_task(one.reserve(Need(DAY, 100, 80), wait_s=30))
+    waiting = spawn(one.reserve(Need(DAY, 100, 80), wait_s=30), name="waiting")
     await asyncio.sleep(0)
     one.reservations.release(held)
     assert isinstance(await waiting, Held)
@@ -157,6 +160,27 @@ async def test_a_ledger_that_fails_takes_nothing_away(ledger: Path) -> None:
     lock._connection.execute("ROLLBACK")
     lock.close()
     assert isinstance(await one.reserve(Need(DAY, plenty, 10)), Held)
+
+
+async def test_what_is_leased_for_a_request_that_was_given_up_is_free_again(ledger: Path) -> None:
+    """Its client left while a thread was still asking the ledger."""
+    may_go_on, is_asking = threading.Event(), threading.Event()
+
+    class Slow(SqliteGovernance):
+        def lease(self, process_id, wishes):
+            is_asking.set()
+            assert may_go_on.wait(10)
+            return super().lease(process_id, wishes)
+
+    one = Process(ledger, "one")
+    one.reservations._open_store = lambda: Slow(connect(ledger), ledger)
+    given_up = spawn(one.reserve(Need(DAY, 100, 90)), name="given-up")
+    await asyncio.to_thread(is_asking.wait, 10)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    may_go_on.set()
+    assert isinstance(await one.reserve(Need(DAY, 100, 90), wait_s=10), Held)
 
 
 async def test_the_end_returns_everything(ledger: Path) -> None:
