@@ -8,14 +8,15 @@ https://googleapis.github.io/python-genai/).
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from opencode_gate.agents.opencode.configuration import client_base_path
 from opencode_gate.catalog.rows import ProviderRow
-from opencode_gate.core.errors import UsageError
 
 LOCAL_GATEWAY = "http://127.0.0.1:4141"
 """Where `ogate serve` listens, unless told."""
+
+OPENCODE_KEY = "OGATE_KEY"
+"""Where the configuration that `ogate env opencode` prints looks for the key."""
 
 
 class _Client(NamedTuple):
@@ -32,25 +33,11 @@ _CLIENTS = (
 )
 
 
-def gateway_address(text: str) -> str:
-    """The address of a gateway without a slash behind.
-
-    Raises:
-        UsageError: it is none.
-    """
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-        raise UsageError(
-            "usage", f"{text!r} is not the address of a gateway", hint=f"--gateway {LOCAL_GATEWAY}"
-        )
-    return text.rstrip("/")
-
-
 def client_variables(
     rows: Mapping[str, ProviderRow], *, gateway: str, token: str
 ) -> dict[str, str]:
-    """Variables by name, for each SDK whose provider there is."""
-    found = {}
+    """Variables by name, for each SDK whose provider there is, and for Opencode."""
+    found = {OPENCODE_KEY: token}
     for client in _CLIENTS:
         row = rows.get(client.provider_id)
         if row is None:

@@ -84,6 +84,7 @@ def test_copy_env_prints_lines_a_shell_evaluates(run) -> None:
     )
     [token] = set(TOKEN.findall(out))
     assert lines == {
+        "OGATE_KEY": token,
         "OPENAI_BASE_URL": "https://gate.example.com/p/openai/v1",
         "OPENAI_API_KEY": token,
         "ANTHROPIC_BASE_URL": "https://gate.example.com/p/anthropic",

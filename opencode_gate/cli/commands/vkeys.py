@@ -237,9 +237,10 @@ def _check_output(copy_env: bool, gateway: str | None, as_json: bool) -> None:
     if gateway is not None and not copy_env:
         raise UsageError("usage", "--gateway goes with --copy-env", hint="ogate vkeys --help")
     if gateway is not None:
-        from opencode_gate.session.client_variables import gateway_address
+        from opencode_gate.session.remote_gateway import gateway_address
 
-        gateway_address(gateway)
+        # Looked at before a key is made whose only look would be lost.
+        gateway_address(gateway, is_insecure=True)
 
 
 def _made(made: "MadeKey", *, copy_env: bool, gateway: str | None, as_json: bool) -> Result:
@@ -268,16 +269,13 @@ def _env_lines(made: "MadeKey", gateway: str | None) -> list[str]:
     from opencode_gate.catalog.catalogue import open_catalogue
     from opencode_gate.config.paths import paths
     from opencode_gate.config.settings import load_settings
-    from opencode_gate.session.client_variables import (
-        LOCAL_GATEWAY,
-        client_variables,
-        gateway_address,
-    )
+    from opencode_gate.session.client_variables import LOCAL_GATEWAY, client_variables
+    from opencode_gate.session.remote_gateway import gateway_address
 
     rows = open_catalogue(paths(), load_settings(paths(), os.environ)).providers()
-    address = gateway_address(gateway or LOCAL_GATEWAY)
+    address = gateway_address(gateway or LOCAL_GATEWAY, is_insecure=True).origin
     found = client_variables(rows, gateway=address, token=made.token.reveal())
     return [
-        f"# {made.owner}; Opencode itself: ogate run --gateway {address}",
+        f"# {made.owner}; Opencode: ogate run --gateway {address}, or ogate env opencode",
         *(f"export {name}={shlex.quote(value)}" for name, value in found.items()),
     ]
