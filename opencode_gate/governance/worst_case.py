@@ -171,10 +171,11 @@ def input_bound(
 
 
 def _rates_of(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
-    # By identity: to hash ten decimals would take longer than all the rest.
+    # By identity: to hash ten decimals would take longer than all the rest. The price is kept
+    # beside its rates, so that no other comes to have its identity.
     key = (id(price), rates)
     found = _compiled.get(key)
-    if found is not None and found[0] is price:
+    if found is not None:
         return found[1]
     if len(_compiled) >= _CACHED_MAX:
         _compiled.clear()

@@ -50,6 +50,8 @@ def test_a_zone_without_a_name_keeps_its_offset(monkeypatch, tmp_path) -> None:
         (date(2026, 3, 30), "Europe/Berlin", "2026-03-30T00:00:00+02:00"),
         # Midnight was skipped here: the day began at one o'clock.
         (date(2018, 11, 4), "America/Sao_Paulo", "2018-11-04T01:00:00-02:00"),
+        # And here from half an hour before it on, for an hour.
+        (date(1919, 3, 31), "America/Toronto", "1919-03-31T00:30:00-04:00"),
         # Midnight came twice here: the day began with the first.
         (date(2026, 11, 1), "America/Havana", "2026-11-01T00:00:00-04:00"),
     ],

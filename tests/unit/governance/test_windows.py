@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opencode_gate.core.errors import ConfigError
@@ -72,6 +72,10 @@ INSTANTS = st.integers(us("1970-01-02"), us("2037-12-01")) | st.builds(
 
 
 @given(window=st.sampled_from(CALENDAR), zone=st.sampled_from(ZONES), at_us=INSTANTS)
+@example(window="day", zone="America/St_Johns", at_us=us("2009-11-01T02:45"))
+@example(window="day", zone="America/Toronto", at_us=us("1919-03-31T04:45"))
+@example(window="day", zone="Pacific/Apia", at_us=us("2011-12-30T10:00"))
+@example(window="hour", zone="Australia/Lord_Howe", at_us=us("2027-04-03T15:10"))
 def test_windows_follow_each_other_without_gap_or_overlap(window, zone, at_us) -> None:
     span = fresh(window, at_us, zone)
     assert span.end_us is not None
@@ -123,6 +127,10 @@ def test_a_day_is_the_time_that_bears_its_date(zone, at_us) -> None:
         ("day", "2019-02-16T12:00", "America/Sao_Paulo", "2019-02-16T00:00-02:00", 25),
         ("day", "2011-12-31T12:00", "Pacific/Apia", "2011-12-31T00:00+14:00", 24),
         ("day", "1919-03-31T12:00", "America/Toronto", "1919-03-31T00:30-04:00", 23.5),
+        # A minute after midnight it was 23:01 again: that hour belongs to the day begun.
+        ("day", "2009-11-01T02:45+00:00", "America/St_Johns", "2009-11-01T00:00-02:30", 25),
+        ("day", "2009-11-01T02:29+00:00", "America/St_Johns", "2009-10-31T00:00-02:30", 24),
+        ("month", "2009-11-01T02:45+00:00", "America/St_Johns", "2009-11-01T00:00-02:30", 721),
         ("week", "2026-12-31T12:00", "Europe/Berlin", "2026-12-28T00:00+01:00", 168),
         ("week", "2027-01-03T23:59", "Europe/Berlin", "2026-12-28T00:00+01:00", 168),
         ("week", "2026-03-25T12:00", "Europe/Berlin", "2026-03-23T00:00+01:00", 167),
