@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.launch import Outcome
     from opencode_gate.session.plan import RunPlan
+    from opencode_gate.session.summary import Summary
 
 SummaryForm: TypeAlias = Literal["table", "json", "off"]
 
@@ -63,6 +65,8 @@ def show_account(
     if outcome.settled is None or not outcome.settled.is_whole:
         talk("ogate · not everything could be recorded; ogate doctor says why")
     account = account_for(plan, discovery, where, os.environ)
+    if outcome.elsewhere is not None:
+        account = _told_elsewhere(account, outcome)
     document = summary_document(account)
     if summary_file is not None:
         _write_summary(summary_file, document)
@@ -70,6 +74,14 @@ def show_account(
         print_document(document, sys.stderr)
     elif form == "table":
         print_blocks(stderr_console(), summary_blocks(account), indent=1)
+
+
+def _told_elsewhere(account: "Summary", outcome: "Outcome") -> "Summary":
+    """What only the gateway of others knows, and the way back to it."""
+    resume = account.resume
+    if resume is not None:
+        resume = resume.replace("ogate run", f"ogate run --gateway {outcome.elsewhere}", 1)
+    return replace(account, resume=resume, budgets=outcome.budgets)
 
 
 def _write_summary(file: Path, document: "dict[str, object]") -> None:

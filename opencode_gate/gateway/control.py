@@ -25,6 +25,7 @@ from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.policy import Budget, Rules
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import is_session_id
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.wire.routes import UNKNOWN_ROUTE
 
@@ -47,7 +48,7 @@ class SessionBook(Protocol):
         """Writes down its end, which is now."""
         ...
 
-    def account(self, session_id: str) -> tuple[SessionRecord, list[ExchangeRecord]]:
+    def account(self, session_id: str, virtual_key: str | None) -> "SessionAccount":
         """A session and all its exchanges that have ended, once they are in the ledger."""
         ...
 
@@ -86,10 +87,11 @@ class SessionOpened(msgspec.Struct):
 
 
 class SessionAccount(msgspec.Struct):
-    """All of an ended session; exchanges without what is the server's own affair."""
+    """All of an ended session, and how the budgets above it stand."""
 
     session: SessionRecord
     exchanges: list[ExchangeRecord]
+    budgets: tuple[BudgetStanding, ...] = ()
 
 
 class NoSuchPath(PolicyDenied):
@@ -176,10 +178,9 @@ class Control:
             raise BadWish("usage", "a session is ended with its own token")
         self._door.end(caller.session_id)
         await asyncio.to_thread(self._book.end, caller.session_id, end.exit_status)
-        session, exchanges = await asyncio.to_thread(self._book.account, caller.session_id)
-        return msgspec.json.encode(
-            SessionAccount(session, [_without_the_servers_own(one) for one in exchanges])
-        )
+        account = await asyncio.to_thread(self._book.account, caller.session_id, caller.virtual_key)
+        account.exchanges = [_without_the_servers_own(one) for one in account.exchanges]
+        return msgspec.json.encode(account)
 
     def _record(self, wish: SessionWish) -> SessionRecord:
         return SessionRecord(

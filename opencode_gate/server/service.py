@@ -17,15 +17,17 @@ from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.gateway.control import Control
+from opencode_gate.core.local_time import local_zone_name
+from opencode_gate.gateway.control import Control, SessionAccount
 from opencode_gate.governance.admission import Door, LaunchDoor
 from opencode_gate.governance.policy import Policy, Rules, document_of
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
+from opencode_gate.governance.standing import Above, standings_above
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.key_files import kept_key
-from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
+from opencode_gate.ledger.records import SessionRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.store import Store
@@ -78,13 +80,24 @@ class LedgerSessions:
         finally:
             store.close()
 
-    def account(self, session_id: str) -> tuple[SessionRecord, list[ExchangeRecord]]:
+    def account(self, session_id: str, virtual_key: str | None) -> SessionAccount:
         """A session and all its exchanges that have ended, once they are in the ledger."""
         self._folder.drain()
         store = open_store(self._ledger_file, read_only=True)
+        governance = open_governance(self._ledger_file, read_only=True)
         try:
-            return store.sessions_of([session_id])[session_id], store.exchanges(session_id)
+            return SessionAccount(
+                store.sessions_of([session_id])[session_id],
+                store.exchanges(session_id),
+                standings_above(
+                    governance,
+                    [Above(session_id=session_id, virtual_key=virtual_key)],
+                    at_us=self._clock.now_us(),
+                    time_zone=local_zone_name(),
+                ),
+            )
         finally:
+            governance.close()
             store.close()
 
 

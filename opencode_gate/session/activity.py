@@ -157,6 +157,11 @@ class Watch:
         sessions = {
             contents.session.id: contents.session for contents in living if contents.session
         }
+        # A gateway for many serves sessions that others have begun.
+        served = {each.session_id for contents in living for each in contents.exchanges.values()}
+        for session in store.sessions_of(served - sessions.keys()).values():
+            if session.ended_at_us is None:
+                sessions[session.id] = session
         ids = tuple(sessions)
         folded = {
             row.key["session"]: row.totals

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_gate.agents.opencode.configuration import (
     config_text,
@@ -39,6 +40,9 @@ from opencode_gate.session.plan import RunPlan
 from opencode_gate.session.run_rules import put_session_rules
 from opencode_gate.session.terminal import remember_terminal
 
+if TYPE_CHECKING:
+    from opencode_gate.governance.standing import BudgetStanding
+
 SIGKILL_STATUS = 137
 
 
@@ -51,6 +55,8 @@ class Outcome:
         failure: why the gateway gave up, `None` if it did not.
         settled: the gateway's last word, `None` if it had none.
         problems: keys that could not be read, by provider id.
+        elsewhere: the address of the gateway, where others run it.
+        budgets: how those above the session stand there.
     """
 
     session_id: str
@@ -58,6 +64,8 @@ class Outcome:
     failure: str | None
     settled: Settled | None
     problems: dict[str, str]
+    elsewhere: str | None = None
+    budgets: tuple["BudgetStanding", ...] = ()
 
 
 def launch(

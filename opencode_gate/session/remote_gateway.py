@@ -22,6 +22,7 @@ from opencode_gate.core.secrets import Secret
 from opencode_gate.credentials.entries import GATEWAY_KEYS
 from opencode_gate.credentials.resolve import CredentialSource
 from opencode_gate.credentials.testing import httpx_proxy
+from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.server.protocol import provider_row
 from opencode_gate.session.discovery import UsableProvider
@@ -106,10 +107,11 @@ class _Refused(msgspec.Struct):
 
 
 class SessionAccount(msgspec.Struct):
-    """A session that ended, and its exchanges."""
+    """A session that ended, its exchanges, and how the budgets above it stand."""
 
     session: SessionRecord
     exchanges: list[ExchangeRecord]
+    budgets: tuple[BudgetStanding, ...] = ()
 
 
 class RemoteGateway:

@@ -58,7 +58,7 @@ def launch_remote(
             if status == SIGKILL_STATUS:
                 restore_terminal()
         finally:
-            failure = _ended(plan, folder, gateway, token, status)
+            account, failure = _ended(plan, folder, gateway, token, status)
     assert status is not None
     return Outcome(
         session_id=plan.session.id,
@@ -66,6 +66,8 @@ def launch_remote(
         failure=failure,
         settled=Settled(exchanges=0),
         problems={},
+        elsewhere=gateway.address.origin,
+        budgets=account.budgets,
     )
 
 
@@ -76,15 +78,15 @@ def ledger_copy(paths: Paths, folder: Path) -> Paths:
 
 def _ended(
     plan: RunPlan, folder: Path, gateway: RemoteGateway, token: Secret, status: int | None
-) -> str | None:
+) -> tuple[SessionAccount, str | None]:
     """Ends the session at the gateway and keeps its account; why that failed, if it did."""
+    account, failure = SessionAccount(plan.session, []), None
     try:
         account = gateway.end(token, status)
     except GateError as error:
-        _keep(folder, SessionAccount(plan.session, []))
-        return f"{error.message}; the account is with the gateway"
+        failure = f"{error.message}; the account is with the gateway"
     _keep(folder, account)
-    return None
+    return account, failure
 
 
 def _keep(folder: Path, account: SessionAccount) -> None:

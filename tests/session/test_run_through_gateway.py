@@ -1,11 +1,13 @@
 """`ogate run --gateway` with a stand-in for Opencode: token, account, and what can go wrong."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from opencode_gate.config.paths import paths
+from opencode_gate.governance.policy import Budget
 from opencode_gate.ledger.sqlite import open_store
 from tests.support.launcher import run
 from tests.support.scripted_upstream import certificates
@@ -47,6 +49,22 @@ def test_opencode_has_the_sessions_token_alone_and_the_account_is_the_gateways(
     assert session.project == "project"
     assert not (tmp_path / "client/data/ledger.db").exists()
     assert list((tmp_path / "client/run").iterdir()) == []
+
+
+def test_the_account_says_how_the_gateways_budgets_stand(tmp_path: Path) -> None:
+    """The session's own, capped with `--budget`, and those of the key."""
+    day = Budget(window="day", usd=Decimal(20))
+    client = {**_client(tmp_path), "OGATE_KEY": put_key("ada", budgets=(day,))}
+    with served(tmp_path) as gateway:
+        there = ("run", "--gateway", gateway.url, *PRACTICE, "--budget", "5")
+        done = run(tmp_path, *there, "--summary", "json", "--", "run", "ask", **client)
+    assert done.returncode == 0, done.stderr
+    account = json.loads(done.stderr[done.stderr.index("{") :])
+    found = [(one["owner_kind"], one["owner"], one["window"]) for one in account["budgets"]]
+    assert found == [
+        ("session", account["session"]["id"], "session"),
+        ("vkey", "ada", "day"),
+    ]
 
 
 def test_a_session_whose_key_is_switched_off_ends_with_the_reason(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """`ogate serve`: who gets in, what launchers are told, and every way it can end."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +104,25 @@ def test_a_session_is_opened_accounted_for_and_ended(tmp_path: Path, ada: str) -
         assert gateway.chat(token).code == "unknown-virtual-key"
         again = gateway.ask("POST", "/ogate/v1/session/end", token, {"exit_status": 0})
         assert again.status == 401
+
+
+def test_what_runs_at_the_gateway_is_seen_at_the_gateway(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """`ogate top` there shows the sessions that others have begun, with what is in flight."""
+    with served(tmp_path) as gateway:
+        session_id, token = gateway.open_session(ada)
+        gateway.stream(token, "acme")
+        looked = subprocess.run(
+            [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    running = json.loads(looked.stdout)["running"]
+    assert session_id in [one["session"]["id"] for one in running if one["in_flight"]]
 
 
 def test_nobody_takes_anothers_session(tmp_path: Path, ada: str) -> None:
