@@ -157,9 +157,12 @@ def standings_above(
 
 
 def above_session(session: SessionRecord, exchanges: Iterable[ExchangeRecord]) -> list[Above]:
-    """Whose rules are above the requests of a session, by the keys they came under."""
-    keys = {exchange.virtual_key for exchange in exchanges} or {None}
+    """Whose rules are above some requests of a session, by the keys they came under.
+
+    Those of a gateway for many may be of sessions that others have begun.
+    """
+    asked = {(exchange.session_id, exchange.virtual_key or "") for exchange in exchanges}
     return [
-        Above(session_id=session.id, user=session.user, virtual_key=key)
-        for key in sorted(keys, key=lambda key: key or "")
+        Above(session_id=session_id, user=session.user, virtual_key=key or None)
+        for session_id, key in sorted(asked or {(session.id, "")})
     ]

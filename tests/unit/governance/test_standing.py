@@ -6,10 +6,10 @@ import pytest
 
 from opencode_gate.core.local_time import day_start_us, local_day
 from opencode_gate.governance.policy import Budget, Owner, Rules, Team, VirtualKey
-from opencode_gate.governance.standing import Above, BudgetStanding, standings_above
+from opencode_gate.governance.standing import Above, BudgetStanding, above_session, standings_above
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from tests.support.governance_fake import GovernanceFake
-from tests.support.ledger_records import NOON_US
+from tests.support.ledger_records import NOON_US, a_session, an_exchange
 
 USD = 10**9
 DAY_US = 86_400_000_000
@@ -117,3 +117,18 @@ def test_thresholds_are_the_budgets_own() -> None:
     """Who wants to be warned at 10 % is, and who wants no warning gets none."""
     assert a_standing(3 * USD, usd("20", warn_at_percent=(10,))).warned_percent == 10
     assert a_standing(19 * USD, usd("20", warn_at_percent=())).warned_percent is None
+
+
+def test_above_a_gateway_for_many_are_the_sessions_and_keys_of_all_it_serves() -> None:
+    """Each pair once; without any request, the session itself."""
+    session = a_session(id="01SERVE", user="ada")
+    asked = [
+        an_exchange(session_id=id, virtual_key=key)
+        for id, key in (("01B", "ben"), ("01A", "ann"), ("01A", "ann"), ("01SERVE", None))
+    ]
+    assert [(one.session_id, one.virtual_key) for one in above_session(session, asked)] == [
+        ("01A", "ann"),
+        ("01B", "ben"),
+        ("01SERVE", None),
+    ]
+    assert above_session(session, []) == [Above(session_id="01SERVE", user="ada")]
