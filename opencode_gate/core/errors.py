@@ -54,7 +54,6 @@ CODES: dict[str, str] = {
     "owner-exists": "There is a virtual key, team or customer of that name already.",
     "still-in-use": "Others still belong to what was to be removed.",
     "way-round": "Under a hard rule, something would not pass the gateway.",
-    "audit-broken": "The audit trail was changed, reordered or cut.",
     "insecure-address": "Plain HTTP on an address others can reach needs to be asked for.",
     "gateway-unreachable": "The gateway of the team could not be reached, or is none.",
     "upstream-unreachable": "The provider could not be reached.",

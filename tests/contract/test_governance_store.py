@@ -567,6 +567,42 @@ def test_a_process_killed_at_any_step_leaves_every_budget_right(
         assert findings_in(ledger_file) == []
 
 
+def test_gateways_killed_at_any_moment_leave_every_budget_right(ledger_file: Path, tmp_path: Path):
+    """Two at a time, killed in the middle of whatever they do, each settled by who comes next."""
+    folder = tmp_path / "journals"
+    cost_of: dict[str, int | None] = {}
+    for lines in (1, 2, 17, 60, 133):
+        with ExitStack() as children:
+            for each in [
+                children.enter_context(child("serve", folder, ledger_file)) for _ in range(2)
+            ]:
+                assert each.stdout is not None
+                said = [each.stdout.readline() for _ in range(lines)]
+                each.kill()
+                # What it still did and nobody read happened too; the last line may be torn.
+                said += [line for line in each.stdout.read().splitlines(True) if line[-1:] == b"\n"]
+                for line in said:
+                    word, exchange_id, *cost = line.decode().split()
+                    cost_of[exchange_id] = int(cost[0]) if word == "finished" else None
+    with closing(open_store(ledger_file)) as ledger:
+        settle_orphans(folder, ledger, unpriced)
+        found = {each.id: each for each in ledger.exchanges("01S")}
+        assert ledger.integrity() == []
+    # One that was written and not told of any more may be there too.
+    assert found.keys() >= cost_of.keys()
+    assert len(found) <= len(cost_of) + 10
+    told = {id: found[id].cost_nano_usd for id, cost in cost_of.items() if cost is not None}
+    assert told == {id: cost for id, cost in cost_of.items() if cost is not None}
+    spent = sum(
+        NEEDED if each.cost_nano_usd is None else each.cost_nano_usd for each in found.values()
+    )
+    with closing(open_governance(ledger_file)) as store:
+        assert set(store.standings(KEYS).values()) == {Standing(spent, 0, 0)}
+        assert store.lease_holders() == set()
+    assert len(events_of(ledger_file, "exchange")) == len(found)
+    assert findings_in(ledger_file) == []
+
+
 def test_a_lease_without_a_journal_is_returned(ledger_file: Path, tmp_path: Path):
     """Its process has ended, and could not say so."""
     with closing(open_governance(ledger_file)) as store:

@@ -11,9 +11,10 @@ from subprocess import PIPE, Popen
 
 import msgspec
 
+from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.governance_store import LeaseWish, WindowKey
 from opencode_gate.ledger.journal import Journal
-from opencode_gate.ledger.records import Charge
+from opencode_gate.ledger.records import Charge, ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
@@ -103,9 +104,36 @@ def spend(folder: str, ledger_file: str, last_step: str) -> None:
     reached("closed")
 
 
+def serve(folder: str, ledger_file: str) -> None:
+    """Exchanges as a gateway has them, with a folding thread, for ever; three run at a time."""
+    journal = Journal.create(Path(folder), session=a_session(id="01S"))
+    folding = Folder(Path(folder), Path(ledger_file), lambda each: each, journal=journal)
+    store = open_governance(Path(ledger_file))
+    charges = tuple(Charge(*key, "usd", NEEDED) for key in KEYS)
+    running: list[ExchangeRecord] = []
+    number = 0
+    while True:
+        number += 1
+        store.lease(journal.process_id, [LeaseWish(key, 10**12, NEEDED, LEASED) for key in KEYS])
+        opened = an_open_exchange(session_id="01S", charges=charges)
+        journal.opened(opened)
+        say("opened", opened.id)
+        running.append(opened)
+        if len(running) == 3:
+            ended = msgspec.structs.replace(
+                an_exchange(session_id="01S", cost_nano_usd=number, charges=charges),
+                id=running.pop(0).id,
+            )
+            journal.finished(ended)
+            folding.submit(ended)
+            if number % 7 == 0:
+                folding.hurry()
+            say("finished", ended.id, number)
+
+
 def say(*words: object) -> None:
     print(*words, flush=True)
 
 
 if __name__ == "__main__":
-    {"race": race, "spend": spend}[sys.argv[1]](*sys.argv[2:])
+    {"race": race, "spend": spend, "serve": serve}[sys.argv[1]](*sys.argv[2:])
