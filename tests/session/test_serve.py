@@ -112,7 +112,7 @@ def test_what_runs_at_the_gateway_is_seen_at_the_gateway(
     """`ogate top` there shows the sessions that others have begun, with what is in flight."""
     with served(tmp_path) as gateway:
         session_id, token = gateway.open_session(ada)
-        gateway.stream(token, "acme")
+        stream = gateway.stream(token, "acme")
         looked = subprocess.run(
             [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
             env=os.environ,
@@ -121,6 +121,7 @@ def test_what_runs_at_the_gateway_is_seen_at_the_gateway(
             timeout=30,
             check=True,
         )
+        stream.close()
     running = json.loads(looked.stdout)["running"]
     assert session_id in [one["session"]["id"] for one in running if one["in_flight"]]
 
