@@ -8,7 +8,6 @@ first, in the order they were made.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from opencode_gate.core.errors import PolicyDenied
 from opencode_gate.governance.policy import Budget, Owner, Policy, Rules, Unit, policy_of
 from opencode_gate.governance.windows import later, window_of
 from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
