@@ -73,8 +73,8 @@ def test_words_before_the_double_dash_are_refused_with_the_right_form(ran, capsy
     ("line", "message", "hint"),
     [
         (["run", "--wrong"], "no such option: --wrong", "ogate run --help"),
-        (["usages"], "no such command 'usages'. Did you mean 'usage'?", "ogate --help"),
-        (["usages", "--", "x"], "no such command 'usages'", "ogate --help"),
+        (["uage"], "no such command 'uage'. Did you mean 'usage'?", "ogate --help"),
+        (["uage", "--", "x"], "no such command 'uage'", "ogate --help"),
         (["usage", "--", "x"], "`ogate usage` takes nothing behind `--`", "ogate usage --help"),
         (["--no-input", "usage"], "come after its name", "ogate usage --help"),
     ],
