@@ -69,8 +69,10 @@ def checked(
 def _question(
     model: str, about: Mapping[str, str | None], tokens: str, output_tokens: str | None
 ) -> "Question":
+    from opencode_gate.config.paths import paths
     from opencode_gate.session.amounts import token_amount
     from opencode_gate.session.operator import os_user
+    from opencode_gate.session.policy_budgets import session_called
     from opencode_gate.session.policy_check import LONGEST_PROMPT_TOKENS, Question
     from opencode_gate.session.policy_names import normal
 
@@ -84,7 +86,7 @@ def _question(
     input_tokens = token_amount(tokens)
     if input_tokens > LONGEST_PROMPT_TOKENS:
         raise UsageError("usage", f"no prompt has {input_tokens:,} tokens", hint="--tokens 200k")
-    vkey, user = about["vkey"], about["user"]
+    vkey, user, session = about["vkey"], about["user"], about["session"]
     # At a served gateway a key stands for a person; in a session of one's own one is oneself.
     asking = os_user() if vkey is None and user is None else user
     return Question(
@@ -92,7 +94,7 @@ def _question(
         model_id=model_id,
         input_tokens=input_tokens,
         output_tokens=None if output_tokens is None else token_amount(output_tokens),
-        session_id=about["session"],
+        session_id=None if session is None else session_called(paths(), session),
         user=asking,
         virtual_key=None if vkey is None else normal(vkey),
     )
@@ -139,13 +141,15 @@ def _document(question: "Question", found: "Verdict") -> dict[str, object]:
 
 def _blocks(question: "Question", found: "Verdict") -> "list[Block]":
     from opencode_gate.cli.policy_view import decision_facts
+    from opencode_gate.session.policy_check import BYTES_PER_TOKEN
 
+    body_bytes = question.input_tokens * BYTES_PER_TOKEN
     answer = "allowed" if found.is_allowed else f"refused: {found.code} (HTTP {found.http_status})"
     limit, reserved = found.output_limit_tokens, found.reserved_nano_usd
     other = found.model_id if found.model_id != question.model_id else None
     rows = [
         ("request", f"{question.provider_id}/{question.model_id}{_asker(question)}"),
-        ("prompt", f"{question.input_tokens:,} tokens"),
+        ("prompt", f"{question.input_tokens:,} tokens, about {body_bytes:,} bytes"),
         ("answer", answer),
         ("answered by", None if other is None else f"{question.provider_id}/{other}"),
         ("output limit", None if limit is None else f"{limit:,} tokens"),

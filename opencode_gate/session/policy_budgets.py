@@ -22,6 +22,7 @@ from opencode_gate.governance.policy import (
     Window,
 )
 from opencode_gate.ledger.journal import is_living, journals, session_id_of
+from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.session.amounts import token_amount, usd_amount
 from opencode_gate.session.operator import os_user
 
@@ -178,6 +179,23 @@ def running_sessions(paths: Paths) -> tuple[str, ...]:
     """The ids of the sessions whose gateway lives on this machine, oldest first."""
     ids = [session_id_of(path) for path in journals(paths.journals) if is_living(path)]
     return tuple(dict.fromkeys(id for id in ids if id is not None))
+
+
+def session_called(paths: Paths, text: str) -> str:
+    """The whole id of a session that runs or is in the ledger, from what was typed of it.
+
+    Raises:
+        UsageError: `no-such-session`.
+        LedgerError: the ledger cannot be read.
+    """
+    running = [id for id in running_sessions(paths) if id.startswith(text)]
+    if len(running) == 1:
+        return running[0]
+    store = open_store(paths.ledger_file, read_only=True)
+    try:
+        return store.session(text).id
+    finally:
+        store.close()
 
 
 def session_meant(paths: Paths, policy: Policy, name: BudgetName, *, has_it: bool) -> Owner:

@@ -46,8 +46,11 @@ from opencode_gate.wire.routes import Route
 _ROUTE = Route(wire_format=WireFormat.OPENAI_CHAT, operation=Operation.GENERATE)
 _WAIT_S = 1_000.0
 
-LONGEST_PROMPT_TOKENS = 20_000_000
-"""Longer than any model reads; a body of that many bytes is made to ask about it."""
+LONGEST_PROMPT_TOKENS = 10_000_000
+"""Longer than any model reads; a body of that length is made to ask about it."""
+
+BYTES_PER_TOKEN = 4
+"""Of a request, on the average: what `wire.estimates` takes for the chat format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,9 +289,9 @@ def _ask(question: Question) -> Ask:
 
 
 def _body(question: Question) -> bytes:
-    """A request whose input is bounded by the tokens that are asked about.
+    """A request with a prompt of so many tokens, as long as such requests are.
 
-    The engine takes a byte for a token at most, so the body has as many bytes.
+    The engine bounds the tokens of a prompt by its bytes, so the length is what matters.
     """
     request: dict[str, object] = {
         "model": question.model_id,
@@ -297,6 +300,6 @@ def _body(question: Question) -> bytes:
     if question.output_tokens is not None:
         request["max_completion_tokens"] = question.output_tokens
     bare = len(msgspec.json.encode(request))
-    words = "x" * max(0, question.input_tokens - bare)
+    words = "x" * max(0, question.input_tokens * BYTES_PER_TOKEN - bare)
     request["messages"] = [{"role": "user", "content": words}]
     return msgspec.json.encode(request)

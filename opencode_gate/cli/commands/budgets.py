@@ -11,7 +11,7 @@ import typer
 from opencode_gate.cli import prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
 from opencode_gate.cli.owner_verbs import now_us, standings_of
-from opencode_gate.cli.render import Column, Result, Table, Text
+from opencode_gate.cli.render import Result, Text
 from opencode_gate.cli.rule_options import Customer, SessionOf, Team, User, Vkey, Zone, owner_of
 from opencode_gate.core.errors import UsageError
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opencode_gate.config.paths import Paths
-    from opencode_gate.governance.policy import Budget, Owner, Policy, Rules
-    from opencode_gate.governance.standing import BudgetStanding
+    from opencode_gate.governance.policy import Owner, Policy, Rules
     from opencode_gate.session.policy_budgets import BudgetName
 
 app = typer.Typer()
@@ -49,6 +48,7 @@ def list_budgets(
     as_json: AsJson = False,
 ) -> Result:
     """All budgets: spent, held by what runs, left, and when they begin anew."""
+    from opencode_gate.cli.budget_table import budgets_table
     from opencode_gate.cli.budget_view import standing_document
     from opencode_gate.config.paths import paths
     from opencode_gate.governance.standing import read_policy
@@ -67,7 +67,7 @@ def list_budgets(
     lines = ["no budgets yet; `ogate budgets set day 20` makes one"] if not found else []
     return Result(
         data={"budgets": [standing_document(one) for one in found]},
-        blocks=[] if as_json or not found else [_table(found)],
+        blocks=[] if as_json or not found else [budgets_table(found)],
         talk=() if as_json else lines,
     )
 
@@ -226,6 +226,7 @@ def _changed(
     must_exist: bool = False,
 ) -> Result:
     """Changes a budget of the owner that is meant, and says how it stands then."""
+    from opencode_gate.cli.budget_table import change_sentence, former_limit
     from opencode_gate.cli.budget_view import standing_document
     from opencode_gate.config.paths import paths
     from opencode_gate.session.policy_budgets import budget_named, require_budget
@@ -251,8 +252,8 @@ def _changed(
         found = standings_of(store, {owner: owned(changed.after, owner.kind)[owner.name]})
     [standing] = [one for one in found if name.is_of(one.budget)]
     return Result(
-        data={"budget": standing_document(standing), "former_limit": _former(former)},
-        blocks=() if as_json else [Text(_sentence(standing, former))],
+        data={"budget": standing_document(standing), "former_limit": former_limit(former)},
+        blocks=() if as_json else [Text(change_sentence(standing, former))],
     )
 
 
@@ -293,25 +294,12 @@ def _owner_or_own(
 
 
 def _owner(places: "Paths", given: _Given, user: str | None, session: str | None) -> "Owner | None":
+    from opencode_gate.session.policy_budgets import session_called
+
     owner = owner_of({**given, "user": user, "session": session})
     if owner is None or owner.kind != "session":
         return owner
-    return owner._replace(name=_session_id(places, owner.name))
-
-
-def _session_id(places: "Paths", text: str) -> str:
-    """The whole id of a session that runs or is in the ledger."""
-    from opencode_gate.ledger.sqlite import open_store
-    from opencode_gate.session.policy_budgets import running_sessions
-
-    running = [id for id in running_sessions(places) if id.startswith(text)]
-    if len(running) == 1:
-        return running[0]
-    store = open_store(places.ledger_file, read_only=True)
-    try:
-        return store.session(text).id
-    finally:
-        store.close()
+    return owner._replace(name=session_called(places, owner.name))
 
 
 def _all_owners(policy: "Policy", sessions: "Sequence[str] | None") -> "dict[Owner, Rules]":
@@ -325,65 +313,6 @@ def _all_owners(policy: "Policy", sessions: "Sequence[str] | None") -> "dict[Own
         for name, rules in owned(policy, kind).items()
         if kind != "session" or sessions is None or name in sessions
     }
-
-
-def _table(found: "Sequence[BudgetStanding]") -> Table:
-    from opencode_gate.cli.budget_view import amount_text
-    from opencode_gate.cli.figures import percent_text, short_id
-    from opencode_gate.governance.wording import instant_text
-
-    def row(one: "BudgetStanding") -> tuple[str, ...]:
-        budget, unit = one.budget, one.unit
-        name = short_id(one.owner.name) if one.owner.kind == "session" else one.owner.name
-        at_end = budget.at_end if budget.mode == "enforce" else f"{budget.at_end} (shadow)"
-        return (
-            f"{one.owner.kind} {name}",
-            f"rolling {budget.window}" if budget.rolling else budget.window,
-            amount_text(one.limit, unit),
-            amount_text(one.spent, unit),
-            amount_text(one.held, unit),
-            amount_text(one.left, unit),
-            percent_text(one.spent, one.limit),
-            "never" if one.resets_at_us is None else instant_text(one.resets_at_us, one.time_zone),
-            at_end,
-        )
-
-    return Table(
-        columns=(
-            Column("owner"),
-            Column("window"),
-            *(Column(title, "right") for title in ("limit", "spent", "held", "left", "used")),
-            Column("begins anew", wrap=True),
-            Column("at its end", wrap=True),
-        ),
-        rows=[row(one) for one in found],
-    )
-
-
-def _sentence(standing: "BudgetStanding", former: "Budget | None") -> str:
-    """What was changed to what, and how it stands."""
-    from opencode_gate.governance.wording import amount_text, budget_text, instant_text
-
-    unit = standing.unit
-    was = "new" if former is None else f"was {amount_text(former.limit, unit)}"
-    ends_us = standing.resets_at_us
-    anew = "never begins anew"
-    if ends_us is not None:
-        anew = f"begins anew at {instant_text(ends_us, standing.time_zone)}"
-    left = amount_text(standing.left, unit, is_rounded_up=False)
-    return (
-        f"{budget_text(standing.owner, standing.budget)} ({was}): "
-        f"{amount_text(standing.spent, unit)} spent, {amount_text(standing.held, unit)} held, "
-        f"{left} left; {anew}"
-    )
-
-
-def _former(former: "Budget | None") -> str | int | None:
-    from opencode_gate.core.money import usd_text
-
-    if former is None:
-        return None
-    return former.limit if former.unit == "tokens" else usd_text(former.limit)
 
 
 def _percents(text: str | None) -> tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from opencode_gate.catalog.prices import PriceBook
 from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import RunawaySettings, Settings
 from opencode_gate.core.clock import SystemClock
+from opencode_gate.core.semconv import WireFormat
 from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.governor import Governor
@@ -40,11 +41,18 @@ from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.session import policy_check
 from opencode_gate.session.policy_check import Question, Verdict, verdict
 from opencode_gate.session.policy_sense import OWNER_KINDS, owned
+from opencode_gate.wire.estimates import estimated_tokens
 from tests.support.ledger_records import a_charge, an_exchange
 from tests.support.policies import virtual_key
 
 SONNET, HAIKU, OPUS = "claude-sonnet-4-5", "claude-haiku-4-5", "claude-opus-4-1"
 CENT = 10_000_000
+
+
+def test_a_token_is_as_many_bytes_as_the_gateway_takes_it_for() -> None:
+    question = Question(provider_id="openai", model_id="gpt-5", input_tokens=12_345)
+    body = policy_check._body(question)
+    assert estimated_tokens(len(body), WireFormat.OPENAI_CHAT) == 12_345
 
 
 @pytest.fixture(scope="module")
