@@ -305,8 +305,8 @@ def test_an_administrators_configuration_that_outranks_ours_is_named(user, tmp_p
     config = session_config([ANTHROPIC], origin="http://127.0.0.1:1")
     program = Path(opencode_program())
     assert overruled_settings(program, user.user_environ(), tmp_path, config) == (
-        "provider groq is enabled and does not pass the gateway",
-        'provider anthropic is sent to "https://corp.example"',
+        ("provider groq is enabled and does not pass the gateway", True),
+        ('provider anthropic is sent to "https://corp.example"', True),
     )
     user.write(tmp_path / "managed/opencode.json", {"share": "disabled"})
     assert overruled_settings(program, user.user_environ(), tmp_path, config) == ()
