@@ -84,7 +84,8 @@ async def test_a_stream_beyond_its_budget_is_cut_then_refused_then_goes_on_when_
     assert held == 0
     assert spent == sum(record.cost_nano_usd for record in records if record.cost_nano_usd)
     assert records[1].denial == "budget-exceeded"
-    assert records[1].decisions is not None
+    told = [json.loads(record.decisions)[-1]["outcome"] for record in records[:2]]
+    assert told == ["stop", "deny"]
 
 
 async def test_the_output_limit_is_lowered_to_what_fits_and_that_is_told() -> None:
