@@ -75,6 +75,10 @@ class Terms:
     address: str | None = None
 
 
+NAMES_REMEMBERED = 4096
+"""Clients name the models, so without a bound they could fill the memory of a gateway."""
+
+
 class GenaiBook:
     """Prices by provider and model as of a moment."""
 
@@ -153,6 +157,8 @@ class GenaiBook:
     def _find(self, provider_id: str, model_id: str) -> "tuple[Provider, ModelInfo] | None":
         key = (provider_id, model_id)
         if key not in self._found:
+            if len(self._found) >= NAMES_REMEMBERED:
+                self._found.clear()
             self._found[key] = self._look_up(provider_id, model_id)
         return self._found[key]
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from opencode_gate.catalog.arithmetic import Amount, cost_of, uncached
 from opencode_gate.catalog.catalogue import Catalogue
-from opencode_gate.catalog.genai_book import GenaiBook
+from opencode_gate.catalog.genai_book import NAMES_REMEMBERED, GenaiBook
 from opencode_gate.catalog.overrides import Overrides
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.rows import ModelPrice, ModelRow
@@ -272,6 +272,8 @@ class PriceBook:
     def _listed_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
         key = (provider_id, model_id)
         if key not in self._listed:
+            if len(self._listed) >= NAMES_REMEMBERED:
+                self._listed.clear()
             row = self.model(provider_id, model_id)
             self._listed[key] = row.price if row is not None else None
         return self._listed[key]

@@ -114,6 +114,8 @@ class Budgeting:
         if enforced and ask.facts.is_background:
             raise _uncounted(enforced[0].owned.owner, "an answer in the background")
         case = await self._cases.of(ask, ask.model)
+        if enforced and case.has_provider_tools:
+            raise _uncounted(enforced[0].owned.owner, "tools that the provider runs itself")
         while enforced:
             refused = await self._reserved(enforced, case, ask, grant)
             if refused is None:

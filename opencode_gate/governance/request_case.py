@@ -63,6 +63,7 @@ class Case(msgspec.Struct, kw_only=True):
     output_tokens: int
     choices: int
     floor_tokens: int
+    has_provider_tools: bool
     must_limit: bool
 
     def amount(self, unit: Unit, owner: Owner) -> int:
@@ -144,6 +145,7 @@ class Cases:
             output_tokens=OUTPUT_LIMIT_TOKENS if output_tokens is None else output_tokens,
             choices=facts.choices,
             floor_tokens=smallest_sensible(ask.route, facts),
+            has_provider_tools=references.has_provider_tools,
             must_limit=output_tokens is None
             or (facts.max_output_tokens is not None and facts.max_output_tokens > output_tokens),
         )

@@ -10,9 +10,10 @@ from datetime import datetime
 
 import msgspec
 
-from opencode_gate.core.errors import GateError, LedgerError, PolicyDenied
+from opencode_gate.core.errors import LedgerError, PolicyDenied
+from opencode_gate.governance import sentences
 from opencode_gate.governance.admission import Caller
-from opencode_gate.governance.decisions import Decision, Denied
+from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.policy import (
     Budget,
     ModelRules,
@@ -95,7 +96,8 @@ class Rulebook:
                 self._mark = mark
         except (LedgerError, PolicyDenied) as error:
             self._mark, self._is_read = None, False
-            raise unreadable(error) from error
+            decision = sentences.policy_unreadable(error.message)
+            raise Denied(decision, http_status=403) from error
         return self._policy
 
     def law_for(self, caller: Caller) -> Law:
@@ -167,17 +169,3 @@ def _instant_us(text: str | None) -> int | None:
         return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
     except ValueError:
         return 0
-
-
-def unreadable(error: GateError) -> Denied:
-    """The refusal of everything while the rules cannot be read."""
-    return Denied(
-        Decision(
-            rule="policy",
-            outcome="deny",
-            code="policy-unreadable",
-            message=f"ogate refuses every request, since its rules cannot be read: {error.message}",
-            command="ogate doctor",
-        ),
-        http_status=403,
-    )

@@ -329,7 +329,7 @@ def policy_unreadable(reason: str) -> Decision:
         outcome="deny",
         code="policy-unreadable",
         message=f"ogate: the rules cannot be read, so every request is refused: {reason}",
-        command="ogate policy show",
+        command="ogate doctor",
     )
 
 

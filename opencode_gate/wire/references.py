@@ -58,7 +58,7 @@ class _Request(msgspec.Struct):
 
     @property
     def refers(self) -> bool:
-        """True where it names something stored, or a search of the provider's."""
+        """True where it names something stored."""
         return any(
             (
                 self.previous_response_id,
@@ -67,12 +67,18 @@ class _Request(msgspec.Struct):
                 self.container,
                 self.cached_content,
                 self.cached_content_2,
-                self.mcp_servers,
-                self.web_search_options is not None,
-                self.search_parameters,
-                self.enable_search,
-                self.plugins,
             )
+        )
+
+    @property
+    def searches(self) -> bool:
+        """True where it has the provider search, or ask servers of tools."""
+        return bool(
+            self.mcp_servers
+            or self.web_search_options is not None
+            or self.search_parameters
+            or self.enable_search
+            or self.plugins
         )
 
 
@@ -114,21 +120,21 @@ class References(NamedTuple):
             pictures, which may hold more tokens than bytes. Of a format that is not known nothing
             can be said, so it counts as such.
         has_audio: sound goes in or comes out, of which tokens cost more.
+        has_provider_tools: tools that the provider runs itself: it may read what they find again
+            and again within one request, and charge for each search.
     """
 
     refers_elsewhere: bool
     has_audio: bool
+    has_provider_tools: bool
 
 
 def read_references(route: Route, body: bytes) -> References:
     """What a body refers to; in doubt, everything."""
     try:
         request = _requests.decode(body)
-        elsewhere = (
-            route.wire_format is WireFormat.UNKNOWN
-            or request.refers
-            or any(map(_is_run_by_provider, request.tools or ()))
-        )
+        tools = request.searches or any(map(_is_run_by_provider, request.tools or ()))
+        elsewhere = tools or route.wire_format is WireFormat.UNKNOWN or request.refers
         sound = (
             bool(request.audio)
             or "audio" in _list(request.modalities)
@@ -141,8 +147,8 @@ def read_references(route: Route, body: bytes) -> References:
             elsewhere = elsewhere or _is_more_than_its_bytes(part)
             sound = sound or _is_sound(part)
     except msgspec.DecodeError:
-        return References(True, True)
-    return References(elsewhere, sound)
+        return References(True, True, True)
+    return References(elsewhere, sound, tools)
 
 
 def may_write_1h(body: bytes) -> bool:

@@ -309,8 +309,11 @@ async def test_what_cannot_be_counted_is_refused_under_a_hard_budget_only(gate: 
     give(gate.ledger, (USER, usd("10")))
     assert (await gate.denied(path=embeddings)).code == "operation-denied"
     assert (await gate.denied(background=True, path="/p/stub/v1/responses")).http_status == 403
+    searching = {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}
+    assert (await gate.denied(**searching)).code == "operation-denied"
     give(gate.ledger, (USER, usd("10", at_end="warn")))
     await gate.ask(path=embeddings)
+    await gate.ask(**searching)
 
 
 async def test_a_price_nobody_knows_is_refused_under_a_budget_in_dollars(tmp_path: Path) -> None:
