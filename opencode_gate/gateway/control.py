@@ -1,7 +1,7 @@
 """What a served gateway tells launchers: what it routes, and the sessions they open and end.
 
     GET  /health                  200 while it serves; the only answer that needs no key
-    GET  /ogate/v1/offer          the routed providers, without addresses or credentials
+    GET  /ogate/v1/offer          the routed providers the key may use, without addresses
     POST /ogate/v1/sessions       a session under a virtual key: its token
     POST /ogate/v1/session/end    ends the token's session: its record and all its exchanges
 
@@ -12,6 +12,7 @@ what is written down of a session was said by its launcher, but for the times an
 import asyncio
 import functools
 import zoneinfo
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -111,15 +112,26 @@ class BadWish(UsageError):
 class Control:
     """Answers paths below `/ogate/`, and `/health`."""
 
-    __slots__ = ("_book", "_clock", "_door", "_offer", "_served_id")
+    __slots__ = ("_book", "_clock", "_door", "_offers", "_served_id")
 
     def __init__(
-        self, door: ServedDoor, book: SessionBook, offer: bytes, clock: Clock, *, session_id: str
+        self,
+        door: ServedDoor,
+        book: SessionBook,
+        offers: Mapping[str, msgspec.Raw],
+        clock: Clock,
+        *,
+        session_id: str,
     ) -> None:
-        """`session_id` is the server's own session, under which bare keys are written down."""
+        """Control over what `door` lets in.
+
+        Args:
+            offers: by provider, what launchers are told of it.
+            session_id: the server's own session, under which bare keys are written down.
+        """
         self._door = door
         self._book = book
-        self._offer = offer
+        self._offers = offers
         self._clock = clock
         self._served_id = session_id
 
@@ -152,7 +164,9 @@ class Control:
     async def _answer(self, method: str, path: str, caller: Caller, body: bytes) -> bytes:
         match method, path.removeprefix(CONTROL):
             case "GET", "v1/offer":
-                return self._offer
+                offers = self._offers.items()
+                found = [offer for name, offer in offers if self._door.may_use(caller, name)]
+                return msgspec.json.encode({"version": 1, "providers": found})
             case "POST", "v1/sessions":
                 return await self._begin(caller, _read(body, SessionWish))
             case "POST", "v1/session/end":

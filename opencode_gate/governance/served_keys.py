@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from opencode_gate.core.clock import Clock
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision, Denied
+from opencode_gate.governance.models_allowed import check_provider
 from opencode_gate.governance.policy import Policy, VirtualKey
 from opencode_gate.governance.sentences import key_disabled, key_expired, key_unknown
 from opencode_gate.governance.session_tokens import SessionTokens, token_parts
@@ -98,6 +99,18 @@ class ServedDoor:
         assert caller.virtual_key is not None
         key = self._policy().virtual_keys[caller.virtual_key]
         return self._tokens.issue(session_id, public_id=key.public_id, secret_hash=key.secret_hash)
+
+    def may_use(self, caller: Caller, provider_id: str) -> bool:
+        """Whether the rules leave the caller any model of a provider."""
+        owners = self._policy().owners_of(
+            session_id=caller.session_id, user=caller.user, virtual_key=caller.virtual_key
+        )
+        for owner, rules in owners:
+            if rules.models is not None:
+                against = check_provider(owner, rules.models, provider_id)
+                if against is not None and against.outcome == "deny":
+                    return False
+        return True
 
     def end(self, session_id: str) -> None:
         """The tokens of a session are worth nothing from now on."""

@@ -6,7 +6,7 @@ it offers them names no address and no credential of a provider.
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -132,8 +132,8 @@ def entrance_of(
     sessions = LedgerSessions(paths.ledger_file, folder, clock)
     tokens = SessionTokens(_token_key(paths))
     door = ServedDoor(policy, tokens, sessions.is_open, clock, session_id=hello.session.id)
-    offer = offer_of(hello.rows, served)
-    control = Control(door, sessions, offer, clock, session_id=hello.session.id)
+    offers = offers_of(hello.rows, served)
+    control = Control(door, sessions, offers, clock, session_id=hello.session.id)
     return Entrance(door, control, served.names)
 
 
@@ -148,21 +148,20 @@ def _token_key(paths: Paths) -> bytes:
         ) from error
 
 
-def offer_of(rows: tuple[ProviderRow, ...], served: Service) -> bytes:
-    """The routed providers as launchers need them, as JSON."""
-    return msgspec.json.encode(
-        {
-            "version": 1,
-            "providers": [
+def offers_of(rows: Iterable[ProviderRow], served: Service) -> dict[str, msgspec.Raw]:
+    """By provider, what launchers need to know of it, as JSON."""
+    return {
+        row.id: msgspec.Raw(
+            msgspec.json.encode(
                 {
                     "row": dataclasses.asdict(_without_address(row)),
                     "models": served.models.get(row.id, {}),
                     "has_key": row.id not in served.without_key,
                 }
-                for row in rows
-            ],
-        }
-    )
+            )
+        )
+        for row in rows
+    }
 
 
 def _without_address(row: ProviderRow) -> ProviderRow:

@@ -16,6 +16,7 @@ from opencode_gate.config.paths import paths
 from opencode_gate.config.tls import provider_context
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.policy import ModelRules
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from tests.support.scripted_upstream import certificates
@@ -162,6 +163,20 @@ def test_the_offer_names_no_address_and_no_credential(
     assert offered["acme"]["row"]["base_url"].endswith(".invalid/v1")
     assert str(endless.port).encode() not in answer.body
     assert b"sk-live" not in answer.body
+
+
+def test_a_key_is_offered_only_what_it_may_use(tmp_path: Path, endless: ThreadedUpstream) -> None:
+    """Providers of which every model is denied are not shown in its Opencode."""
+    only = put_key("only", models=ModelRules(allow=("acme/*",)))
+    never = put_key("never", models=ModelRules(deny=("acme/*",)))
+    shadow = put_key("shadow", models=ModelRules(deny=("acme/*",), mode="shadow"))
+    found = {}
+    with served(tmp_path) as gateway:
+        for key in (only, never, shadow):
+            offer = gateway.ask("GET", "/ogate/v1/offer", key).document
+            found[key] = {one["row"]["id"] for one in offer["providers"]}
+    assert found[only] == {"acme"}
+    assert found[never] == found[shadow] - {"acme"} != found[shadow]
 
 
 def test_a_sessions_own_budget_is_written_with_it(tmp_path: Path, ada: str) -> None:
