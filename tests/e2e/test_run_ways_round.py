@@ -240,3 +240,24 @@ def test_a_sign_in_beside_a_key_is_never_decided_in_silence(person: Person):
     assert done.returncode == 2
     assert "[unanswered-sign-in]" in done.stderr
     assert "ogate providers edit openai --subscription direct|key" in done.stderr
+
+
+def test_under_a_budget_no_plugin_sends_a_request_elsewhere(
+    person: Person, provider: RecordingRelay, elsewhere: FakeChat
+):
+    """Refused before Opencode starts; with `--pure`, as the hint says, all of it is counted."""
+    sign_in(person)
+    person.configure("providers", "edit", "openai", "--subscription", "key")
+    add_plugin(person, elsewhere)
+    asked = ("run", "--no-input", "--budget", "50", "--", "run", "-m", "openai/gpt-5")
+    done = person.ogate(*asked, "hi", OPENAI_API_KEY=KEY)
+    assert done.returncode == 125
+    assert "[way-round]" in done.stderr
+    assert "ogate run -- --pure" in done.stderr
+    assert (provider.seen, elsewhere.seen) == ([], [])
+    done = person.ogate(*asked, "--pure", "hi", OPENAI_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    assert len(generations()) == len(provider.seen) >= 1
+    assert elsewhere.seen == []
+    assert " of $50.00" in done.stderr
+    assert "did not pass the gateway" not in done.stderr
