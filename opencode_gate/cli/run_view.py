@@ -105,14 +105,20 @@ def budget_line(standings: "Sequence[BudgetStanding]") -> str:
     return standing_line(standings, SystemClock().now_us())
 
 
-def dry_run_result(plan: "RunPlan", standings: "Sequence[BudgetStanding]") -> Result:
-    """What would be started: command, configuration, environment; no key is read for it."""
+def dry_run_result(
+    plan: "RunPlan", standings: "Sequence[BudgetStanding]", *, elsewhere: str | None = None
+) -> Result:
+    """What would be started: command, configuration, environment; no provider key is read for it.
+
+    `elsewhere` is the address of a gateway that others run.
+    """
     from opencode_gate.agents.opencode.configuration import local_origin, session_config
     from opencode_gate.cli.budget_view import standing_document
 
     config = session_config(
         plan.rows,
-        origin=local_origin(0),
+        origin=local_origin(0) if elsewhere is None else elsewhere,
+        is_elsewhere=elsewhere is not None,
         models=plan.models,
         model=plan.model,
         small_model=plan.small_model,

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from opencode_gate.cli.remote import open_gateway
 from opencode_gate.config.paths import paths
+from opencode_gate.core.errors import CredentialError
 from opencode_gate.governance.policy import Budget
+from opencode_gate.governance.virtual_keys import new_virtual_key
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.session.remote_gateway import gateway_address
 from tests.support.launcher import run
 from tests.support.scripted_upstream import certificates
 from tests.support.served_gateway import change_key, put_key, served
@@ -49,6 +53,35 @@ def test_opencode_has_the_sessions_token_alone_and_the_account_is_the_gateways(
     assert session.project == "project"
     assert not (tmp_path / "client/data/ledger.db").exists()
     assert list((tmp_path / "client/run").iterdir()) == []
+
+
+def test_a_dry_run_shows_the_gateways_address_and_opens_no_session(tmp_path: Path) -> None:
+    """And neither does it start anything."""
+    client = {**_client(tmp_path), "OGATE_KEY": put_key("ada")}
+    with served(tmp_path) as gateway:
+        done = run(tmp_path, "run", "--gateway", gateway.url, *PRACTICE, "--dry-run", **client)
+        assert gateway.stop() == 0
+    assert done.returncode == 0, done.stderr
+    assert f"{gateway.url}/p/practice/v1" in done.stdout
+    store = open_store(paths().ledger_file)
+    assert [session.agent for session in store.sessions()] == ["serve"]
+    store.close()
+
+
+def test_a_key_that_is_typed_is_kept_once_the_gateway_has_taken_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for once; a wrong one is not kept."""
+    typed = [new_virtual_key().token, put_key("ada")]
+    monkeypatch.setattr("opencode_gate.cli.prompts.ask_hidden", lambda _: typed.pop(0))
+    with served(tmp_path) as gateway:
+        address = gateway_address(gateway.url, is_insecure=False)
+        with pytest.raises(CredentialError) as refused:
+            open_gateway(address, paths(), can_ask=True)
+        assert refused.value.code == "unknown-virtual-key"
+        assert "practice" in open_gateway(address, paths(), can_ask=True).routed()
+        assert typed == []
+        assert "practice" in open_gateway(address, paths(), can_ask=False).routed()
 
 
 def test_the_account_says_how_the_gateways_budgets_stand(tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def _run(
         request, arguments, where, settings, agent, rules, remote, can_ask=can_ask and not dry_run
     )
     if dry_run:
-        return dry_run_result(plan, standings_before(rules, where))
+        elsewhere = None if remote is None else remote.gateway.address.origin
+        return dry_run_result(plan, standings_before(rules, where), elsewhere=elsewhere)
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
     form = settings.run.summary if summary is None else summary
