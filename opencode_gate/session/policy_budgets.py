@@ -175,8 +175,34 @@ def budget_words(owner: Owner, name: BudgetName, amount: str = "") -> str:
     return " ".join(word for word in words if word)
 
 
-def running_sessions(paths: Paths) -> tuple[str, ...]:
-    """The ids of the sessions whose gateway lives on this machine, oldest first."""
+def running_sessions(paths: Paths, policy: Policy) -> tuple[str, ...]:
+    """The ids of the sessions whose gateway lives on this machine, oldest first.
+
+    Of those that a gateway serves to others, the ones with rules of their own: only these can
+    be told from the ledger to be still open.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    living = _living_sessions(paths)
+    if not living:
+        return ()
+    from opencode_gate.session.serve import AGENT
+
+    store = open_store(paths.ledger_file, read_only=True)
+    try:
+        known = store.sessions_of((*living, *policy.sessions))
+    finally:
+        store.close()
+    serving = {id for id in living if id in known and known[id].agent == AGENT}
+    if not serving:
+        return living
+    served = (id for id in sorted(policy.sessions) if id in known and known[id].ended_at_us is None)
+    return tuple(dict.fromkeys((*(id for id in living if id not in serving), *served)))
+
+
+def _living_sessions(paths: Paths) -> tuple[str, ...]:
+    """The sessions of the journals whose process lives, that of a served gateway too."""
     ids = [session_id_of(path) for path in journals(paths.journals) if is_living(path)]
     return tuple(dict.fromkeys(id for id in ids if id is not None))
 
@@ -188,9 +214,9 @@ def session_called(paths: Paths, text: str) -> str:
         UsageError: `no-such-session`.
         LedgerError: the ledger cannot be read.
     """
-    running = [id for id in running_sessions(paths) if id.startswith(text)]
-    if len(running) == 1:
-        return running[0]
+    living = [id for id in _living_sessions(paths) if id.startswith(text)]
+    if len(living) == 1:
+        return living[0]
     store = open_store(paths.ledger_file, read_only=True)
     try:
         return store.session(text).id
@@ -207,7 +233,7 @@ def session_meant(paths: Paths, policy: Policy, name: BudgetName, *, has_it: boo
     Raises:
         UsageError: none runs (`no-such-session`), or several do.
     """
-    running = running_sessions(paths)
+    running = running_sessions(paths, policy)
     if not running:
         raise UsageError(
             "no-such-session",

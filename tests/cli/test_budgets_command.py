@@ -57,8 +57,8 @@ def document(run):
 def starts(request):
     """Starts sessions, whose gateways live until the end of the test."""
 
-    def start(session_id, budget=None):
-        session = a_session(id=session_id, user=os_user())
+    def start(session_id, budget=None, agent="opencode"):
+        session = a_session(id=session_id, user=os_user(), agent=agent)
         store = open_store(paths().ledger_file)
         store.add_session(session)
         store.close()
@@ -283,6 +283,19 @@ def test_a_session_that_has_ended_is_not_meant(run, starts, document) -> None:
     assert document("budgets list")["budgets"] == []
     [found] = document("budgets list --all")["budgets"]
     assert (found["owner_kind"], found["owner"]) == ("session", SESSION)
+
+
+def test_a_session_that_a_served_gateway_opened_for_somebody_is_found(run, starts) -> None:
+    """Its requests are in the journal of the gateway, under no session of their own."""
+    starts(SESSION, agent="serve")
+    assert "no session runs" in run("budgets raise session 5")[2]
+    starts(OTHER, "7").close()
+    assert run("budgets raise session 5")[0] == 0
+    assert policy().sessions[OTHER].budgets[0].usd == 12
+    store = open_store(paths().ledger_file)
+    store.end_session(OTHER, ended_at_us=2, exit_status=0)
+    store.close()
+    assert "no session runs" in run("budgets raise session 5")[2]
 
 
 def test_removing_asks_and_says_what_is_gone(run, monkeypatch) -> None:

@@ -62,7 +62,7 @@ def list_budgets(
         if owner is not None:
             owners = {owner: rules_for(policy, owner)}
         else:
-            owners = _all_owners(policy, None if show_all else running_sessions(places))
+            owners = _all_owners(policy, None if show_all else running_sessions(places, policy))
         found = standings_of(store, owners)
     lines = ["no budgets yet; `ogate budgets set day 20` makes one"] if not found else []
     return Result(
