@@ -212,8 +212,9 @@ _NOT_BILLED: dict[str, Any] = {
 
 
 def _granted(grant: Grant, *, was_sent: bool) -> dict[str, Any]:
-    """The fields of a record that the rules know."""
-    return {
+    """The fields of a record that the rules know, the model that was sent instead among them."""
+    known: dict[str, Any] = {} if grant.model is None else {"request_model": grant.model}
+    return known | {
         "virtual_key": grant.virtual_key,
         "team": grant.team,
         "customer": grant.customer,

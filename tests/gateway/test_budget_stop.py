@@ -115,7 +115,7 @@ async def test_at_its_end_a_budget_may_swap_to_a_cheaper_model() -> None:
     assert status == 200
     assert provider.bodies[0]["model"] == "cheap"
     assert told["x-ogate-model"] == "cheap"
-    assert (record.downgraded_from, record.response_model) == ("m", "cheap")
+    assert (record.downgraded_from, record.request_model) == ("m", "cheap")
     assert json.loads(record.decisions)[0]["outcome"] == "downgrade"
 
 
