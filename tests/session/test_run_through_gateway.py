@@ -13,8 +13,9 @@ from opencode_gate.governance.policy import Budget
 from opencode_gate.governance.virtual_keys import new_virtual_key
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.session.remote_gateway import gateway_address
-from tests.support.launcher import run
+from tests.support.launcher import run, started
 from tests.support.scripted_upstream import certificates
+from tests.support.scripted_upstream_thread import threaded_upstream
 from tests.support.served_gateway import change_key, put_key, served
 
 PRACTICE = ("--provider", "practice", "--model", "scripted", "--no-input")
@@ -98,6 +99,31 @@ def test_the_account_says_how_the_gateways_budgets_stand(tmp_path: Path) -> None
         ("session", account["session"]["id"], "session"),
         ("vkey", "ada", "day"),
     ]
+
+
+def test_an_answer_that_was_cut_by_the_end_is_in_the_account(tmp_path: Path) -> None:
+    """Opencode is ended in mid-answer; what the gateway had seen of it comes back."""
+    client = {**_client(tmp_path), "OGATE_KEY": put_key("ada")}
+    with threaded_upstream() as upstream:
+        file = paths().config_file
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
+            'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n'
+        )
+        with served(tmp_path) as gateway:
+            there = ("run", "--gateway", gateway.url, "--provider", "acme", "--model", "m")
+            words = ("--no-input", "--summary", "json", "--", "run", "stream", "acme")
+            with started(tmp_path, *there, *words, **client) as launcher:
+                assert launcher.stdout is not None
+                assert launcher.stdout.readline().startswith("pid ")
+                assert launcher.stdout.readline() == "streaming\n"
+                launcher.terminate()
+                _, err = launcher.communicate(timeout=30)
+            assert launcher.returncode == 143, err
+    account = json.loads(err[err.index("{") :])
+    assert account["totals"]["requests"] == 1
+    assert account["session"]["exit_status"] == 143
 
 
 def test_a_session_whose_key_is_switched_off_ends_with_the_reason(tmp_path: Path) -> None:
