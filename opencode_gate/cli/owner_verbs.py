@@ -1,4 +1,7 @@
-"""What the verbs of `ogate vkeys`, `teams` and `customers` have in common."""
+"""What the verbs of `ogate vkeys`, `teams` and `customers` have in common.
+
+The invariant: a name is checked before anything is read, and what would lose something asks first.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

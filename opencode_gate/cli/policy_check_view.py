@@ -1,4 +1,7 @@
-"""`ogate policy check --model`: the question, and the answer of the rules, shown."""
+"""`ogate policy check --model`: the question, and the answer of the rules, shown.
+
+The invariant: what cannot be foretold is said, not guessed.
+"""
 
 import os
 from collections.abc import Mapping

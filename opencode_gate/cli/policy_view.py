@@ -1,4 +1,7 @@
-"""Differences of policies and what rules said of a request, shown."""
+"""Differences of policies and what rules said of a request, shown.
+
+The invariant: a decision is shown with every number it has, in the words it was made in.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""What would become other between two policies, line by line, in the words of a policy file."""
+"""What would become other between two policies, line by line, in the words of a policy file.
+
+The invariant: an owner that is not named here keeps its rules.
+"""
 
 import difflib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,7 @@
-"""A policy file from the disk, and what is between it and the rules in force."""
+"""A policy file from the disk, and what is between it and the rules in force.
+
+The invariant: nothing is written; rules that cannot be read do not keep a file from being read.
+"""
 
 import sys
 from pathlib import Path

@@ -369,6 +369,7 @@ def denied(**changes) -> None:
 
 def test_why_puts_a_decision_into_words_with_all_its_numbers(run, document) -> None:
     denied()
+    assert run("policy why 01DE…NIED")[0] == 0
     status, out, err = run("policy why 01DEN")
     assert (status, err) == (0, "")
     facts = dict(line.split("   ", 1) for line in out.splitlines() if "   " in line)

@@ -14,7 +14,7 @@ from opencode_gate.session.policy_writing import policy_text
 from tests.support.policies import PUBLIC_ID, SECRET_HASH, policies, some_policy
 
 NOW_US = 1_763_700_000_000_000
-MANY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def read(text, former=None) -> Policy:
@@ -276,7 +276,7 @@ WORDS = [
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=8).map("\n".join))
-@settings(MANY, max_examples=200)
+@settings(MANY, max_examples=100)
 def test_any_lines_put_together_are_rules_or_refused(text) -> None:
     try:
         found = read(text)
