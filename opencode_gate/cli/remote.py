@@ -44,22 +44,12 @@ class Remote:
         return self.offered
 
 
-def open_remote(
-    url: str, request: "RunRequest", where: "Paths", *, is_insecure: bool, can_ask: bool
-) -> Remote:
+def open_remote(url: str, where: "Paths", *, is_insecure: bool, can_ask: bool) -> Remote:
     """The gateway at `url`, with the virtual key for it.
 
     Raises:
-        GateError: something else was asked for that only one's own gateway does, or there is no
-            key, or the gateway refuses the one that was typed.
+        GateError: the address makes no sense or is not safe, or as `open_gateway`.
     """
-    for name, option in ((request.key_name, "--key"), (request.virtual_key, "--vkey")):
-        if name is not None:
-            raise UsageError(
-                "usage",
-                f"{option} is of no use with --gateway, which has the keys",
-                hint=f"leave {option} out",
-            )
     from opencode_gate.session.remote_gateway import gateway_address
 
     return open_gateway(gateway_address(url, is_insecure=is_insecure), where, can_ask=can_ask)
@@ -91,7 +81,18 @@ def open_gateway(address: "GatewayAddress", where: "Paths", *, can_ask: bool) ->
 
 
 def remote_rules(request: "RunRequest", settings: "Settings") -> "RunRules":
-    """The rules this side knows of: a budget of the session's own. All others are the gateway's."""
+    """The rules this side knows of: a budget of the session's own. All others are the gateway's.
+
+    Raises:
+        UsageError: something was asked for that only a gateway of one's own does.
+    """
+    for name, option in ((request.key_name, "--key"), (request.virtual_key, "--vkey")):
+        if name is not None:
+            raise UsageError(
+                "usage",
+                f"{option} is of no use with a gateway that others run, which has the keys",
+                hint=f"leave {option} out, or --gateway own",
+            )
     from opencode_gate.governance.policy import Budget, Rules
     from opencode_gate.session.run_rules import NO_RULES, RunRules
 

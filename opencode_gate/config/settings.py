@@ -96,12 +96,14 @@ class RunSettings:
         agent_path: the Opencode program to start, instead of the one found on `PATH`.
         summary: what is printed after a session: `table`, `json` or `off`.
         budget: what each session may cost at most, in USD, unless `--budget` says otherwise.
+        gateway: the address of a gateway that others run, unless `--gateway` says otherwise.
     """
 
     keep_env: bool = False
     agent_path: str | None = None
     summary: SummaryForm = "table"
     budget: Decimal | None = field(default=None, metadata={"check": _budget_problem})
+    gateway: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

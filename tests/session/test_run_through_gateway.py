@@ -85,6 +85,19 @@ def test_a_key_that_is_typed_is_kept_once_the_gateway_has_taken_it(
         assert "practice" in open_gateway(address, paths(), can_ask=False).routed()
 
 
+def test_the_gateway_may_be_a_setting_and_what_calls_no_model_asks_it_nothing(
+    tmp_path: Path,
+) -> None:
+    """Then `ogate run` is enough, and `--gateway own` is one's own."""
+    client = {**_client(tmp_path), "OGATE_RUN_GATEWAY": "http://127.0.0.1:9"}
+    untouched = run(tmp_path, "run", "--", "models", **client)
+    assert (untouched.returncode, untouched.stdout) == (0, "untouched models\n")
+    assert "[missing-credential]" in run(tmp_path, "run", *PRACTICE, "--", "run", **client).stderr
+    own = run(tmp_path, "run", "--gateway", "own", *PRACTICE, "--", "run", "ask", **client)
+    assert own.returncode == 0, own.stderr
+    assert (tmp_path / "client/data/ledger.db").exists()
+
+
 def test_the_account_says_how_the_gateways_budgets_stand(tmp_path: Path) -> None:
     """The session's own, capped with `--budget`, and those of the key."""
     day = Budget(window="day", usd=Decimal(20))

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from opencode_gate.session.plan import RunPlan
     from opencode_gate.session.run_rules import RunRules
 
+_OWN = "own"
+"""What `--gateway` says where the settings name a gateway that others run, and not this time."""
+
 _OWN_STATUSES = (2, 126, 127)
 """Usage, Opencode unusable, Opencode missing: these say more than "could not be run"."""
 
@@ -67,7 +70,7 @@ def command(
     ] = None,
     gateway: Annotated[
         str | None,
-        typer.Option("--gateway", metavar="URL", help="Go through a gateway that others run."),
+        typer.Option("--gateway", metavar="URL", help="Go through a gateway others run, or `own`."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="With --gateway: plain HTTP is meant.")
@@ -163,11 +166,11 @@ def _run(
     arguments = read_arguments(request.agent_arguments)
     where = paths()
     settings = load_settings(where, os.environ)
-    remote = None
-    if gateway_url is not None:
-        from opencode_gate.cli.remote import open_remote, remote_rules
+    gateway_url = settings.run.gateway if gateway_url is None else gateway_url
+    is_remote = gateway_url not in (None, _OWN)
+    if is_remote:
+        from opencode_gate.cli.remote import remote_rules
 
-        remote = open_remote(gateway_url, request, where, is_insecure=is_insecure, can_ask=can_ask)
         rules = remote_rules(request, settings)
     else:
         rules = read_rules(request, settings, where)
@@ -181,6 +184,11 @@ def _run(
             "Opencode's screen needs a terminal, and there is none",
             hint='ogate run -- run "your prompt"',
         )
+    remote = None
+    if is_remote and gateway_url is not None:
+        from opencode_gate.cli.remote import open_remote
+
+        remote = open_remote(gateway_url, where, is_insecure=is_insecure, can_ask=can_ask)
     plan, discovery = _planned(
         request, arguments, where, settings, agent, rules, remote, can_ask=can_ask and not dry_run
     )
