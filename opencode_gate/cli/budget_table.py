@@ -1,47 +1,71 @@
 """Budgets below each other, and what became of one that was changed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from opencode_gate.cli.render import Column, Table
+from opencode_gate.cli.render import Table
 
 if TYPE_CHECKING:
     from opencode_gate.governance.policy import Budget
     from opencode_gate.governance.standing import BudgetStanding
 
 
-def budgets_table(found: "Sequence[BudgetStanding]") -> Table:
+def budgets_table(found: "Sequence[BudgetStanding]", *, width: int) -> Table:
     """All of some budgets: spent, held by what runs, left, and when they begin anew."""
     from opencode_gate.cli.budget_view import amount_text
-    from opencode_gate.cli.figures import percent_text, short_id
+    from opencode_gate.cli.figures import percent_text
+    from opencode_gate.cli.fitted_table import FittedColumn, fitted_table
+
+    def amounts(title: str, of: "Callable[[BudgetStanding], int]", rank: int = 0) -> FittedColumn:
+        cells = [amount_text(of(one), one.unit) for one in found]
+        return FittedColumn(title=title, cells=cells, justify="right", rank=rank)
+
+    ends = [_end_text(one.budget) for one in found]
+    columns = [
+        FittedColumn(title="owner", cells=[_owner_text(one) for one in found], is_text=True),
+        FittedColumn(title="window", cells=[_window_text(one.budget) for one in found]),
+        amounts("limit", lambda one: one.limit),
+        amounts("spent", lambda one: one.spent),
+        amounts("held", lambda one: one.held, rank=1),
+        amounts("left", lambda one: one.left),
+        FittedColumn(
+            title="used",
+            cells=[percent_text(one.spent, one.limit) for one in found],
+            justify="right",
+            rank=4,
+        ),
+        FittedColumn(title="begins anew", cells=[_anew_text(one) for one in found], rank=2),
+        FittedColumn(title="at its end", cells=ends, rank=3),
+    ]
+    if set(ends) == {"block"}:
+        del columns[-1]
+    return fitted_table(columns, width=width)
+
+
+def _owner_text(standing: "BudgetStanding") -> str:
+    from opencode_gate.cli.figures import short_id
+
+    kind, name = standing.owner
+    return f"{kind} {short_id(name) if kind == 'session' else name}"
+
+
+def _window_text(budget: "Budget") -> str:
+    return f"rolling {budget.window}" if budget.rolling else budget.window
+
+
+def _end_text(budget: "Budget") -> str:
+    return budget.at_end if budget.mode == "enforce" else f"{budget.at_end} (shadow)"
+
+
+def _anew_text(standing: "BudgetStanding") -> str:
+    """The moment by the owner's clock, with its zone where that is not this machine's."""
+    from opencode_gate.core.local_time import local_zone_name
     from opencode_gate.governance.wording import instant_text
 
-    def row(one: "BudgetStanding") -> tuple[str, ...]:
-        budget, unit = one.budget, one.unit
-        name = short_id(one.owner.name) if one.owner.kind == "session" else one.owner.name
-        at_end = budget.at_end if budget.mode == "enforce" else f"{budget.at_end} (shadow)"
-        return (
-            f"{one.owner.kind} {name}",
-            f"rolling {budget.window}" if budget.rolling else budget.window,
-            amount_text(one.limit, unit),
-            amount_text(one.spent, unit),
-            amount_text(one.held, unit),
-            amount_text(one.left, unit),
-            percent_text(one.spent, one.limit),
-            "never" if one.resets_at_us is None else instant_text(one.resets_at_us, one.time_zone),
-            at_end,
-        )
-
-    return Table(
-        columns=(
-            Column("owner"),
-            Column("window"),
-            *(Column(title, "right") for title in ("limit", "spent", "held", "left", "used")),
-            Column("begins anew", wrap=True),
-            Column("at its end", wrap=True),
-        ),
-        rows=[row(one) for one in found],
-    )
+    if standing.resets_at_us is None:
+        return "never"
+    text = instant_text(standing.resets_at_us, standing.time_zone)
+    return text.removesuffix(f" ({local_zone_name()})")
 
 
 def change_sentence(standing: "BudgetStanding", former: "Budget | None") -> str:

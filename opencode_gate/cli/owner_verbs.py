@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from opencode_gate.cli import prompts
 from opencode_gate.cli.options import may_ask
-from opencode_gate.cli.render import Result, Text
+from opencode_gate.cli.render import Result, Text, stdout_width
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def listed(kind: "OwnerKind", *, as_json: bool) -> Result:
         found = standings_of(store, owners)
     data = [rules_document(owner, rules, found, now_us()) for owner, rules in owners.items()]
     if as_json or owners:
-        blocks = [] if as_json else [owners_table(owners, policy, now_us())]
+        blocks = [] if as_json else [owners_table(owners, policy, now_us(), width=stdout_width())]
         return Result(data={GROUPS[kind]: data}, blocks=blocks)
     none = f"no {NOUNS[kind]}s yet; `ogate {GROUPS[kind]} create NAME` makes one"
     return Result(data={GROUPS[kind]: data}, talk=[none])

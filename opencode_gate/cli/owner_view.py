@@ -7,10 +7,11 @@ public part alone.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opencode_gate.cli.render import Block, Column, Fact, Facts, Table
+from opencode_gate.cli.render import Block, Fact, Facts
 from opencode_gate.governance.policy import Customer, Team, VirtualKey
 
 if TYPE_CHECKING:
+    from opencode_gate.cli.fitted_table import FittedColumn
     from opencode_gate.governance.policy import Budget, ModelRules, Owner, Policy, RateLimit, Rules
     from opencode_gate.governance.standing import BudgetStanding
 
@@ -67,44 +68,55 @@ def _own_fields(rules: "Rules", now_us: int) -> dict[str, object]:
     return {"customer": rules.customer} if isinstance(rules, Team) else {}
 
 
-def owners_table(owners: "dict[Owner, Rules]", policy: "Policy", now_us: int) -> Block:
+def owners_table(
+    owners: "dict[Owner, Rules]", policy: "Policy", now_us: int, *, width: int
+) -> Block:
     """Owners of one kind below each other."""
+    from opencode_gate.cli.fitted_table import FittedColumn, fitted_table
+
+    all_rules = list(owners.values())
+    columns = [
+        FittedColumn(title="name", cells=[owner.name for owner in owners], is_text=True),
+        *_own_columns(owners, policy, now_us),
+        *(
+            FittedColumn(title=title, cells=cells, is_text=True)
+            for title, cells in (
+                ("models", [models_text(rules.models) for rules in all_rules]),
+                ("limits", [limits_text(rules.limits) for rules in all_rules]),
+                ("budgets", [budgets_text(rules.budgets) for rules in all_rules]),
+            )
+        ),
+    ]
+    return fitted_table(columns, width=width)
+
+
+def _own_columns(
+    owners: "dict[Owner, Rules]", policy: "Policy", now_us: int
+) -> "list[FittedColumn]":
+    """What only owners of this kind have."""
+    from opencode_gate.cli.fitted_table import FittedColumn
     from opencode_gate.session.policy_owners import key_state, members
 
-    first = next(iter(owners.values()))
-    titles = ["name"]
-    if isinstance(first, VirtualKey):
-        titles += ["key", "state", "expires", "team"]
-    elif isinstance(first, Team):
-        titles += ["customer", "keys"]
-    elif isinstance(first, Customer):
-        titles += ["teams"]
-    rows = []
-    for owner, rules in owners.items():
-        row = [owner.name]
-        if isinstance(rules, VirtualKey):
-            row += [f"ogk-{rules.public_id}-…", key_state(rules, now_us)]
-            row += [expiry_text(rules), rules.team or _NONE]
-        elif isinstance(rules, Team):
-            row += [rules.customer or _NONE]
-        if isinstance(rules, Team | Customer):
-            row += [str(len(members(policy, owner)))]
-        rows.append(
-            (
-                *row,
-                models_text(rules.models),
-                limits_text(rules.limits),
-                budgets_text(rules.budgets),
-            )
-        )
-    numbers = ("keys", "teams")
-    return Table(
-        columns=(
-            *(Column(title, "right" if title in numbers else "left") for title in titles),
-            *(Column(title, wrap=True) for title in ("models", "limits", "budgets")),
-        ),
-        rows=rows,
-    )
+    keys = [rules for rules in owners.values() if isinstance(rules, VirtualKey)]
+    teams = [rules for rules in owners.values() if isinstance(rules, Team)]
+    counts = [str(len(members(policy, owner))) for owner in owners]
+    if keys:
+        return [
+            FittedColumn(title="key", cells=[f"ogk-{key.public_id}-…" for key in keys], rank=3),
+            FittedColumn(title="state", cells=[key_state(key, now_us) for key in keys]),
+            FittedColumn(title="expires", cells=[expiry_text(key) for key in keys], rank=2),
+            FittedColumn(title="team", cells=[key.team or _NONE for key in keys], rank=1),
+        ]
+    if teams:
+        return [
+            FittedColumn(
+                title="customer", cells=[team.customer or _NONE for team in teams], rank=1
+            ),
+            FittedColumn(title="keys", cells=counts, justify="right", rank=2),
+        ]
+    if any(isinstance(rules, Customer) for rules in owners.values()):
+        return [FittedColumn(title="teams", cells=counts, justify="right", rank=1)]
+    return []
 
 
 def owner_facts(

@@ -343,3 +343,13 @@ def test_a_change_names_who_made_it(run) -> None:
     ledger.close()
     assert kind == "policy"
     assert os_user() in json.loads(document).values()
+
+
+def test_on_a_narrow_screen_a_budget_stays_on_one_line(run, monkeypatch) -> None:
+    run("teams create core")
+    run("budgets set month 500 --team core --time-zone Europe/Berlin --at-end warn")
+    monkeypatch.setenv("COLUMNS", "72")
+    _, out, _ = run("budgets list")
+    first, second = out.splitlines()
+    assert first.split() == ["owner", "window", "limit", "spent", "held", "left"]
+    assert second.split() == ["team", "core", "month", "$500.00", "$0", "$0", "$500.00"]

@@ -11,7 +11,7 @@ import typer
 from opencode_gate.cli import prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
 from opencode_gate.cli.owner_verbs import now_us, standings_of
-from opencode_gate.cli.render import Result, Text
+from opencode_gate.cli.render import Result, Text, stdout_width
 from opencode_gate.cli.rule_options import Customer, SessionOf, Team, User, Vkey, Zone, owner_of
 from opencode_gate.core.errors import UsageError
 
@@ -67,7 +67,7 @@ def list_budgets(
     lines = ["no budgets yet; `ogate budgets set day 20` makes one"] if not found else []
     return Result(
         data={"budgets": [standing_document(one) for one in found]},
-        blocks=[] if as_json or not found else [budgets_table(found)],
+        blocks=[] if as_json or not found else [budgets_table(found, width=stdout_width())],
         talk=() if as_json else lines,
     )
 

@@ -11,7 +11,7 @@ import typer
 
 from opencode_gate.cli import owner_verbs, prompts
 from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
-from opencode_gate.cli.render import Block, Result, Text, print_blocks, stderr_console
+from opencode_gate.cli.render import Block, Result, Text, print_blocks, stderr_console, stdout_width
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def show(as_json: AsJson = False) -> Result:
                 rules_document(owner, rules, found, now_us) for owner, rules in owners.items()
             ]
             if owners:
-                blocks += [Text(group, "bold"), owners_table(owners, policy, now_us), Text("")]
+                blocks += [
+                    Text(group, "bold"),
+                    owners_table(owners, policy, now_us, width=stdout_width()),
+                    Text(""),
+                ]
     lines = _unreadable_lines(unreadable)
     if not blocks and not unreadable:
         lines = ["no rules yet; `ogate budgets set day 20` makes one"]
