@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from opencode_gate.core.clock import Clock
+from opencode_gate.core.semconv import Operation
 from opencode_gate.core.usage import sum_known
 from opencode_gate.governance import sentences
 from opencode_gate.governance.budgeting import Budgeting
@@ -26,6 +27,7 @@ from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.stopping import CountText, RunningOutput
 from opencode_gate.ledger.governance_store import WindowKey
 from opencode_gate.ledger.records import ExchangeRecord, charged
+from opencode_gate.wire.facts import named_model
 from opencode_gate.wire.meter import ExchangeMeter
 
 STOPPED_FOR_S = 120.0
@@ -191,10 +193,16 @@ class Governor:
 
 
 def _check_models(law: Law, ask: Ask, grant: Grant) -> None:
-    """Asks the model rules about the model, and those a router might take instead."""
-    if ask.facts is None and ask.route.model is None:
+    """Asks the model rules about every model that might answer, also where we count nothing."""
+    if not law.models or (ask.facts is None and (not ask.body or _is_listing(ask))):
         return
-    models = (ask.model,) if ask.facts is None else (ask.model, *ask.facts.fallback_models)
+    models: tuple[str | None, ...]
+    if ask.facts is not None:
+        models = (ask.model, *ask.facts.fallback_models)
+    else:
+        # Path and body may both name one, and only the provider knows which of them it takes.
+        named = {ask.route.model, named_model(ask.body)} - {None}
+        models = tuple(named) if named else (None,)
     for owner, rules in law.models:
         for model in models:
             decision = check_models(owner, rules, ask.provider_id, model)
@@ -203,3 +211,7 @@ def _check_models(law: Law, ask: Ask, grant: Grant) -> None:
             if decision.outcome == "deny":
                 raise Denied(decision, http_status=403)
             grant.decisions.append(decision)
+
+
+def _is_listing(ask: Ask) -> bool:
+    return ask.route.operation is Operation.LIST_MODELS

@@ -72,6 +72,10 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     fallback_models: tuple[str, ...] = ()
 
 
+class _Named(msgspec.Struct):
+    model: Any = None
+
+
 class _StreamOptions(msgspec.Struct):
     include_usage: Any = None
 
@@ -140,6 +144,7 @@ class _Parts(msgspec.Struct):
 
 
 _bodies = Lenient(_Body)
+_named_decoder = Lenient(_Named)
 _turns_decoder = Lenient(list[_Turn])
 _text_decoder: Lenient[str | list[_TextPart]] = Lenient(str | list[_TextPart])
 _parts_decoder = Lenient(_Parts)
@@ -173,6 +178,15 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         **_LIMITS[route.wire_format](parsed),
         **(_NOTHING if _is_ordinary(parsed) else _unusual(parsed)),
     )
+
+
+def named_model(body: bytes) -> str | None:
+    """The `model` of a body of which nothing else is known; `None` where it names none."""
+    try:
+        model = _named_decoder.decode(body).model
+    except msgspec.DecodeError:
+        return None
+    return model if isinstance(model, str) else None
 
 
 def _decoded(decoder: Lenient[Any], raw: msgspec.Raw) -> Any:

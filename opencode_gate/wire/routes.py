@@ -75,8 +75,11 @@ def _gemini(path: str) -> Route:
     """`…/models/{model}:{verb}` (https://ai.google.dev/api/generate-content)."""
     resource, _, verb = path.rpartition(":")
     _, marker, model = resource.rpartition("/models/")
-    if not marker or not model or verb not in _GEMINI_VERBS:
+    if not marker or not model:
         return UNKNOWN_ROUTE
+    if verb not in _GEMINI_VERBS:
+        # Nothing of it is read, but rules may have a word about its model.
+        return Route(wire_format=WireFormat.UNKNOWN, operation=Operation.OTHER, model=model)
     operation, stream = _GEMINI_VERBS[verb]
     return Route(
         wire_format=WireFormat.GEMINI_GENERATE, operation=operation, model=model, stream=stream

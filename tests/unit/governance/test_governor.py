@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from opencode_gate.core.semconv import Operation
 from opencode_gate.core.tasks import spawn
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Denied
@@ -84,7 +85,7 @@ class Gate:
             body["max_tokens"] = max_tokens
         text = json.dumps(body).encode()
         route = identify("POST", path)
-        is_generation = "embeddings" not in path
+        is_generation = route.operation is Operation.GENERATE
         grant = Grant("01X")
         ask = Ask(
             exchange_id="01X",
@@ -194,6 +195,30 @@ async def test_models_a_router_might_take_instead_are_asked_about_too(gate: Gate
     give(gate.ledger, (USER, Rules(models=ModelRules(deny=("stub/dear",)))))
     await gate.ask()
     assert (await gate.denied(models=["dear"])).code == "model-denied"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/v1/embeddings", {}, None),
+        ("/v1/embeddings", {"model": "secret"}, "model-denied"),
+        ("/v1/embeddings", {"model": None}, "model-denied"),
+        ("/v1/completions", {"model": "secret"}, "model-denied"),
+        ("/v1/messages/count_tokens", {"model": "secret"}, "model-denied"),
+        ("/v1beta/models/secret:embedContent", {}, "model-denied"),
+        ("/v1beta/models/m:embedContent", {"model": "models/secret"}, "model-denied"),
+        ("/v1beta/models/m:countTokens", {}, None),
+    ],
+)
+async def test_a_list_of_models_holds_for_what_is_not_counted_too(
+    gate: Gate, path: str, body: dict[str, object], code: str | None
+) -> None:
+    """Whatever of path and body names the model: no other way in leads past the list."""
+    give(gate.ledger, (USER, Rules(models=ModelRules(allow=("stub/m",)))))
+    if code is None:
+        await gate.ask(path=path, **body)
+    else:
+        assert (await gate.denied(path=path, **body)).code == code
 
 
 @pytest.mark.parametrize("level", [SESSION, USER, KEY, TEAM, CUSTOMER])
