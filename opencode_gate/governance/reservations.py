@@ -253,10 +253,12 @@ class Reservations:
         )
 
     def _lease_anew(
-        self, store: GovernanceStore, wishes: Sequence[LeaseWish], unused: Mapping[WindowKey, int]
+        self, store: GovernanceStore, wishes: Sequence[LeaseWish], unused: dict[WindowKey, int]
     ) -> list[Lease]:
         if unused:
             store.give_back(self._process_id, unused)
+            # From here on others may have it, also where the lease fails.
+            unused.clear()
         return store.lease(self._process_id, wishes)
 
     def _taken_out(self, keys: Iterable[WindowKey]) -> dict[WindowKey, int]:

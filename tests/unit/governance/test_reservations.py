@@ -183,6 +183,24 @@ async def test_what_is_leased_for_a_request_that_was_given_up_is_free_again(ledg
     assert isinstance(await one.reserve(Need(DAY, 100, 90), wait_s=10), Held)
 
 
+async def test_what_went_back_is_not_kept_where_the_lease_behind_it_fails(ledger: Path) -> None:
+    class Locked(SqliteGovernance):
+        def lease(self, process_id, wishes):
+            if wishes[0].needed > 50:
+                raise LedgerError("ledger-unwritable", "locked")
+            return super().lease(process_id, wishes)
+
+    one, other = Process(ledger, "one"), Process(ledger, "other")
+    one.reservations._open_store = lambda: Locked(connect(ledger), ledger)
+    held = await one.reserve(Need(DAY, 100, 50))
+    assert isinstance(held, Held)
+    one.reservations.release(held)
+    with pytest.raises(LedgerError):
+        await one.reserve(Need(DAY, 100, 60))
+    assert isinstance(await other.reserve(Need(DAY, 100, 100)), Held)
+    assert isinstance(await one.reserve(Need(DAY, 100, 50)), Short)
+
+
 async def test_the_end_returns_everything(ledger: Path) -> None:
     one = Process(ledger, "one")
     held = await one.reserve(Need(DAY, 1_000_000, 10))

@@ -1,6 +1,7 @@
 """Processes die and share: every exchange is in the ledger exactly once, with what was seen."""
 
 import random
+import sqlite3
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from opencode_gate.ledger.journal import Journal, journals, orphans
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
+from opencode_gate.ledger.sqlite.connection import transaction
 from tests.support.ledger_children import child, unpriced, usage_of
 from tests.support.ledger_records import a_session, an_exchange
 
@@ -248,3 +250,17 @@ def test_a_full_disk_under_the_ledger_keeps_everything_in_the_journal(
     settle_orphans(folder, store, unpriced)
     assert store.exchanges("01S") == exchanges
     store.close()
+
+
+def test_a_commit_that_fails_lets_go_of_the_lock(tmp_path: Path):
+    path = tmp_path / "some.db"
+    one, other = (sqlite3.connect(path, isolation_level=None, timeout=0) for _ in range(2))
+    one.execute("PRAGMA foreign_keys = ON")
+    one.execute("CREATE TABLE whole (id INTEGER PRIMARY KEY)")
+    one.execute(
+        "CREATE TABLE part (id INTEGER REFERENCES whole (id) DEFERRABLE INITIALLY DEFERRED)"
+    )
+    with pytest.raises(sqlite3.IntegrityError), transaction(one):
+        one.execute("INSERT INTO part VALUES (1)")
+    with transaction(other):
+        other.execute("INSERT INTO whole VALUES (1)")
