@@ -33,7 +33,7 @@ RETURN_AFTER_S = 1.0
 ASK_AGAIN_S = 0.15
 """How often a request that waits for other processes' money looks for it."""
 RECOVER_EVERY_S = 2.0
-LEASED_AHEAD = 16
+LEASED_AHEAD = 256
 """A lease takes, where there is plenty, as much as so many requests like this one need."""
 
 _T = TypeVar("_T")

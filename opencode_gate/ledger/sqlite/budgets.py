@@ -6,11 +6,12 @@ writes. The invariants: a lease is given out of what is neither spent nor held; 
 there already only moves what was spent by the difference.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from opencode_gate.ledger.governance_store import Lease, LeaseWish, Standing, WindowKey
-from opencode_gate.ledger.records import Charge, ExchangeRecord, charged
+from opencode_gate.ledger.records import ExchangeRecord, charged
 
 SLACK_SHARE = 64
 """Beyond what is needed a lease takes at most this part of what is left."""
@@ -38,7 +39,8 @@ _HOLDERS = "SELECT DISTINCT process_id FROM budget_leases WHERE amount > 0"
 _LATEST_START = "SELECT max(window_start_us) FROM budget_windows WHERE budget_id = ?"
 
 _CHARGED = """
-SELECT amount FROM charges WHERE exchange_id = ? AND budget_id = ? AND window_start_us = ?
+SELECT exchange_id, budget_id, window_start_us, amount FROM charges
+WHERE exchange_id IN (SELECT value FROM json_each(?))
 """
 _PUT_CHARGE = """
 INSERT INTO charges (exchange_id, budget_id, window_start_us, unit, reserved, amount)
@@ -124,29 +126,33 @@ def wrong_windows(connection: sqlite3.Connection) -> int:
 def charge(
     connection: sqlite3.Connection, exchanges: Iterable[ExchangeRecord], process_id: str | None
 ) -> None:
-    """Charges exchanges to their budgets, and takes the money from what the process holds."""
-    for exchange in exchanges:
+    """Charges exchanges to their budgets, and takes the money from what the process holds.
+
+    Sums are made here and written once for each budget: a batch has few budgets and many rows.
+    """
+    charging = [exchange for exchange in exchanges if exchange.charges]
+    if not charging:
+        return
+    ids = json.dumps([exchange.id for exchange in charging])
+    known = {tuple(row[:3]): row[3] for row in connection.execute(_CHARGED, (ids,))}
+    rows = []
+    spent: dict[WindowKey, int] = {}
+    released: dict[WindowKey, int] = {}
+    for exchange in charging:
         for each in exchange.charges:
-            _charge(connection, exchange, each, process_id)
-
-
-def _charge(
-    connection: sqlite3.Connection,
-    exchange: ExchangeRecord,
-    charge: Charge,
-    process_id: str | None,
-) -> None:
-    budget_id, start_us = charge.budget_id, charge.window_start_us
-    amount = charged(exchange, charge)
-    known = connection.execute(_CHARGED, (exchange.id, budget_id, start_us)).fetchone()
-    if known is None and process_id is not None:
-        released = min(amount, charge.reserved)
-        connection.execute(_TAKE_FROM_LEASE, (released, budget_id, start_us, process_id))
-    connection.execute(
-        _PUT_CHARGE, (exchange.id, budget_id, start_us, charge.unit, charge.reserved, amount)
-    )
-    before = 0 if known is None else known[0]
-    connection.execute(_SPEND, (budget_id, start_us, amount - before))
+            key = WindowKey(each.budget_id, each.window_start_us)
+            amount = charged(exchange, each)
+            before = known.get((exchange.id, *key))
+            if before is None:
+                released[key] = released.get(key, 0) + min(amount, each.reserved)
+            known[exchange.id, *key] = amount
+            spent[key] = spent.get(key, 0) + amount - (0 if before is None else before)
+            rows.append((exchange.id, *key, each.unit, each.reserved, amount))
+    connection.executemany(_PUT_CHARGE, rows)
+    connection.executemany(_SPEND, [(*key, amount) for key, amount in spent.items()])
+    if process_id is not None:
+        taken = [(amount, *key, process_id) for key, amount in released.items()]
+        connection.executemany(_TAKE_FROM_LEASE, taken)
 
 
 def _window_in_force(connection: sqlite3.Connection, key: WindowKey) -> WindowKey:
