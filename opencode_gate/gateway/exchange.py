@@ -191,8 +191,9 @@ class Exchange:
             **_granted(self.grant, was_sent=self.attempts > 0),
             **seen,
         )
-        self._rules.ended(self.grant, record)
+        # First written down: a rule that fails then loses nothing that was spent.
         self._recorder.finished(record, self._body, self.meter if is_billed else None)
+        self._rules.ended(self.grant, record)
 
     def _metering(self) -> Metering:
         metering = Metering() if self.meter is None else self.meter.metering()

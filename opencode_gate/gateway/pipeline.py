@@ -166,7 +166,11 @@ class Pipeline:
         try:
             await self._serve_admitted(asked, exchange, unreadable, send)
         finally:
-            exchange.finish(ExchangeStatus.INTERRUPTED, error_type="gateway_bug")
+            exchange.finish(
+                ExchangeStatus.INTERRUPTED,
+                error_type="gateway_bug",
+                is_billed=exchange.attempts > 0,
+            )
             if watch is not None:
                 watch.cancel()
 

@@ -7,11 +7,13 @@ that has a say leaves a decision that explains itself; what cannot be decided is
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 
 import msgspec
 
 from opencode_gate.core.clock import Clock
+from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation
 from opencode_gate.core.usage import sum_known
 from opencode_gate.governance import sentences
@@ -32,6 +34,8 @@ from opencode_gate.wire.meter import ExchangeMeter
 
 STOPPED_FOR_S = 120.0
 """How long a conversation whose answer was cut is refused; Opencode gives up after 75 s."""
+
+_logger = logging.getLogger(__name__)
 
 
 class Stopped(msgspec.Struct, frozen=True):
@@ -72,9 +76,21 @@ class Governor:
         """Lets a request pass, with what `grant` says of it.
 
         Raises:
-            Denied: a rule says no.
+            Denied: a rule says no, or fails.
             PolicyDenied: its model has no known price, and the settings refuse such models.
         """
+        try:
+            await self._ask_rules(ask, grant)
+        except GateError:
+            raise
+        except Exception as error:
+            # A rule that does not hold for whatever reason must not let anything pass, and what
+            # is no refusal would be tried again.
+            _logger.exception("the rules could not be asked about exchange %s", ask.exchange_id)
+            reason = f"one of them failed ({type(error).__name__})"
+            raise Denied(sentences.policy_unreadable(reason), http_status=403) from error
+
+    async def _ask_rules(self, ask: Ask, grant: Grant) -> None:
         law = self._rulebook.law_for(ask.caller)
         if not law.is_empty:
             grant.conversation_id, grant.revision = ask.conversation_id, law.revision

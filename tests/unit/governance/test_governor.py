@@ -177,6 +177,23 @@ async def test_a_key_that_is_off_learns_nothing_else(gate: Gate, changes, code: 
     assert (await gate.denied(key="alice")).code in ("model-denied", "provider-denied")
 
 
+async def test_a_rule_that_fails_refuses_for_good_and_holds_nothing(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no refusal would be a server's error to the agent, which tries again."""
+    give(gate.ledger, (USER, usd("5")))
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gate.governor._budgeting, "_note_soft", fail)
+    give(gate.ledger, (SESSION, usd("1", at_end="warn")))
+    denied = await gate.denied()
+    assert (denied.code, denied.http_status) == ("policy-unreadable", 403)
+    assert "ZeroDivisionError" in denied.message
+    assert not any(gate.governor._reservations.reserved().values())
+
+
 async def test_a_key_nobody_knows_is_refused(gate: Gate) -> None:
     refusal = await gate.denied(key="bob")
     assert (refusal.http_status, refusal.code) == (401, "unknown-virtual-key")
