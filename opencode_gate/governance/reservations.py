@@ -169,7 +169,8 @@ class Reservations:
 
     def stop(self) -> None:
         """Lets go of the thread and its connection; what is held stays held until `end`."""
-        if self._returning is not None:
+        # A loop that has ended may have left one behind: the last charges come while it closes.
+        if self._returning is not None and not self._returning.get_loop().is_closed():
             self._returning.cancel()
         if self._thread is not None:
             self._thread.submit(self._close_store)

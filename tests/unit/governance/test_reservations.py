@@ -233,3 +233,24 @@ async def test_eight_processes_never_spend_more_than_there_is(ledger: Path) -> N
     assert (spent, held) == (sent * 10, 0)
     # The last of it is less than one request may cost: 350 spent leave 20.
     assert sent == 35
+
+
+def test_a_process_ends_well_where_its_last_charge_came_when_its_loop_was_closing(
+    ledger: Path,
+) -> None:
+    """What a settlement starts then is never run, and nobody waits for it."""
+    process = Process(ledger, "a")
+    loop = asyncio.new_event_loop()
+
+    async def charged_late() -> None:
+        held = await process.reserve(Need(DAY, 1_000, 100))
+        assert isinstance(held, Held)
+        process.charge(held, 40)
+        loop.call_soon(process.tell, held, 40)
+
+    loop.run_until_complete(charged_late())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    process.reservations.stop()
+    process.reservations.end()
+    assert standing(ledger, DAY)[:2] == (40, 0)
