@@ -25,6 +25,10 @@ Measure: TypeAlias = Literal["requests", "tokens", "concurrent"]
 
 WARN_AT_PERCENT = (50, 80, 95)
 DOWNGRADE = "downgrade:"
+_MOST = {"usd": Decimal(2**62) / 10**9, "tokens": Decimal(2**62)}
+"""What a database still counts exactly, nano-dollars and tokens, with room for a request."""
+_LATEST_US = 2**53
+"""In the year 2255."""
 
 _nano_usd = lru_cache(maxsize=1024)(nano_usd)
 """Every request asks again for the same few amounts."""
@@ -69,10 +73,14 @@ class Budget(
         amount = self.tokens if self.usd is None else self.usd
         if amount is None or not Decimal(amount).is_finite() or amount < 0:
             raise ValueError("the amount of a budget is a number from 0 on")
+        if amount > _MOST[self.unit]:
+            raise ValueError("the amount of a budget is more than can be counted")
         if self.at_end not in ("block", "warn") and not self.at_end.startswith(DOWNGRADE):
             raise ValueError("at_end is block, warn or downgrade:<model>")
         if self.rolling and (self.since_us is None or self.window in ("session", "total")):
             raise ValueError("a rolling budget has since_us, and a window that begins anew")
+        if self.since_us is not None and not 0 <= self.since_us <= _LATEST_US:
+            raise ValueError("since_us is in microseconds since 1970")
 
     @property
     def unit(self) -> Unit:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import msgspec
 
-from opencode_gate.core.errors import LedgerError, PolicyDenied
+from opencode_gate.core.errors import ConfigError, GateError, LedgerError, PolicyDenied
 from opencode_gate.governance import sentences
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Denied
@@ -23,6 +23,7 @@ from opencode_gate.governance.policy import (
     VirtualKey,
     policy_of,
 )
+from opencode_gate.governance.windows import follows_calendar, zone_named
 from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
 
 CALLERS_REMEMBERED = 4096
@@ -96,8 +97,7 @@ class Rulebook:
                 self._mark = mark
         except (LedgerError, PolicyDenied) as error:
             self._mark, self._is_read = None, False
-            decision = sentences.policy_unreadable(error.message)
-            raise Denied(decision, http_status=403) from error
+            raise _unreadable(error) from error
         return self._policy
 
     def law_for(self, caller: Caller) -> Law:
@@ -111,7 +111,10 @@ class Rulebook:
         if law is None:
             if len(self._laws) >= CALLERS_REMEMBERED:
                 self._laws.clear()
-            law = self._laws[caller] = law_of(policy, caller, self._zone)
+            try:
+                law = self._laws[caller] = law_of(policy, caller, self._zone)
+            except ConfigError as error:
+                raise _unreadable(error) from error
         return law
 
     def standings(self, keys: Sequence[WindowKey]) -> Mapping[WindowKey, Standing]:
@@ -133,8 +136,16 @@ class Rulebook:
         return self._store
 
 
+def _unreadable(error: GateError) -> Denied:
+    return Denied(sentences.policy_unreadable(error.message), http_status=403)
+
+
 def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
-    """What of a policy concerns a caller; `zone` is for owners that name none."""
+    """What of a policy concerns a caller; `zone` is for owners that name none.
+
+    Raises:
+        ConfigError: an owner's budgets follow a time zone that there is not.
+    """
     owners = policy.owners_of(
         session_id=caller.session_id, user=caller.user, virtual_key=caller.virtual_key
     )
@@ -144,6 +155,9 @@ def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
         for owner, rules in owners
         for budget in rules.budgets
     )
+    for one in budgets:
+        if follows_calendar(one.budget):
+            zone_named(one.zone)
     models = tuple((owner, rules.models) for owner, rules in owners if rules.models is not None)
     key = None if caller.virtual_key is None else policy.virtual_keys.get(caller.virtual_key)
     limits = tuple((owner, limit) for owner, rules in owners for limit in rules.limits)

@@ -96,11 +96,25 @@ def _rolling(since_us: int, at_us: int, length_us: int) -> WindowSpan:
     return WindowSpan(start_us, start_us + length_us)
 
 
-def _calendar(window: Window, at_us: int, zone_name: str) -> WindowSpan:
+def follows_calendar(budget: Budget) -> bool:
+    """Whether its windows are those of the calendar, which its owner's time zone decides."""
+    return not budget.rolling and budget.window not in ("session", "total")
+
+
+def zone_named(name: str) -> zoneinfo.ZoneInfo:
+    """The time zone of an IANA name.
+
+    Raises:
+        ConfigError: there is no such zone.
+    """
     try:
-        zone = zoneinfo.ZoneInfo(zone_name)
+        return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigError("bad-policy", f"there is no time zone {zone_name!r}") from error
+        raise ConfigError("bad-policy", f"there is no time zone {name!r}") from error
+
+
+def _calendar(window: Window, at_us: int, zone_name: str) -> WindowSpan:
+    zone = zone_named(zone_name)
     if window == "hour":
         return _hour(at_us, zone)
     kind = _KINDS[window]

@@ -137,7 +137,7 @@ BAD = {
     f"{BUDGET}window = 'day'\nusd = -1\n": "line 1: teams.core.budgets[0] does not make sense",
     f"{BUDGET}window = 'day'\nusd = nan\n": "line 1: teams.core.budgets[0] does not make sense",
     f"{BUDGET}window = 'day'\nusd = inf\n": "line 1: teams.core.budgets[0] does not make sense",
-    f"{BUDGET}window = 'day'\nusd = 1e10\n": "line 3: teams.core.budgets[0].usd is more than",
+    f"{BUDGET}window = 'day'\nusd = 2e9\n": "line 3: teams.core.budgets[0].usd is more than",
     f"{BUDGET}window = 'day'\nusd = 1e-10\n": "line 3: teams.core.budgets[0].usd is finer",
     f"{BUDGET}window = 'day'\ntokens = 5.5\n": "line 3: teams.core.budgets[0].tokens is a whole",
     f"{BUDGET}window = 'day'\ntokens = {10**16}\n": "tokens is more than can be counted",
