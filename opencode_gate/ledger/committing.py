@@ -13,7 +13,7 @@ import msgspec
 
 from opencode_gate.core.semconv import CostQuality, UsageQuality
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.records import ExchangeRecord, within_reservation
 from opencode_gate.ledger.store import Store
 
 Price = Callable[[ExchangeRecord], ExchangeRecord]
@@ -86,7 +86,7 @@ def _storable(text: str | None) -> str | None:
 
 def _priced(exchange: ExchangeRecord, price: Price) -> ExchangeRecord:
     try:
-        return price(exchange)
+        return within_reservation(price(exchange))
     except Exception:
         # Whatever is wrong with a price book, the exchange happened.
         _logger.exception("exchange %s could not be priced", exchange.id)

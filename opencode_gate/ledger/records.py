@@ -172,19 +172,40 @@ def charged(record: ExchangeRecord, charge: Charge) -> int:
     """What an exchange takes from a budget; where nobody knows, all that was reserved.
 
     An estimate of ours takes no more than that either: within the limits it was sent with, the
-    request could not cost more.
+    request could not cost more. A plain answer that was not waited for takes all of it: unlike a
+    stream, a provider writes it to the end and bills it.
     """
+    if record.cost_nano_usd == 0 and record.usage.is_empty:
+        return 0
     if charge.unit == "usd":
         amount = record.cost_nano_usd
         is_estimate = record.cost_quality is CostQuality.ESTIMATED
-    elif record.cost_nano_usd == 0 and record.usage.is_empty:
-        return 0
     else:
         amount = sum_known(record.usage.input_tokens, record.usage.output)
         is_estimate = record.usage_quality is not UsageQuality.REPORTED
     if amount is None:
         return charge.reserved
-    return min(amount, charge.reserved) if is_estimate and charge.reserved else max(0, amount)
+    if not is_estimate or not charge.reserved:
+        return max(0, amount)
+    return charge.reserved if _was_left(record) else min(amount, charge.reserved)
+
+
+def _was_left(record: ExchangeRecord) -> bool:
+    """True for a plain answer whose end was not waited for on this side."""
+    return not record.streamed and (
+        record.status in (ExchangeStatus.CLIENT_DISCONNECTED, ExchangeStatus.INTERRUPTED)
+        or record.error_type == "timeout"
+    )
+
+
+def within_reservation(record: ExchangeRecord) -> ExchangeRecord:
+    """A priced exchange; an estimate of ours says no more than the request could cost."""
+    cost, reserved = record.cost_nano_usd, record.reserved_cost_nano_usd
+    if cost is None or reserved is None or cost <= reserved:
+        return record
+    if record.cost_quality is not CostQuality.ESTIMATED:
+        return record
+    return msgspec.structs.replace(record, cost_nano_usd=reserved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
+from opencode_gate.core.semconv import ExchangeStatus, Operation, UsageQuality
 from opencode_gate.ledger.calibration import Calibration
 from opencode_gate.ledger.committing import Price, commit
 from opencode_gate.ledger.journal import (
@@ -88,18 +88,8 @@ def _settle(contents: JournalContents, store: Store, price: Price, process_id: s
         for id, exchange in contents.exchanges.items()
         if id not in contents.folded_ids
     ]
-    commit(store, unfolded, lambda exchange: _within_reservation(price(exchange)), process_id)
+    commit(store, unfolded, price, process_id)
     return len(unfolded)
-
-
-def _within_reservation(exchange: ExchangeRecord) -> ExchangeRecord:
-    """An estimate of ours says no more than the request could cost."""
-    cost, reserved = exchange.cost_nano_usd, exchange.reserved_cost_nano_usd
-    if cost is None or reserved is None or cost <= reserved:
-        return exchange
-    if exchange.cost_quality is not CostQuality.ESTIMATED:
-        return exchange
-    return msgspec.structs.replace(exchange, cost_nano_usd=reserved)
 
 
 def _closed(

@@ -5,8 +5,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.prices import PriceBook
@@ -20,7 +18,6 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.local_time import local_zone_name
 from opencode_gate.core.secrets import Secret
-from opencode_gate.core.semconv import CostQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.gateway.app import App
 from opencode_gate.gateway.http_client import HttpUpstream
@@ -35,7 +32,6 @@ from opencode_gate.governance.request_case import Cases
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.governance.runaway import Runaway
-from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.governance.terms import terms_from
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
@@ -112,7 +108,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     folder = Folder(
         paths.journals,
         paths.ledger_file,
-        lambda record: within_reservation(prices.price(record)),
+        prices.price,
         journal=journal,
         count_text=TokenCounter().count,
         shapes=RequestShapes(installation_key(paths.prompt_key)),
@@ -164,20 +160,6 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     )
     app = App(pipeline, entrance.control, names=entrance.names)
     return Gateway(app, recorder, journal, folder, upstream, rulebook, reservations)
-
-
-def within_reservation(record: ExchangeRecord) -> ExchangeRecord:
-    """An estimate of ours says no more of an answer we have cut than it was cut at."""
-    reserved_nano_usd = record.reserved_cost_nano_usd
-    if (
-        record.error_type != BUDGET_STOP
-        or record.cost_quality is not CostQuality.ESTIMATED
-        or record.cost_nano_usd is None
-        or reserved_nano_usd is None
-        or record.cost_nano_usd <= reserved_nano_usd
-    ):
-        return record
-    return msgspec.structs.replace(record, cost_nano_usd=reserved_nano_usd)
 
 
 def _stated_prices(hello: Hello) -> dict[str, dict[str, ModelRow]]:

@@ -361,6 +361,32 @@ def test_an_estimate_charges_no_more_than_was_reserved(store: GovernanceStore, l
     assert [one.spent for one in found.values()] == [100, 100, 170]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"status": ExchangeStatus.CLIENT_DISCONNECTED},
+        {"status": ExchangeStatus.INTERRUPTED, "error_type": "gateway_died"},
+        {"status": ExchangeStatus.UPSTREAM_ERROR, "error_type": "timeout"},
+    ],
+)
+def test_a_plain_answer_nobody_waited_for_is_charged_in_full(
+    store: GovernanceStore, ledger: SqliteStore, end: dict[str, Any]
+):
+    """The provider writes it to its end and bills it; a stream ends where it is left."""
+    seen: dict[str, Any] = {
+        "cost_nano_usd": 5,
+        "cost_quality": CostQuality.ESTIMATED,
+        "usage": TokenUsage(input_uncached=5, output=0),
+        "usage_quality": UsageQuality.ESTIMATED,
+        **end,
+    }
+    tokens = WindowKey("user:ada/day/tokens", 0)
+    ledger.fold([an_exchange_on(DAY, tokens, streamed=False, **seen)])
+    assert [one.spent for one in store.standings([DAY, tokens]).values()] == [100, 100]
+    ledger.fold([an_exchange_on(DAY, tokens, streamed=True, **seen)])
+    assert [one.spent for one in store.standings([DAY, tokens]).values()] == [105, 105]
+
+
 def test_pricing_anew_leaves_what_was_charged(store: GovernanceStore, ledger: SqliteStore):
     """What was decided by it stays true."""
     exchange = an_exchange_on(DAY, cost_nano_usd=60)
