@@ -95,12 +95,12 @@ class Governor:
         if not law.is_empty:
             grant.conversation_id, grant.revision = ask.conversation_id, law.revision
             self._check_key(law, ask, grant)
-            _check_models(law, ask, grant)
+            if law.models:
+                _check_models(law, ask.provider_id, _models_of(ask), grant)
             if self._stopped:
                 self._check_stopped(law, ask)
         if ask.is_generation:
-            if self._price_rule is not None:
-                self._price_rule.check(ask.provider_id, ask.model)
+            self._check_price(ask, ask.model)
             self._check_runaway(ask, grant)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -108,6 +108,10 @@ class Governor:
             await self._pacing.admit(law, ask, grant)
         if law.budgets:
             await self._budgeting.reserve(law, ask, grant)
+        if grant.model is not None:
+            # What a budget puts in place is held to the same rules.
+            _check_models(law, ask.provider_id, (grant.model,), grant)
+            self._check_price(ask, grant.model)
 
     def is_used_up(self, grant: Grant, meter: ExchangeMeter) -> bool:
         """True once an answer has used up what is reserved for it; then it is cut."""
@@ -171,6 +175,10 @@ class Governor:
             if record.cost_nano_usd:
                 self._runaway.spent(record.session_id, record.cost_nano_usd)
 
+    def _check_price(self, ask: Ask, model: str | None) -> None:
+        if self._price_rule is not None:
+            self._price_rule.check(ask.provider_id, model)
+
     def _check_runaway(self, ask: Ask, grant: Grant) -> None:
         decision = self._runaway.check(ask)
         if decision is None:
@@ -208,20 +216,21 @@ class Governor:
         raise Denied(decision, http_status=402, error_type="insufficient_quota")
 
 
-def _check_models(law: Law, ask: Ask, grant: Grant) -> None:
-    """Asks the model rules about every model that might answer, also where we count nothing."""
-    if not law.models or (ask.facts is None and (not ask.body or _is_listing(ask))):
-        return
-    models: tuple[str | None, ...]
+def _models_of(ask: Ask) -> tuple[str | None, ...]:
+    """Every model that might answer, also where nothing is counted; `None` for one not named."""
     if ask.facts is not None:
-        models = (ask.model, *ask.facts.fallback_models)
-    else:
-        # Path and body may both name one, and only the provider knows which of them it takes.
-        named = {ask.route.model, named_model(ask.body)} - {None}
-        models = tuple(named) if named else (None,)
+        return (ask.model, *ask.facts.fallback_models)
+    if not ask.body or _is_listing(ask):
+        return ()
+    # Path and body may both name one, and only the provider knows which of them it takes.
+    named = {ask.route.model, named_model(ask.body)} - {None}
+    return tuple(named) if named else (None,)
+
+
+def _check_models(law: Law, provider_id: str, models: Sequence[str | None], grant: Grant) -> None:
     for owner, rules in law.models:
         for model in models:
-            decision = check_models(owner, rules, ask.provider_id, model)
+            decision = check_models(owner, rules, provider_id, model)
             if decision is None:
                 continue
             if decision.outcome == "deny":

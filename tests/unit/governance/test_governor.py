@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from opencode_gate.core.errors import PolicyDenied
 from opencode_gate.core.semconv import Operation
 from opencode_gate.core.tasks import spawn
 from opencode_gate.governance.admission import Caller
@@ -28,6 +29,7 @@ from opencode_gate.governance.policy import (
     Team,
     VirtualKey,
 )
+from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.request_case import ModelTerms
 from opencode_gate.ledger.governance_store import WindowKey
 from opencode_gate.ledger.records import ExchangeRecord
@@ -422,6 +424,27 @@ async def test_a_refused_request_takes_nothing_of_its_rate(gate: Gate) -> None:
     await gate.ask()
     grant = await gate.ask()
     assert grant.decisions == []
+
+
+@pytest.mark.parametrize(
+    ("models", "code"),
+    [(ModelRules(deny=("stub/cheap",)), "model-denied"), (None, "unknown-price")],
+)
+async def test_the_model_a_budget_swaps_to_is_held_to_the_same_rules(
+    gate: Gate, models: ModelRules | None, code: str
+) -> None:
+    """A budget's end is no way round a list of models, nor to one without a price."""
+    give(
+        gate.ledger,
+        (USER, Rules(models=models, budgets=usd("0", at_end="downgrade:cheap").budgets)),
+    )
+    if models is None:
+        assert (await gate.ask()).model == "cheap"
+        gate.governor._price_rule = PriceRule(lambda provider, model: model != "cheap")
+    with pytest.raises(PolicyDenied) as refusal:
+        await gate.ask()
+    assert refusal.value.code == code
+    assert not any(gate.governor._reservations.reserved().values())
 
 
 async def test_damaged_rules_refuse_everything_until_they_are_mended(gate: Gate) -> None:
