@@ -33,9 +33,13 @@ TERMS_REMEMBERED = 512
 
 
 class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model: its price, and the limits its provider keeps; `None` unknown."""
+    """What is known of a model: its price, and the limits its provider keeps; `None` unknown.
+
+    `charges_for_1h`: a prompt cache that is kept for an hour has a price of its own.
+    """
 
     price: ModelPrice | None = None
+    charges_for_1h: bool = False
     context_tokens: int | None = None
     output_tokens: int | None = None
 
@@ -133,7 +137,7 @@ class Cases:
             name=f"{ask.provider_id}/{model}",
             terms=terms,
             rates=RequestRates(
-                may_write_1h=may_write_1h(ask.body),
+                may_write_1h=any(one.charges_for_1h for one in terms) and may_write_1h(ask.body),
                 service_tier=facts.service_tier if facts.speed is None else facts.speed,
                 has_audio=references.has_audio,
             ),

@@ -36,8 +36,11 @@ def terms_from(prices: PriceBook, clock: Clock | None = None) -> TermsOf:
         if model_id is None:
             return ModelTerms()
         row = prices.model(provider_id, model_id)
+        price = price_of(provider_id, model_id)
+        points = () if price is None else (price, *(tier.price for tier in price.tiers))
         return ModelTerms(
-            price=price_of(provider_id, model_id),
+            price=price,
+            charges_for_1h=any(point.cache_write_1h is not None for point in points),
             context_tokens=None if row is None else row.context_tokens,
             output_tokens=None if row is None else row.output_tokens,
         )

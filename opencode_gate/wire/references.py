@@ -165,7 +165,9 @@ def _list(value: object) -> list[Any]:
 def _is_run_by_provider(tool: dict[str, msgspec.Raw]) -> bool:
     """Anthropic's `bash_20250124` and the like count as such: their description is not here."""
     if "type" in tool:
-        return _values.decode(tool["type"]) not in _CLIENT_TOOLS
+        kind = tool["type"]
+        # Nearly all are written like this, and a look is cheaper than decoding.
+        return bytes(kind) != b'"function"' and _values.decode(kind) not in _CLIENT_TOOLS
     # Anthropic's own have a schema; a client's of Gemini are nothing but declarations.
     return "input_schema" not in tool and not tool.keys() <= _GEMINI_CLIENT_TOOLS
 
@@ -177,19 +179,20 @@ def _parts_of(request: _Request) -> Iterator[_Part]:
         msgspec.DecodeError: they are of an unusual shape.
     """
     for prompt in (request.messages, request.input, request.contents, request.system):
-        yield from _parts(prompt)
+        if prompt is not _ABSENT:
+            yield from _parts(prompt)
 
 
 def _parts(raw: msgspec.Raw) -> Iterator[_Part]:
     # A list of pieces, unlike a text, may be more than it looks like.
-    if raw is _ABSENT or not bytes(raw).startswith(b"["):
+    if memoryview(raw)[:1] != b"[":
         return
     for part in _part_lists.decode(raw):
         yield part
         # What tools gave back may hold pictures too; arguments of calls hold only text.
-        yield from _parts(part.content)
-        yield from _parts(part.parts)
-        yield from _parts(part.output)
+        for inner in (part.content, part.parts, part.output):
+            if inner is not _ABSENT:
+                yield from _parts(inner)
         for response in (part.function_response, part.function_response_2):
             if response is not _ABSENT:
                 yield from _parts(_responses.decode(response).parts)
