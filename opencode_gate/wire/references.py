@@ -30,6 +30,7 @@ _MEDIA_BOUND_BYTES = 64 * 1024
 for one (gpt-4o-mini: 2,833, and 5,667 for each of at most eight tiles)."""
 
 _ABSENT = msgspec.Raw(b"null")
+_LIST_BYTE = ord("[")
 
 
 class _Request(msgspec.Struct):
@@ -185,7 +186,7 @@ def _parts_of(request: _Request) -> Iterator[_Part]:
 
 def _parts(raw: msgspec.Raw) -> Iterator[_Part]:
     # A list of pieces, unlike a text, may be more than it looks like.
-    if memoryview(raw)[:1] != b"[":
+    if memoryview(raw)[0] != _LIST_BYTE:
         return
     for part in _part_lists.decode(raw):
         yield part
