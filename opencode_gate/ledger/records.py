@@ -172,8 +172,8 @@ def charged(record: ExchangeRecord, charge: Charge) -> int:
     """What an exchange takes from a budget; where nobody knows, all that was reserved.
 
     An estimate of ours takes no more than that either: within the limits it was sent with, the
-    request could not cost more. A plain answer that was not waited for takes all of it: unlike a
-    stream, a provider writes it to the end and bills it.
+    request could not cost more. An answer that may have been longer than what was seen of it
+    takes all.
     """
     if record.cost_nano_usd == 0 and record.usage.is_empty:
         return 0
@@ -187,11 +187,15 @@ def charged(record: ExchangeRecord, charge: Charge) -> int:
         return charge.reserved
     if not is_estimate or not charge.reserved:
         return max(0, amount)
-    return charge.reserved if _was_left(record) else min(amount, charge.reserved)
+    return charge.reserved if _may_have_been_longer(record) else min(amount, charge.reserved)
 
 
-def _was_left(record: ExchangeRecord) -> bool:
-    """True for a plain answer whose end was not waited for on this side."""
+def _may_have_been_longer(record: ExchangeRecord) -> bool:
+    """True for an answer of which nothing could be read, and for a plain one whose end was not
+    waited for: unlike a stream, a provider writes it to the end and bills it.
+    """
+    if record.status is ExchangeStatus.COMPLETED:
+        return record.http_status == 200 and not record.usage.output
     return not record.streamed and (
         record.status in (ExchangeStatus.CLIENT_DISCONNECTED, ExchangeStatus.INTERRUPTED)
         or record.error_type == "timeout"

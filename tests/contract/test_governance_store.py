@@ -387,6 +387,20 @@ def test_a_plain_answer_nobody_waited_for_is_charged_in_full(
     assert [one.spent for one in store.standings([DAY, tokens]).values()] == [105, 105]
 
 
+def test_an_answer_of_which_nothing_could_be_read_is_charged_in_full(
+    store: GovernanceStore, ledger: SqliteStore
+):
+    unread = an_exchange_on(
+        DAY,
+        cost_nano_usd=5,
+        cost_quality=CostQuality.ESTIMATED,
+        usage=TokenUsage(input_uncached=5, output=0),
+        usage_quality=UsageQuality.ESTIMATED,
+    )
+    ledger.fold([unread])
+    assert standing(store, DAY).spent == 100
+
+
 def test_pricing_anew_leaves_what_was_charged(store: GovernanceStore, ledger: SqliteStore):
     """What was decided by it stays true."""
     exchange = an_exchange_on(DAY, cost_nano_usd=60)
