@@ -237,7 +237,7 @@ class Reservations:
         short = [
             Short(need, lease.standing)
             for need, lease in zip(needs, leases, strict=True)
-            if lease.standing.spent + lease.standing.held + need.amount > need.limit
+            if need.amount and lease.standing.spent + lease.standing.held + need.amount > need.limit
         ]
         if any(lease.amount < need.amount for need, lease in zip(needs, leases, strict=True)):
             return next((one for one in short if not one.can_wait), short[0])

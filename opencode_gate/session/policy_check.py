@@ -147,7 +147,7 @@ class OnlyLooking:
         found = self._store.standings(keys)
         standings = [found.get(key, Standing()) for key in keys]
         fits = all(
-            one.spent + one.held + wish.needed <= wish.limit
+            not wish.needed or one.spent + one.held + wish.needed <= wish.limit
             for one, wish in zip(standings, wishes, strict=True)
         )
         return [

@@ -192,6 +192,16 @@ def test_beyond_what_is_needed_a_lease_takes_at_most_a_64th_of_what_is_left(
     assert limit - held < needed
 
 
+def test_what_costs_nothing_fits_also_where_more_was_spent_than_there_is(
+    store: GovernanceStore, ledger: SqliteStore
+):
+    ledger.fold([an_exchange_on(DAY, cost_nano_usd=150)])
+    tokens = WindowKey("user:ada/day/tokens", 0)
+    assert leased(store, "P", wish(DAY, 100, 0), wish(tokens, 100, 60)) == [0, 60]
+    assert leased(store, "P", wish(DAY, 100, 1)) == [0]
+    assert standing(store, DAY).held == 0
+
+
 def test_a_lease_takes_no_more_than_is_wanted(store: GovernanceStore):
     assert leased(store, "P", wish(DAY, 10**12, 10, wanted=25)) == [25]
 

@@ -71,7 +71,8 @@ def lease(
     amounts = []
     for key, wish in zip(keys, wishes, strict=True):
         left = wish.limit - before[key].spent - before[key].held - taken.get(key, 0)
-        if left < wish.needed:
+        # What costs nothing fits also where a provider has billed more than there was.
+        if left < wish.needed and wish.needed:
             return [Lease(each, 0, before[each]) for each in keys]
         slack = min(wish.wanted - wish.needed, (left - wish.needed) // SLACK_SHARE)
         amounts.append(wish.needed + max(0, slack))
