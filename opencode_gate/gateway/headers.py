@@ -42,6 +42,10 @@ _SET_ANEW = _HOP_BY_HOP | {
     b"content-length",
     b"expect",
     b"accept-encoding",
+    # A request is what its method says: a listing must not become a generation on its way.
+    b"x-http-method-override",
+    b"x-http-method",
+    b"x-method-override",
 }
 
 _PASSED_AT_TIMES = frozenset((b"content-length", b"retry-after", b"retry-after-ms"))

@@ -41,6 +41,16 @@ def test_our_own_headers_stay_here_even_with_a_key() -> None:
     assert b"sk-real" not in b"".join(value for _, value in sent)
 
 
+@pytest.mark.parametrize(
+    "name", [b"x-http-method-override", b"x-http-method", b"x-method-override"]
+)
+def test_nobody_makes_another_request_of_this_one_on_its_way(name: bytes) -> None:
+    """Servers that know such a header take the request for that: a listing would generate."""
+    assert request_headers([(name, b"POST")], ROW, TOKEN, None) == [
+        (b"accept-encoding", b"identity")
+    ]
+
+
 def test_hop_by_hop_headers_stay_here() -> None:
     client = [
         (b"connection", b"keep-alive"),
