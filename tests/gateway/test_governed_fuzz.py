@@ -309,7 +309,11 @@ def test_odd_keys_and_headers_open_nothing_and_break_nothing() -> None:
         without_token()
         with_token()
         assert_all_is_settled(gateway)
-        assert {record.denial for record in gateway.exchanges()} <= {None, "runaway"}
+        assert {record.denial for record in gateway.exchanges()} <= {
+            None,
+            "runaway",
+            "request-loop",
+        }
 
 
 def put(ledger: sqlite3.Connection, document: str | bytes) -> None:
@@ -357,3 +361,57 @@ def test_rules_that_cannot_be_read_refuse_everything_until_they_are_mended(
         assert_all_is_settled(gateway)
         denials = [record.denial for record in gateway.exchanges()]
     assert denials == [None, *["policy-unreadable"] * 4, *[None] * 4]
+
+
+def test_a_ledger_that_is_locked_denies_and_loses_nothing() -> None:
+    """Somebody else holds it; who is under a budget waits a few seconds and is told."""
+    with governed() as gateway, httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+        with contextlib.closing(sqlite3.connect(paths().ledger_file)) as ledger:
+            ledger.execute("BEGIN EXCLUSIVE")
+            for asked in FORMATS[:1]:
+                refused = sent(client, gateway, *request(asked))
+                assert refused.status_code == 403, refused.text
+                assert_known(asked, refused)
+                assert "the ledger cannot be asked what is left" in refused.text
+                assert "(ogate doctor)" in refused.text
+            ledger.rollback()
+        for asked in FORMATS:
+            assert sent(client, gateway, *request(asked)).status_code == 200
+        assert_all_is_settled(gateway)
+        denials = [record.denial for record in gateway.exchanges()]
+    assert denials == ["ledger-locked", *[None] * 4]
+
+
+def test_what_is_leased_is_answered_while_the_ledger_is_locked_and_charged_afterwards() -> None:
+    """The ledger has it as held already, so nobody else can spend it."""
+    short = request(CHAT, more='"max_tokens": 10')
+    with governed() as gateway, httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+        assert sent(client, gateway, *short).status_code == 200
+        with contextlib.closing(sqlite3.connect(paths().ledger_file)) as ledger:
+            ledger.execute("BEGIN EXCLUSIVE")
+            assert [sent(client, gateway, *short).status_code for _ in range(3)] == [200] * 3
+            ledger.rollback()
+        assert_all_is_settled(gateway)
+        assert [record.cost_nano_usd for record in gateway.exchanges()] == [250_000] * 4
+
+
+@pytest.mark.parametrize("on_unknown_price", ["block", "warn"])
+def test_what_has_no_price_is_denied_under_a_budget_until_it_has_one(
+    on_unknown_price: str,
+) -> None:
+    set_values(paths(), {("pricing", "on_unknown_price"): on_unknown_price})
+    with (
+        governed(input=10.0) as gateway,
+        httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
+    ):
+        for asked in FORMATS:
+            refused = sent(client, gateway, *request(asked))
+            assert refused.status_code == 403, refused.text
+            assert_known(asked, refused)
+            assert "no price is known for stub/m" in refused.text
+        assert_all_is_settled(gateway)
+        assert {record.denial for record in gateway.exchanges()} == {"unknown-price"}
+    with governed() as gateway, httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
+        for asked in FORMATS:
+            assert sent(client, gateway, *request(asked)).status_code == 200
+        assert_all_is_settled(gateway)
