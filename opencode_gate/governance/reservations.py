@@ -168,27 +168,16 @@ class Reservations:
         return {key: account.reserved for key, account in self._accounts.items()}
 
     def stop(self) -> None:
-        """Lets go of the thread and its connection; what is held stays held until `end`."""
+        """Lets go of the thread and its connection.
+
+        What is held stays held until the process ends in the ledger, behind its last charge.
+        """
         # A loop that has ended may have left one behind: the last charges come while it closes.
         if self._returning is not None and not self._returning.get_loop().is_closed():
             self._returning.cancel()
         if self._thread is not None:
             self._thread.submit(self._close_store)
             self._thread.shutdown(wait=True)
-
-    def end(self) -> None:
-        """Returns everything, behind the last charge. Blocks; nothing may be reserved after it.
-
-        Raises:
-            LedgerError: not now; whoever settles this process's journal does it.
-        """
-        if self._thread is None:
-            return
-        store = self._open_store()
-        try:
-            store.end_process(self._process_id)
-        finally:
-            store.close()
 
     def _reserve_here(self, needs: Sequence[Need]) -> Held | None:
         """Reserves from what is leased already; a limit that changed is asked about anew."""

@@ -95,8 +95,6 @@ class Gateway:
         """
         self.reservations.stop()
         self.rulebook.close()
-        self.folder.drain()
-        self.reservations.end()
         self.folder.close()
 
 

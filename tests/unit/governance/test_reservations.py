@@ -58,6 +58,13 @@ class Process:
         )
         store.close()
 
+    def end(self) -> None:
+        """What the folding thread does last."""
+        self.reservations.stop()
+        store = open_store(self.ledger)
+        store.end_process(self.name)
+        store.close()
+
     def tell(self, held: Held, cost_nano_usd: int) -> None:
         self.reservations.settle([(key, amount, cost_nano_usd) for key, amount in held.amounts])
 
@@ -201,16 +208,6 @@ async def test_what_went_back_is_not_kept_where_the_lease_behind_it_fails(ledger
     assert isinstance(await one.reserve(Need(DAY, 100, 50)), Short)
 
 
-async def test_the_end_returns_everything(ledger: Path) -> None:
-    one = Process(ledger, "one")
-    held = await one.reserve(Need(DAY, 1_000_000, 10))
-    assert isinstance(held, Held)
-    one.settle(held, 10)
-    one.reservations.stop()
-    one.reservations.end()
-    assert standing(ledger, DAY)[:2] == (10, 0)
-
-
 async def test_eight_processes_never_spend_more_than_there_is(ledger: Path) -> None:
     """Each request may cost 30 and costs 10, of 370: the truth fits 37 times."""
     processes = [Process(ledger, f"p{n}") for n in range(8)]
@@ -227,8 +224,7 @@ async def test_eight_processes_never_spend_more_than_there_is(ledger: Path) -> N
 
     await asyncio.gather(*(ask(process) for process in processes for _ in range(20)))
     for process in processes:
-        process.reservations.stop()
-        process.reservations.end()
+        process.end()
     spent, held, _ = standing(ledger, DAY)
     assert (spent, held) == (sent * 10, 0)
     # The last of it is less than one request may cost: 350 spent leave 20.
@@ -251,6 +247,5 @@ def test_a_process_ends_well_where_its_last_charge_came_when_its_loop_was_closin
     loop.run_until_complete(charged_late())
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
-    process.reservations.stop()
-    process.reservations.end()
+    process.end()
     assert standing(ledger, DAY)[:2] == (40, 0)

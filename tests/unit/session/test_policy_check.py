@@ -246,8 +246,10 @@ async def decided(prices, question: Question) -> Verdict:
     except Denied as denied:
         denial = denied
     reservations.stop()
-    reservations.end()
     rulebook.close()
+    store = open_governance(paths().ledger_file)
+    store.end_process("01GATEWAY")
+    store.close()
     return Verdict(
         http_status=denial and denial.http_status,
         code=denial and denial.code,
