@@ -54,7 +54,7 @@ from opencode_gate.gateway.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from opencode_gate.governance.admission import Caller, Door
+from opencode_gate.governance.admission import Barred, Caller, Door
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.grants import Ask, Grant
@@ -126,14 +126,18 @@ class Pipeline:
         method, raw_path = scope["method"], scope["raw_path"]
         known = self._known_paths.get((method, raw_path))
         route = identify(method, scope["path"]) if known is None else known[0]
+        barred: Barred | None = None
         try:
-            caller = self._door.admit(scope["headers"], scope["query_string"])
+            try:
+                caller = self._door.admit(scope["headers"], scope["query_string"])
+            except Barred as refusal:
+                caller, barred = refusal.caller, refusal
             destination = self._destination(method, raw_path, route) if known is None else known[1]
             body = await whole_body(receive)
         except ClientGone:
             return
         except GateError as refusal:
-            await refuse(send, route, refusal)
+            await refuse(send, route, barred or refusal)
             return
         started_us = self._clock.now_us()
         try:
@@ -164,7 +168,7 @@ class Pipeline:
         exchange.on_client_left(work.cancel)
         watch = when_client_leaves(scope, receive, exchange.client_left)
         try:
-            await self._serve_admitted(asked, exchange, unreadable, send)
+            await self._serve_admitted(asked, exchange, barred or unreadable, send)
         finally:
             exchange.finish(
                 ExchangeStatus.INTERRUPTED,
@@ -185,12 +189,13 @@ class Pipeline:
         self,
         asked: Asked,
         exchange: Exchange,
-        unreadable: GateError | None,
+        refused: GateError | None,
         send: Send,
     ) -> None:
         try:
-            if unreadable is not None:
-                raise unreadable
+            if refused is not None:
+                self._governor.put_down_to(asked.caller, exchange.grant)
+                raise refused
             asked = await self._governed(asked, exchange)
             key = self._key_for(asked)
             await self._attempt(asked, exchange, key, send)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from opencode_gate.core.errors import PolicyDenied
+from opencode_gate.governance.decisions import Denied
 
 
 class Unauthorized(PolicyDenied):
@@ -34,6 +35,16 @@ class Caller(NamedTuple):
     token: bytes
 
 
+class Barred(Denied):
+    """The refusal of somebody known, who may not come in now; it is put down to `caller`."""
+
+    def __init__(self, refusal: Denied, caller: Caller) -> None:
+        super().__init__(
+            refusal.decision, http_status=refusal.http_status, error_type=refusal.error_type
+        )
+        self.caller = caller
+
+
 class Door(Protocol):
     """Lets requests in."""
 
@@ -41,6 +52,7 @@ class Door(Protocol):
         """Who asks, told from lower-case headers and the query.
 
         Raises:
+            Barred: somebody who may not now.
             PolicyDenied: nobody who may.
         """
         ...

@@ -17,6 +17,7 @@ from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation
 from opencode_gate.core.usage import sum_known
 from opencode_gate.governance import sentences
+from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.grants import Ask, Grant
@@ -89,6 +90,13 @@ class Governor:
             _logger.exception("the rules could not be asked about exchange %s", ask.exchange_id)
             reason = f"one of them failed ({type(error).__name__})"
             raise Denied(sentences.policy_unreadable(reason), http_status=403) from error
+
+    def put_down_to(self, caller: Caller, grant: Grant) -> None:
+        """Says whose request it is that is refused before any rule was asked."""
+        grant.virtual_key = caller.virtual_key
+        with contextlib.suppress(Denied):
+            law = self._rulebook.law_for(caller)
+            grant.team, grant.customer = law.team, law.customer
 
     async def _ask_rules(self, ask: Ask, grant: Grant) -> None:
         law = self._rulebook.law_for(ask.caller)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from opencode_gate.core.clock import Clock
-from opencode_gate.governance.admission import Caller
+from opencode_gate.governance.admission import Barred, Caller
 from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.models_allowed import check_provider
 from opencode_gate.governance.policy import Policy, VirtualKey
@@ -76,7 +76,8 @@ class ServedDoor:
         """Whose token the request carries.
 
         Raises:
-            Denied: it carries none that holds now, or the rules cannot be read.
+            Barred: it carries the token of a key that is switched off or has expired.
+            Denied: it carries none that holds, or the rules cannot be read.
         """
         policy = self._policy()
         if policy.revision != self._revision:
@@ -91,7 +92,8 @@ class ServedDoor:
         elif known.caller.session_id in self._ended:
             raise _unknown()
         if known.expires_us is not None and self._clock.now_us() >= known.expires_us:
-            raise _refused(key_expired(known.caller.virtual_key or "", known.expires_us))
+            expired = key_expired(known.caller.virtual_key or "", known.expires_us)
+            raise Barred(_refused(expired), known.caller)
         return known.caller
 
     def token_for(self, session_id: str, caller: Caller) -> str:
@@ -134,13 +136,17 @@ class ServedDoor:
             is_genuine = verify(secret_hash, "" if parts is None else parts.secret)
         if not is_genuine or name is None or key is None:
             raise _unknown()
-        require_usable(name, key, self._clock.now_us())
         session_id = self._session_id
         if session is not None:
             session_id = session.session_id
             if session_id in self._ended or not self._is_open(session_id):
                 raise _unknown()
-        return _Known(Caller(session_id, None, name, token), _expires_us(key))
+        caller = Caller(session_id, None, name, token)
+        try:
+            require_usable(name, key, self._clock.now_us())
+        except Denied as refusal:
+            raise Barred(refusal, caller) from None
+        return _Known(caller, _expires_us(key))
 
 
 def require_usable(name: str, key: VirtualKey, now_us: int) -> None:
