@@ -156,7 +156,8 @@ class Exchange:
         running = grant.running
         if running is not None and meter.delivered_chars < running.next_chars:
             return False
-        return self._rules.is_used_up(grant, meter)
+        # One that is whole is paid for already, and worth nothing if it is not delivered.
+        return not meter.has_ended and self._rules.is_used_up(grant, meter)
 
     def finish(
         self,

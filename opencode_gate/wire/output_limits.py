@@ -42,7 +42,9 @@ def smallest_sensible(route: Route, facts: RequestFacts) -> int:
     if route.wire_format in _REFUSE_LESS and facts.thinking_budget_tokens is not None:
         thinking = facts.thinking_budget_tokens
     least = thinking + SENSIBLE_TOKENS
-    return least if facts.max_output_tokens is None else min(least, facts.max_output_tokens)
+    asked = facts.max_output_tokens
+    # No answer has 0 tokens or fewer: whoever takes such a limit at all takes it for none.
+    return least if asked is None or asked <= 0 else min(least, asked)
 
 
 def with_output_limit(route: Route, body: bytes, tokens: int, *, provider_id: str) -> bytes:

@@ -88,6 +88,26 @@ async def test_a_stream_beyond_its_budget_is_cut_then_refused_then_goes_on_when_
     assert told == ["stop", "deny"]
 
 
+async def test_what_arrived_whole_is_delivered_though_it_costs_more_than_was_reserved() -> None:
+    """It is paid for either way; the difference is charged and named, and nothing more fits."""
+    key = allow("0.1")
+    async with priced_provider() as provider, httpx.AsyncClient(timeout=60) as client:
+        with running_gateway([provider.row]) as gateway:
+            status, _, _, is_whole = await stream(client, gateway, "all at once")
+            assert (status, is_whole) == (200, True)
+            again, _, _, _ = await stream(client, gateway, "go on")
+            gateway.finish()
+            whole, refused = gateway.exchanges()
+    assert again == 402
+    assert (whole.status, refused.status) == (ExchangeStatus.COMPLETED, ExchangeStatus.DENIED)
+    assert whole.reserved_cost_nano_usd is not None
+    assert whole.cost_nano_usd is not None
+    assert whole.cost_nano_usd > whole.reserved_cost_nano_usd
+    store = open_governance(paths().ledger_file)
+    assert store.standings([key])[key][:2] == (whole.cost_nano_usd, 0)
+    store.close()
+
+
 async def test_the_output_limit_is_lowered_to_what_fits_and_that_is_told() -> None:
     """0.10 USD pay for some 2,900 tokens of output beside the input, not for 8,000."""
     allow("0.1")

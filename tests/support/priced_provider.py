@@ -2,7 +2,7 @@
 
 Chat format, on 127.0.0.1, in the event loop of the test. What an answer does stands in the prompt:
 `fail` is a 500, `reset` a cut before any byte, `hang` waits for `release`, `endless` streams far
-beyond the limit it was given.
+beyond the limit it was given, `at once` goes beyond it in one piece.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from opencode_gate.config.editing import set_values
 from opencode_gate.config.paths import paths
 from opencode_gate.governance.worst_case import HIDDEN_INPUT_TOKENS
 
+AT_ONCE_TOKENS = 5_000
 INPUT_USD, OUTPUT_USD = Decimal(10), Decimal(30)
 
 
@@ -99,7 +100,11 @@ async def _answer(
         "completion_tokens": body.get("max_tokens", 0) * provider.share // 100,
     }
     if body.get("stream"):
-        await _stream(body, usage, writer, is_endless="endless" in prompt)
+        if "at once" in prompt:
+            usage["completion_tokens"] = AT_ONCE_TOKENS
+            await _stream(body, usage, writer, parts=AT_ONCE_TOKENS // 5, is_at_once=True)
+        else:
+            await _stream(body, usage, writer, parts=20_000 if "endless" in prompt else 3)
         return False
     status, answer = (500, {"error": {"message": "down"}}) if "fail" in prompt else (200, {})
     if status == 200:
@@ -116,7 +121,12 @@ async def _answer(
 
 
 async def _stream(
-    body: dict[str, Any], usage: dict[str, int], writer: asyncio.StreamWriter, *, is_endless: bool
+    body: dict[str, Any],
+    usage: dict[str, int],
+    writer: asyncio.StreamWriter,
+    *,
+    parts: int,
+    is_at_once: bool = False,
 ) -> None:
     def event(**members: Any) -> bytes:
         data = {"id": "c", "object": "chat.completion.chunk", "model": body["model"], **members}
@@ -125,10 +135,14 @@ async def _stream(
     def said(text: str) -> bytes:
         return event(choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}])
 
+    end = event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    end += event(choices=[], usage=usage) + b"data: [DONE]\n\n"
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-    for number in range(20_000 if is_endless else 3):
-        writer.write(said(f"and the story goes on with part {number} of very many. "))
-        await writer.drain()
-    writer.write(event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
-    writer.write(event(choices=[], usage=usage) + b"data: [DONE]\n\n")
+    if is_at_once:
+        writer.write(said("and the story goes on. " * parts) + end)
+    else:
+        for number in range(parts):
+            writer.write(said(f"and the story goes on with part {number} of very many. "))
+            await writer.drain()
+        writer.write(end)
     await writer.drain()

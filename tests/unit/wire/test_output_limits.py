@@ -136,6 +136,7 @@ def test_what_is_sensible_is_above_the_thinking_and_never_above_what_was_asked()
 
     assert least(CHAT) == SENSIBLE_TOKENS
     assert least(CHAT, max_output_tokens=100) == 100
+    assert least(CHAT, max_output_tokens=0) == least(CHAT, max_output_tokens=-5) == SENSIBLE_TOKENS
     thinking = {"thinking_budget_tokens": 16_000}
     assert least(ANTHROPIC, max_output_tokens=48_000, **thinking) == 16_000 + SENSIBLE_TOKENS
     assert least(ANTHROPIC, max_output_tokens=16_500, **thinking) == 16_500
