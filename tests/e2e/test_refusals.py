@@ -354,10 +354,45 @@ def test_a_cheaper_model_answers_at_the_end_of_a_budget_and_the_summary_says_so(
     assert (done.returncode, errors_shown(done.stderr)) == (0, [])
     assert ANSWER in done.stdout
     assert [one.model for one in provider.arrived] == ["cheap"]
-    assert "downgraded" in done.stderr
-    assert "own/cheap answered for own/m-1: 1 request" in done.stderr
+    assert re.search("downgraded +1 request: own/cheap answers instead of own/m-1", done.stderr)
     [record] = turns()
     assert (record.downgraded_from, record.response_model) == ("m-1", "cheap")
+
+
+def test_what_is_foretold_of_each_request_is_what_happens(
+    person: Person, provider: FourFormats
+) -> None:
+    """Asked before each run with the size of the requests that Opencode really makes."""
+    offer(provider)
+    offer(provider, "cheap", output_usd=1)
+    assert prompt(person, "hello").returncode == 0
+    tokens = str(len(json.dumps(provider.turns[0].body)) // 4)
+
+    def day(usd: str, **more: str) -> Rules:
+        return Rules(budgets=(Budget(window="day", usd=Decimal(usd), **more),))
+
+    for rules, outcome in (
+        (day("1.5"), "lower"),
+        (day("0.3", at_end="downgrade:own/cheap"), "downgrade"),
+        (day("0.3"), "deny"),
+    ):
+        order((me(), rules))
+        foretold = person.ogate(
+            "policy", "check", "--model", "own/m-1", "--tokens", tokens, "--json"
+        )
+        told = json.loads(foretold.stdout)
+        done = prompt(person, "hello")
+        assert (foretold.returncode, done.returncode) == ((7, 1) if outcome == "deny" else (0, 0))
+        [record] = turns()
+        assert record.denial == told["code"]
+        assert (record.status is ExchangeStatus.DENIED) is not told["allowed"]
+        assert [one["outcome"] for one in told["decisions"]] == [outcome]
+        assert [one.outcome for one in decisions_of(record)] == [outcome]
+        if told["allowed"]:
+            assert f"own/{provider.turns[-1].model}" == told["answered_by"]
+        if told["output_limit_tokens"] is not None:
+            assert record.output_limit_tokens is not None
+            assert abs(record.output_limit_tokens / told["output_limit_tokens"] - 1) < 0.02
 
 
 @pytest.fixture
