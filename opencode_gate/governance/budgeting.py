@@ -177,7 +177,9 @@ class Budgeting:
                     grant.output_limit_tokens = case.output_tokens
                 return None
             short = next(one for one in enforced if one.key == answer.need.key)
-            room = answer.free if wait_s <= 0.0 else answer.need.limit - answer.standing.spent
+            # What could wait has waited as long as it may; then only what is free counts.
+            is_late = answer.can_wait or wait_s <= 0.0
+            room = answer.free if is_late else answer.need.limit - answer.standing.spent
             fits = case.output_for(short.unit, room)
             if not case.floor_tokens <= fits < case.output_tokens:
                 return short, answer

@@ -67,8 +67,7 @@ class Short(NamedTuple):
     @property
     def free(self) -> int:
         """What nobody has spent or holds."""
-        others = self.standing.held
-        return max(0, self.need.limit - self.standing.spent - others)
+        return max(0, self.need.limit - self.standing.spent - self.standing.held)
 
 
 class _Account(msgspec.Struct):

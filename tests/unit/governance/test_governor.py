@@ -339,6 +339,17 @@ async def test_raising_a_budget_lets_a_waiting_session_go_on(gate: Gate) -> None
     await gate.ask()
 
 
+async def test_what_is_held_too_long_lowers_the_answer_to_what_is_free(gate: Gate) -> None:
+    """Of $0.10, $0.081 are held by a request that does not end: 1,786 tokens still fit."""
+    give(gate.ledger, (USER, usd("0.1")))
+    await gate.ask(max_tokens=8_000)
+    grant = await gate.ask(max_tokens=4_000)
+    assert grant.output_limit_tokens is not None
+    assert 1_024 < grant.output_limit_tokens < 2_000
+    assert [decision.outcome for decision in grant.decisions] == ["lower"]
+    assert (await gate.denied(max_tokens=4_000)).code == "budget-held"
+
+
 async def test_tokens_are_budgeted_too(gate: Gate) -> None:
     give(gate.ledger, (USER, Rules(budgets=(Budget(window="day", tokens=3_000),))))
     grant = await gate.ask()
