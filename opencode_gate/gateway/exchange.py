@@ -13,6 +13,8 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.governance import sentences
+from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.grants import Grant
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.facts import RequestFacts
@@ -24,8 +26,8 @@ PROGRESS_EVERY_S = 1.0
 class Recorder(Protocol):
     """Where exchanges are written down; none of these may raise or wait."""
 
-    def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> None:
-        """Before the first byte leaves for the provider."""
+    def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> bool:
+        """Before the first byte leaves for the provider; false if it could not be written."""
         ...
 
     def progressed(self, exchange_id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
@@ -112,14 +114,21 @@ class Exchange:
         return self._record.conversation_id
 
     def opened(self) -> None:
-        """Writes the first line of the journal: from here on a crash leaves a trace."""
+        """Writes the first line of the journal: from here on a crash leaves a trace.
+
+        Raises:
+            Denied: that could not be written, and budgets would lose what a crash leaves.
+        """
         self._queued_us = self._elapsed_us()
         input_bytes = None if self._facts is None else self._facts.input_bytes
         record = self._record
         if self.grant.charges or self.grant.virtual_key is not None:
             # Whoever settles it after a crash charges it, and tells whose it was.
             record = msgspec.structs.replace(record, **_granted(self.grant, was_sent=True))
-        self._recorder.opened(record, input_bytes=input_bytes)
+        is_written = self._recorder.opened(record, input_bytes=input_bytes)
+        if not is_written and self.grant.charges:
+            reason = "its journal cannot be written"
+            raise Denied(sentences.ledger_locked(reason), http_status=403)
 
     def on_client_left(self, abandon: Callable[[], object]) -> None:
         """What to do when the client goes away before the end."""

@@ -118,14 +118,14 @@ class Journal:
         """True while everything that was begun is committed to the ledger."""
         return not self._unsettled
 
-    def opened(self, exchange: ExchangeRecord, *, input_bytes: int | None = None) -> None:
-        """An exchange is about to be sent upstream.
+    def opened(self, exchange: ExchangeRecord, *, input_bytes: int | None = None) -> bool:
+        """An exchange is about to be sent upstream; false if that could not be written.
 
         Args:
             input_bytes: the size of its prompt, should nobody live to count the tokens.
         """
         self._unsettled.add(exchange.id)
-        self._append(_Opened(exchange, input_bytes))
+        return self._append(_Opened(exchange, input_bytes))
 
     def progressed(self, id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
         """What was seen of a running exchange so far: totals, not increments."""
@@ -160,19 +160,19 @@ class Journal:
             except OSError as error:
                 self._remember(error)
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: _Line) -> bool:
         try:
             text = _encoder.encode(line)
         except (ValueError, OverflowError) as error:
             # A name that is no Unicode or a count beyond 64 bits, out of a provider's answer.
             self._remember(error)
-            return
+            return False
         with self._lock:
-            self._write(text)
+            return self._write(text)
 
-    def _write(self, text: bytes) -> None:
+    def _write(self, text: bytes) -> bool:
         if self._descriptor < 0:
-            return
+            return False
         line = b"\n" + text + b"\n" if self._is_torn else text + b"\n"
         try:
             written = os.write(self._descriptor, line)
@@ -181,9 +181,10 @@ class Journal:
                 written += os.write(self._descriptor, line[written:])
         except OSError as error:
             self._remember(error)
-            return
+            return False
         self._is_torn = False
         self._size_bytes += len(line)
+        return True
 
     def _truncate(self) -> None:
         try:

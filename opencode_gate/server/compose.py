@@ -58,9 +58,9 @@ class JournalRecorder:
         self._folder = folder
         self.exchanges = 0
 
-    def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> None:
-        """Before the first byte leaves for the provider."""
-        self._journal.opened(record, input_bytes=input_bytes)
+    def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> bool:
+        """Before the first byte leaves for the provider; false if it could not be written."""
+        return self._journal.opened(record, input_bytes=input_bytes)
 
     def progressed(self, exchange_id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
         """About once a second while an answer streams."""

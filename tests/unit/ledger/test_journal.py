@@ -223,7 +223,7 @@ def test_a_full_disk_is_remembered_and_never_raised(folder: Path, monkeypatch: p
     )
     journal = Journal.create(folder, session=a_session())
     exchange = an_exchange()
-    journal.opened(exchange)
+    assert not journal.opened(exchange)
     journal.progressed(exchange.id, TokenUsage(), 0)
     journal.finished(exchange)
     journal.folded([exchange.id])
@@ -258,7 +258,7 @@ def test_a_name_that_is_no_unicode_is_remembered_and_never_raised(journal: Journ
     journal.finished(an_exchange(request_model="\ud800"))
     assert journal.failed
     after = an_exchange()
-    journal.finished(after)
+    assert journal.opened(after)
     assert list(read_journal(journal.path).exchanges) == [after.id]
 
 
