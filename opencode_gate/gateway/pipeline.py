@@ -16,9 +16,6 @@ record, whatever way it ended.
 
 import asyncio
 from collections.abc import Mapping
-from urllib.parse import quote
-
-import msgspec
 
 from opencode_gate.agents.opencode.answers import conversation_of, kind_of
 from opencode_gate.core.clock import Clock
@@ -39,6 +36,7 @@ from opencode_gate.gateway.asgi import (
     when_client_leaves,
     whole_body,
 )
+from opencode_gate.gateway.asked import Asked, as_granted, told_headers
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import (
     by_name,
@@ -54,16 +52,14 @@ from opencode_gate.gateway.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from opencode_gate.governance.admission import Barred, Caller, Door
+from opencode_gate.governance.admission import Barred, Door
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.governor import Governor
-from opencode_gate.governance.grants import Ask, Grant
+from opencode_gate.governance.grants import Ask
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
-from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
+from opencode_gate.wire.facts import BadBody, read_facts
 from opencode_gate.wire.meter import ExchangeMeter
-from opencode_gate.wire.model_swap import with_model
-from opencode_gate.wire.output_limits import with_output_limit
 from opencode_gate.wire.routes import Route, identify
 from opencode_gate.wire.splice import ask_for_usage
 
@@ -71,26 +67,6 @@ HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
 
 PATHS_REMEMBERED = 512
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """One request of a known caller, read to its end, as it goes to the provider."""
-
-    caller: Caller
-    method: str
-    destination: Destination
-    route: Route
-    headers: list[tuple[bytes, bytes]]
-    query: bytes
-    body: bytes
-    facts: RequestFacts | None
-
-    @property
-    def expects_stream(self) -> bool:
-        """True where only an event stream is an answer the client understands."""
-        if self.facts is None or not self.facts.stream:
-            return False
-        return self.route.wire_format is not WireFormat.GEMINI_GENERATE or b"alt=sse" in self.query
 
 
 class Pipeline:
@@ -254,7 +230,7 @@ class Pipeline:
         await self._governor.admit(ask, grant)
         if grant.model is None and grant.output_limit_tokens is None:
             return asked
-        return _as_granted(asked, grant)
+        return as_granted(asked, grant)
 
     def _key_for(self, asked: Asked) -> Secret | None:
         key = self._keys.get(asked.destination.target.row.id)
@@ -370,7 +346,7 @@ class Pipeline:
                 "type": "http.response.start",
                 "status": status,
                 "headers": response_headers(response.headers, keep_length=not is_stream)
-                + _told(exchange.grant),
+                + told_headers(exchange.grant),
             }
         )
         try:
@@ -384,32 +360,6 @@ class Pipeline:
                 error_type=f"http_{status}" if status >= 400 else failure.kind,
                 is_billed=status < 400,
             )
-
-
-def _as_granted(asked: Asked, grant: Grant) -> Asked:
-    """The request with what a rule has changed in it, spliced into its bytes."""
-    destination, body = asked.destination, asked.body
-    if grant.model is not None:
-        path, body = with_model(asked.route, destination.path, body, grant.model)
-        destination = Destination(destination.target, path)
-    if grant.output_limit_tokens is not None:
-        body = with_output_limit(
-            asked.route,
-            body,
-            grant.output_limit_tokens,
-            provider_id=destination.target.row.id,
-        )
-    return msgspec.structs.replace(asked, destination=destination, body=body)
-
-
-def _told(grant: Grant) -> list[tuple[bytes, bytes]]:
-    """What a rule has changed, for whoever reads headers."""
-    told: list[tuple[bytes, bytes]] = []
-    if grant.output_limit_tokens is not None:
-        told.append((b"x-ogate-output-limit", str(grant.output_limit_tokens).encode()))
-    if grant.model is not None:
-        told.append((b"x-ogate-model", quote(grant.model, safe="/:").encode()))
-    return told
 
 
 class _NotAStream(GateError):
