@@ -65,11 +65,13 @@ def _who(told: dict[str, Any]) -> str:
 
 def _about(kind: str, told: dict[str, Any]) -> str:
     if kind == "policy":
-        change = "changed"
-        if told.get("before") is None:
+        before, after = told.get("before"), told.get("after")
+        if before is None:
             change = "made"
-        elif told.get("after") is None:
+        elif after is None:
             change = "removed"
+        else:
+            change = f"changed{_differences(before, after)}"
         return f"rules of {told.get('kind')} {told.get('name')} {change}"
     if kind == "break":
         known, found = (_seq(told.get(name)) for name in ("known", "found"))
@@ -88,6 +90,34 @@ def _about(kind: str, told: dict[str, Any]) -> str:
     shown = figures.money_text(cost) if isinstance(cost, int) else "unknown cost"
     end = "" if told.get("status") == "completed" else str(told.get("status"))
     return ", ".join(part for part in (model, *counts, shown, end) if part)
+
+
+def _differences(before: object, after: object) -> str:
+    """Which rules became others, of budgets from what to what."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return ""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    found = []
+    for name in names:
+        if name == "budgets":
+            former, later = before.get(name), after.get(name)
+            change = f"{_budgets(former, later) or 'none'} → {_budgets(later, former) or 'none'}"
+            found.append(f"{name} {change}")
+        else:
+            found.append(name)
+    return f": {', '.join(found)}" if found else ""
+
+
+def _budgets(of: object, but: object) -> str:
+    """Those of a list of budgets that another has not."""
+    others = but if isinstance(but, list) else []
+    texts = []
+    for budget in of if isinstance(of, list) else []:
+        if isinstance(budget, dict) and budget not in others:
+            amount = f"${budget['usd']}" if "usd" in budget else f"{budget.get('tokens')} tokens"
+            ways = [str(budget[name]) for name in ("at_end", "mode") if name in budget]
+            texts.append(" ".join([str(budget.get("window")), amount, *ways]))
+    return ", ".join(texts)
 
 
 def _seq(head: object) -> object:

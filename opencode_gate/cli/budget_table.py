@@ -72,17 +72,25 @@ def change_sentence(standing: "BudgetStanding", former: "Budget | None") -> str:
     """What was changed to what, and how it stands."""
     from opencode_gate.governance.wording import amount_text, budget_text, instant_text
 
-    unit = standing.unit
-    was = "new" if former is None else f"was {amount_text(former.limit, unit)}"
+    unit, budget = standing.unit, standing.budget
+    if former is None:
+        was = "new"
+    elif former.limit == budget.limit:
+        was = "as before"
+    else:
+        was = f"was {amount_text(former.limit, unit)}"
+    end = _end_text(budget)
+    if end == "block" and (former is None or _end_text(former) == end):
+        end = ""
     ends_us = standing.resets_at_us
     anew = "never begins anew"
     if ends_us is not None:
         anew = f"begins anew at {instant_text(ends_us, standing.time_zone)}"
     left = amount_text(standing.left, unit, is_rounded_up=False)
     return (
-        f"{budget_text(standing.owner, standing.budget)} ({was}): "
+        f"{budget_text(standing.owner, budget)} ({was}): "
         f"{amount_text(standing.spent, unit)} spent, {amount_text(standing.held, unit)} held, "
-        f"{left} left; {anew}"
+        f"{left} left; {anew}{f'; at its end: {end}' if end else ''}"
     )
 
 

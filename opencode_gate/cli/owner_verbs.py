@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from opencode_gate.cli import prompts
 from opencode_gate.cli.options import may_ask
 from opencode_gate.cli.render import Result, Text, stdout_width
+from opencode_gate.cli.rule_options import pattern_notes
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def created(kind: "OwnerKind", name: str, rules: "Rules") -> Result:
     return Result(
         data={},
         blocks=[Text(f"{owner} is made")],
-        talk=[f"next: {next_step}", f"a budget: ogate budgets set month USD {option}"],
+        talk=[
+            *pattern_notes(rules),
+            f"next: {next_step}",
+            f"a budget: ogate budgets set month USD {option}",
+        ],
     )
 
 
@@ -107,10 +112,12 @@ def changed(kind: "OwnerKind", name: str, edit: "Callable[[Rules], Rules]") -> R
             raise UsageError("usage", "nothing to change", hint=f"ogate {GROUPS[kind]} set --help")
         return after
 
-    change(paths(), owner, other, at_us=now_us())
+    after = change(paths(), owner, other, at_us=now_us())
     shown_by = f"ogate {GROUPS[kind]} show {owner.name}"
     return Result(
-        data={}, blocks=[Text(f"{owner} is changed, from the next request on: {shown_by}")]
+        data={},
+        blocks=[Text(f"{owner} is changed, from the next request on: {shown_by}")],
+        talk=pattern_notes(after),
     )
 
 

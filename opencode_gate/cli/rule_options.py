@@ -65,6 +65,17 @@ def owner_of(given: "dict[OwnerKind, str | None]") -> "Owner | None":
     return Owner(kind, checked_name(kind, name))
 
 
+def pattern_notes(rules: "Rules") -> list[str]:
+    """What to say of patterns that may not mean what they seem to."""
+    models = rules.models
+    patterns = () if models is None else (*(models.allow or ()), *models.deny)
+    return [
+        f"{pattern} is a model of just that name; '*{pattern}*' is each with it in its name"
+        for pattern in patterns
+        if not set(pattern) & set("*?/")
+    ]
+
+
 def ruled(
     rules: "Rules",
     *,

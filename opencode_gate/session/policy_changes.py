@@ -75,6 +75,8 @@ def current_policy(paths: Paths) -> Policy:
 def change_rules(paths: Paths, edit: Callable[[Policy], RuleChanges], *, at_us: int) -> Changed:
     """Changes rules; `edit` is given those in force and says which are to be others.
 
+    What it leaves as it is leaves no trace.
+
     Raises:
         ConfigError: `bad-policy`, the rules would make no sense.
         LedgerError: the ledger cannot be written.
@@ -83,7 +85,12 @@ def change_rules(paths: Paths, edit: Callable[[Policy], RuleChanges], *, at_us: 
     # SQLite alone would let two read the same rules and the later one undo the earlier.
     with exclusive(paths.data / "policy"), open_rules(paths) as store:
         before = read_policy(store)
-        return _put(store, before, edit(before), at_us)
+        changes = {
+            owner: rules
+            for owner, rules in edit(before).items()
+            if owned(before, owner.kind).get(owner.name) != rules
+        }
+        return _put(store, before, changes, at_us)
 
 
 def replace_all(paths: Paths, wanted: Policy, *, revision: int, at_us: int) -> Changed:

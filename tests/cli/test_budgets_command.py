@@ -345,6 +345,31 @@ def test_a_change_names_who_made_it(run) -> None:
     assert os_user() in json.loads(document).values()
 
 
+def test_the_answer_tells_what_became_other_also_where_the_amount_stays(run) -> None:
+    run("budgets set day 20")
+    assert "(as before)" in run("budgets set day 20")[1]
+    assert "(as before)" in run("budgets set day 20 --at-end warn")[1]
+    assert "at its end: warn (shadow)" in run("budgets set day 25 --shadow")[1]
+    assert "at its end: warn;" not in run("budgets set day 25 --enforce --at-end block")[1]
+    assert "at its end: block" not in run("budgets set day 25")[1]
+
+
+def test_the_trail_says_what_a_budget_was_and_is_and_is_silent_where_nothing_changed(run) -> None:
+    run("budgets set day 20")
+    run("budgets set day 20")
+    run("budgets raise day 5.50")
+    run("budgets set month 300 --at-end warn")
+    run("budgets remove day --yes")
+    _, out, _ = run("audit list")
+    told = [line.partition("rules of ")[2].rstrip() for line in out.splitlines()[1:]]
+    assert [line.partition(os_user())[2] for line in told] == [
+        " made",
+        " changed: budgets day $20 → day $25.50",
+        " changed: budgets none → month $300 warn",
+        " changed: budgets day $25.50 → none",
+    ]
+
+
 def test_on_a_narrow_screen_a_budget_stays_on_one_line(run, monkeypatch) -> None:
     run("teams create core")
     run("budgets set month 500 --team core --time-zone Europe/Berlin --at-end warn")

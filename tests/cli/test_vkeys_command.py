@@ -223,6 +223,13 @@ def test_set_without_a_change_and_clear_of_nothing_known_are_told(run) -> None:
     assert "contradict" in run("vkeys set anna --allow 'a/*' --clear allow")[2]
 
 
+def test_a_pattern_that_is_but_a_name_is_pointed_out(run) -> None:
+    for line in ("vkeys create a --deny opus", "teams create b --allow opus"):
+        assert "'*opus*' is each" in run(line)[2]
+    assert "'*sonnet*' is each" in run("vkeys set a --deny sonnet")[2]
+    assert "is each" not in run("vkeys create c --deny '*opus*' --allow 'anthropic/claude-x'")[2]
+
+
 def test_off_and_on_again(run, document) -> None:
     run("vkeys create anna")
     assert run("vkeys disable anna")[1] == "vkey anna is disabled\n"

@@ -21,6 +21,7 @@ from opencode_gate.cli.rule_options import (
     Tpm,
     Zone,
     cleared,
+    pattern_notes,
     ruled,
 )
 from opencode_gate.core.errors import UsageError
@@ -91,7 +92,8 @@ def create(
         return _with_own(key, team=team, expires_at=until, tags=tags)
 
     made = create_key(paths(), owner, rules, at_us=owner_verbs.now_us())
-    return _made(made, copy_env=copy_env, gateway=gateway, as_json=as_json)
+    said = [*pattern_notes(made.key), "next: ogate serve starts the gateway that takes it"]
+    return _made(made, said, copy_env=copy_env, gateway=gateway, as_json=as_json)
 
 
 @app.command("list")
@@ -180,7 +182,8 @@ def rotate(
         keeps_expiry=expires is None,
         at_us=owner_verbs.now_us(),
     )
-    return _made(made, copy_env=copy_env, gateway=gateway, as_json=as_json)
+    said = ["the one before is refused from the next request on"]
+    return _made(made, said, copy_env=copy_env, gateway=gateway, as_json=as_json)
 
 
 @app.command()
@@ -243,7 +246,14 @@ def _check_output(copy_env: bool, gateway: str | None, as_json: bool) -> None:
         gateway_address(gateway, is_insecure=True)
 
 
-def _made(made: "MadeKey", *, copy_env: bool, gateway: str | None, as_json: bool) -> Result:
+def _made(
+    made: "MadeKey",
+    said: "Sequence[str]",
+    *,
+    copy_env: bool,
+    gateway: str | None,
+    as_json: bool,
+) -> Result:
     """What the one look at the secret shows."""
     from opencode_gate.cli.owner_view import rules_document
 
@@ -257,7 +267,7 @@ def _made(made: "MadeKey", *, copy_env: bool, gateway: str | None, as_json: bool
         if as_json
         else [
             f"this is {made.owner}, shown this once: ogate keeps only a hash of it",
-            "next: ogate serve starts the gateway that takes it",
+            *said,
         ],
     )
 
