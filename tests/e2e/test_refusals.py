@@ -256,6 +256,27 @@ def test_a_limit_that_clears_soon_is_waited_out_without_a_word(
     assert len(provider.arrived) == 2
 
 
+def test_a_limit_that_takes_a_while_is_waited_out_by_opencode_itself(
+    person: Person, provider: FourFormats
+) -> None:
+    """Title and answer may not run at once; the later one is told when to come back."""
+    offer(provider)
+    provider.holds = True
+    order((me(), Rules(limits=(RateLimit(concurrent=1),))))
+
+    def denied() -> list[ExchangeRecord]:
+        return [one for one in ledger().exchanges if one.status is ExchangeStatus.DENIED]
+
+    with person.started("run", "--no-input", "--", "run", "-m", "own/m-1", "hello") as process:
+        until(lambda: provider.arrived and denied(), "a refusal")
+        provider.release.set()
+        said, complained = process.communicate(timeout=60)
+    assert (process.returncode, errors_shown(complained)) == (0, [])
+    assert ANSWER in said
+    assert {(one.http_status, one.denial) for one in denied()} == {(429, "rate-limited")}
+    assert len(provider.turns) == 1
+
+
 @pytest.mark.parametrize("amount", ["500", "429.50", "1,503"])
 def test_amounts_and_names_that_look_like_statuses_still_make_one_request(
     person: Person, provider: FourFormats, amount: str
@@ -282,11 +303,12 @@ def test_a_model_whose_name_looks_like_a_status_is_refused_once(
     assert provider.arrived == []
 
 
+@pytest.mark.parametrize("wire", BASES)
 def test_an_answer_beyond_its_budget_is_cut_and_the_retry_is_told_why(
-    person: Person, provider: FourFormats
+    person: Person, provider: FourFormats, wire: WireFormat
 ) -> None:
     """The story would cost some 1.45 USD, and the provider keeps to no limit."""
-    offer(provider)
+    offer(provider, wire=wire)
     done = prompt(person, "tell the saga", "--budget", "1")
     assert done.returncode == 1
     cut, refused = turns()

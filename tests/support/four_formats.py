@@ -54,10 +54,12 @@ class FourFormats:
 
     Attributes:
         thinks_s: how long it takes before it answers.
+        holds: every answer waits for `release`.
     """
 
     port: int
     thinks_s: float = 0.0
+    holds: bool = False
     arrived: list[Arrived] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -101,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         last = json.dumps((body.get("messages") or body.get("input") or body["contents"])[-1])
         words = set() if is_title else {word for word in WORDS if word in last}
         time.sleep(provider.thinks_s)
-        if "hold" in words:
+        if provider.holds or "hold" in words:
             provider.release.wait(PATIENCE_S)
         parts, tokens = ["A title" if is_title else ANSWER], OUTPUT_TOKENS
         if "saga" in words:
