@@ -391,7 +391,7 @@ def test_a_round_trip_over_tls_with_an_authority_of_ones_own(
 def _is_refused(gateway: ServedGateway) -> bool:
     try:
         socket.create_connection(("127.0.0.1", gateway.port), 1).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 
