@@ -121,11 +121,12 @@ class Budgeting:
             if refused is None:
                 break
             short, answer = refused
-            model = _cheaper(short, ask, grant)
+            model = _at_the_end(short, ask)
             if model is None:
                 raise _refusal(short, answer)
-            grant.decisions.append(_swapped(short, answer, ask, model))
-            grant.model, grant.downgraded_from = model, ask.model
+            if model != (grant.model or ask.model) or ask.facts.fallback_models:
+                grant.decisions.append(_swapped(short, answer, ask, model))
+                grant.model, grant.downgraded_from = model, ask.model
             enforced = tuple(one for one in enforced if one is not short)
             soft += (short,)
             case = await self._cases.of(ask, model)
@@ -244,13 +245,12 @@ def _fill(grant: Grant, enforced: Sequence[_Placed], case: Case, ask: Ask, held:
     )
 
 
-def _cheaper(short: _Placed, ask: Ask, grant: Grant) -> str | None:
-    """The model a budget swaps to at its end; `None` where it refuses."""
+def _at_the_end(short: _Placed, ask: Ask) -> str | None:
+    """The model a budget still lets answer at its end; `None` where it refuses."""
     at_end = short.owned.budget.at_end
     if not at_end.startswith(DOWNGRADE):
         return None
-    model = at_end.removeprefix(DOWNGRADE).removeprefix(f"{ask.provider_id}/")
-    return None if model in (grant.model, ask.model) else model
+    return at_end.removeprefix(DOWNGRADE).removeprefix(f"{ask.provider_id}/")
 
 
 def _swapped(short: _Placed, answer: Short, ask: Ask, model: str) -> Decision:

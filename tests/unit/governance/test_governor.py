@@ -350,6 +350,20 @@ async def test_what_is_held_too_long_lowers_the_answer_to_what_is_free(gate: Gat
     assert (await gate.denied(max_tokens=4_000)).code == "budget-held"
 
 
+async def test_several_budgets_may_end_in_the_same_cheaper_model(gate: Gate) -> None:
+    """It is swapped once; and who asks for it is served as who is given it."""
+    spent = usd("0", "total", at_end="downgrade:cheap").budgets
+    give(gate.ledger, (USER, Rules(budgets=spent)), (SESSION, Rules(budgets=spent)))
+    grant = await gate.ask()
+    assert (grant.model, grant.downgraded_from) == ("cheap", "m")
+    assert [decision.outcome for decision in grant.decisions] == ["downgrade"]
+    asked = await gate.ask(model="cheap")
+    assert (asked.model, asked.decisions) == (None, [])
+    assert [charge.reserved for charge in asked.charges] == [0, 0]
+    routed = await gate.ask(model="cheap", models=["dear"])
+    assert routed.model == "cheap"
+
+
 async def test_tokens_are_budgeted_too(gate: Gate) -> None:
     give(gate.ledger, (USER, Rules(budgets=(Budget(window="day", tokens=3_000),))))
     grant = await gate.ask()
