@@ -7,6 +7,7 @@ here reads a clock, a file or a database.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from types import MappingProxyType
@@ -194,6 +195,19 @@ class VirtualKey(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     active: bool = True
     expires_at: str | None = None
     tags: tuple[str, ...] = ()
+
+    @property
+    def expires_us(self) -> int | None:
+        """The same in UTC microseconds; a time without offset is UTC, and what is none is past."""
+        if self.expires_at is None:
+            return None
+        try:
+            at = datetime.fromisoformat(self.expires_at)
+        except ValueError:
+            return 0
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=UTC)
+        return int(at.timestamp() * 1_000_000)
 
 
 _NOTHING: Mapping[str, Rules] = MappingProxyType({})

@@ -6,7 +6,6 @@ the next request on; rules that cannot be read refuse everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
 import msgspec
 
@@ -171,15 +170,5 @@ def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
         limits=limits,
         has_shadow_limits=any(limit.mode == "shadow" for _, limit in limits),
         budgets=budgets,
-        expires_at_us=None if key is None else _instant_us(key.expires_at),
+        expires_at_us=None if key is None else key.expires_us,
     )
-
-
-def _instant_us(text: str | None) -> int | None:
-    """UTC microseconds of an ISO 8601 time; one that is none has passed: the key is refused."""
-    if text is None:
-        return None
-    try:
-        return round(datetime.fromisoformat(text).timestamp() * 1_000_000)
-    except ValueError:
-        return 0

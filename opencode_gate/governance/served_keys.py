@@ -7,7 +7,6 @@ whether a key exists, and takes as long to be told so.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from opencode_gate.core.clock import Clock
@@ -32,7 +31,6 @@ _PLACES: Final = frozenset(
 _PREFIXES: Final = (b"ogk-", b"ogs-")
 _QUERY_KEY: Final = b"key="
 _TOKENS_REMEMBERED: Final = 4096
-_MICROSECONDS: Final = 1_000_000
 
 
 class _Known(NamedTuple):
@@ -146,7 +144,7 @@ class ServedDoor:
             require_usable(name, key, self._clock.now_us())
         except Denied as refusal:
             raise Barred(refusal, caller) from None
-        return _Known(caller, _expires_us(key))
+        return _Known(caller, key.expires_us)
 
 
 def require_usable(name: str, key: VirtualKey, now_us: int) -> None:
@@ -157,22 +155,9 @@ def require_usable(name: str, key: VirtualKey, now_us: int) -> None:
     """
     if not key.active:
         raise _refused(key_disabled(name))
-    expires_us = _expires_us(key)
+    expires_us = key.expires_us
     if expires_us is not None and now_us >= expires_us:
         raise _refused(key_expired(name, expires_us))
-
-
-def _expires_us(key: VirtualKey) -> int | None:
-    """When a key expires; one whose date makes no sense has."""
-    if key.expires_at is None:
-        return None
-    try:
-        expires_at = datetime.fromisoformat(key.expires_at)
-    except ValueError:
-        return 0
-    if expires_at.tzinfo is None:
-        expires_at = expires_at.replace(tzinfo=UTC)
-    return int(expires_at.timestamp() * _MICROSECONDS)
 
 
 def _token_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> bytes:

@@ -44,3 +44,28 @@ def test_rules_that_make_no_sense_are_named(kind: str, text: str | None) -> None
         policy_of(1, [("user", "ada", "{}"), (kind, "core", text)])
     assert raised.value.code == "policy-unreadable"
     assert f"{kind} core" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_us"),
+    [
+        (None, None),
+        ("1970-01-01T00:00:01+00:00", 1_000_000),
+        ("1970-01-01T01:00:01+01:00", 1_000_000),
+        ("1970-01-01T00:00:01", 1_000_000),
+        ("tomorrow", 0),
+        ("", 0),
+    ],
+)
+def test_a_key_holds_until_the_instant_that_is_written(
+    text: str | None, expected_us: int | None
+) -> None:
+    key = VirtualKey(public_id="a" * 12, secret_hash="s$h", expires_at=text)
+    assert key.expires_us == expected_us
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_the_ends_of_the_calendar_are_instants_too(text: str) -> None:
+    key = VirtualKey(public_id="a" * 12, secret_hash="s$h", expires_at=text)
+    assert key.expires_us is not None
+    assert (key.expires_us > 0) is text.startswith("9999")
