@@ -219,10 +219,12 @@ class Folder(threading.Thread):
             folded = commit(self._store, batch, self._price, self._journal.process_id)
         except LedgerError as error:
             _logger.warning("the ledger cannot be written: %s", error)
-            with self._changed:
-                self._failure = error
-                self._failures += 1
-                self._changed.notify_all()
+            self._failed(error)
+            return
+        except Exception:
+            # A thread that ends here would fold nothing any more, and say so to nobody.
+            _logger.exception("a batch cannot be folded")
+            self._failed(_stopped(self._store_path))
             return
         if folded:
             self._journal.folded([exchange.id for exchange in folded])
@@ -233,6 +235,12 @@ class Folder(threading.Thread):
             self._has_begun = True
             self._recoveries_done = recoveries
             self._failure = None
+            self._changed.notify_all()
+
+    def _failed(self, error: LedgerError) -> None:
+        with self._changed:
+            self._failure = error
+            self._failures += 1
             self._changed.notify_all()
 
     def _tell(self, folded: Sequence[ExchangeRecord]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import ExchangeStatus, Operation, UsageQuality
 from opencode_gate.ledger.calibration import Calibration
 from opencode_gate.ledger.committing import Price, commit
@@ -60,8 +61,11 @@ def settle_orphans(journal_dir: Path, store: Store, price: Price) -> int:
                     _settle_session(contents, store, living_sessions)
                     store.end_process(process_id_of(path))
                     claim.is_settled = True
-        except OSError as error:
-            _logger.warning("the journal %s is left as it is: %s", path, error)
+        except LedgerError:
+            raise
+        except Exception:
+            # Whatever is wrong with one: it is kept, and those of others are settled.
+            _logger.exception("the journal %s is left as it is", path)
     for process_id in holders:
         if not journal_file(journal_dir, process_id).exists():
             store.end_process(process_id)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation, UsageQuality
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger import recovery
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal, read_journal
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
@@ -328,24 +330,43 @@ def test_closing_without_a_database_says_so_and_keeps_the_journal(
     store.close()
 
 
-def test_a_thread_that_dies_of_a_bug_does_not_hang_the_end(
-    folder: Path, ledger_file: Path, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+def test_a_bug_is_told_to_who_waits_and_ends_no_folding(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
 ):
-    """Draining is an error, not a wait for ever."""
-
-    def bug(*_: object) -> None:
-        raise AssertionError("bug")
-
-    monkeypatch.setattr("opencode_gate.ledger.folding.commit", bug)
-    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    """Draining is an error, not a wait for ever; what could not be folded is as soon as it can."""
     journal = Journal.create(folder, session=session)
-    folding = Folder(folder, ledger_file, unpriced, journal=journal)
     exchange = an_exchange(session_id=session.id)
-    journal.finished(exchange)
-    folding.submit(exchange)
-    with pytest.raises(LedgerError):
-        folding.close()
-    assert journal.path.exists()
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("opencode_gate.ledger.folding.commit", _bug)
+        folding = Folder(folder, ledger_file, unpriced, journal=journal)
+        journal.finished(exchange)
+        folding.submit(exchange)
+        with pytest.raises(LedgerError):
+            folding.drain()
+        assert journal.path.exists()
+    folding.close()
+    assert [row.id for row in store.exchanges(session.id)] == [exchange.id]
+
+
+def test_a_journal_nobody_can_settle_stays_and_holds_up_no_other(
+    folder: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = (Journal.create(folder, session=a_session()) for _ in range(2))
+    exchange = an_exchange()
+    for journal in (first, second):
+        journal.finished(exchange if journal is second else an_exchange())
+        os.close(journal._descriptor)
+    read = recovery.read_journal
+    monkeypatch.setattr(
+        recovery, "read_journal", lambda path: _bug() if path == first.path else read(path)
+    )
+    assert settle_orphans(folder, store, unpriced) == 1
+    assert store.recorded([exchange.id]) == {exchange.id}
+    assert (first.path.exists(), second.path.exists()) == (True, False)
+
+
+def _bug(*_: object) -> None:
+    raise AssertionError("bug")
 
 
 def test_a_started_gateway_settles_the_dead_first(
