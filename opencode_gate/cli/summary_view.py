@@ -225,7 +225,8 @@ _GROUPS: Mapping[ConversationKind, str] = {
 
 def _by_conversation(conversations: "Iterable[ConversationTotals]") -> str:
     """Cost by kind of conversation; nothing where there is one kind, or nothing to divide."""
-    entries = list(conversations)
+    # One of which nothing was sent has no part in the cost.
+    entries = [one for one in conversations if one.totals.requests]
     groups: dict[str, list[ConversationTotals]] = {}
     for conversation in entries:
         groups.setdefault(_GROUPS[conversation.record.kind], []).append(conversation)

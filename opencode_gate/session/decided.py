@@ -85,6 +85,11 @@ def decisions_of(exchange: ExchangeRecord) -> tuple[Decision, ...]:
         return ()
 
 
+def is_refused_by_rule(exchange: ExchangeRecord) -> bool:
+    """Whether it is among the refused; other refusals are errors of whoever asked."""
+    return any(one.outcome == "deny" for one in decisions_of(exchange))
+
+
 def excess_of(exchange: ExchangeRecord) -> int:
     """What a request cost beyond its reservation, in nano-dollars."""
     reserved, cost = exchange.reserved_cost_nano_usd, exchange.cost_nano_usd

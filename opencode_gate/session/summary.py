@@ -15,7 +15,7 @@ from opencode_gate.governance.standing import BudgetStanding
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
-from opencode_gate.session.decided import NOTHING_DECIDED, Decided, decided
+from opencode_gate.session.decided import NOTHING_DECIDED, Decided, decided, is_refused_by_rule
 from opencode_gate.session.reconciliation import Bypass
 
 Key = TypeVar("Key", bound=Hashable)
@@ -43,7 +43,7 @@ class ConversationTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """How often something went wrong."""
+    """How often something went wrong; what a rule refused is no error."""
 
     retries: int = 0
     failovers: int = 0
@@ -179,7 +179,8 @@ def _trouble(exchanges: Sequence[ExchangeRecord]) -> Trouble:
         retries=sum(max(record.attempts - 1, 0) for record in exchanges),
         interrupted=sum(record.status in interrupted for record in exchanges),
         errors=sum(
-            record.status in (ExchangeStatus.UPSTREAM_ERROR, ExchangeStatus.DENIED)
+            record.status is ExchangeStatus.UPSTREAM_ERROR
+            or (record.status is ExchangeStatus.DENIED and not is_refused_by_rule(record))
             for record in exchanges
         ),
     )

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -128,6 +129,13 @@ def test_the_screen_is_the_one_of_the_design() -> None:
  resume            ogate run -- -s ses_1
 """
     )
+
+
+def test_a_title_that_was_refused_has_no_part_in_the_cost() -> None:
+    refused = _conversation("ses_1", ConversationKind.TITLE, 0)
+    refused = replace(refused, totals=Totals())
+    summary = replace(FULL, conversations=(FULL.conversations[0], refused))
+    assert "by conversation" not in _screen(summary)
 
 
 def test_lines_with_nothing_to_say_are_left_out() -> None:

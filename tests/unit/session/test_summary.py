@@ -116,6 +116,19 @@ def test_trouble_counts_second_tries_cuts_and_errors(store: SqliteStore) -> None
     assert (trouble.retries, trouble.interrupted, trouble.errors) == (2, 2, 1)
 
 
+def test_what_a_rule_refused_is_no_error_but_a_request_nobody_understands_is(
+    store: SqliteStore,
+) -> None:
+    denial = '[{"rule":"budget","outcome":"deny","code":"budget-exceeded","message":"no"}]'
+    refused = {"status": ExchangeStatus.DENIED, "denial": "budget-exceeded", "decisions": denial}
+    store.fold(
+        [exchange(1, **refused), exchange(2, status=ExchangeStatus.DENIED, denial="bad-body")]
+    )
+    account = summarise(store, SESSION.id)
+    assert account.trouble.errors == 1
+    assert [one.requests for one in account.decided.refused] == [1]
+
+
 def test_what_caches_saved_is_summed_and_what_has_no_price_is_counted(store: SqliteStore) -> None:
     session = a_session()
     store.add_session(session)
