@@ -99,10 +99,16 @@ def _differences(before: object, after: object) -> str:
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     found = []
     for name in names:
+        former, later = before.get(name), after.get(name)
         if name == "budgets":
-            former, later = before.get(name), after.get(name)
             change = f"{_budgets(former, later) or 'none'} → {_budgets(later, former) or 'none'}"
             found.append(f"{name} {change}")
+        elif name == "active":
+            found.append("switched off" if later is False else "switched on")
+        elif name == "secret_hash":
+            found.append("another secret")
+        elif isinstance(former or "", str) and isinstance(later or "", str):
+            found.append(f"{name} {former or 'none'} → {later or 'none'}")
         else:
             found.append(name)
     return f": {', '.join(found)}" if found else ""

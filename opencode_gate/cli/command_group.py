@@ -88,7 +88,7 @@ def usage_error(error: TyperException) -> UsageError:
     path = context.command_path if context is not None else "ogate"
     if type(error).__name__ == "NoArgsIsHelpError":
         return UsageError("usage", f"`{path}` needs a verb", hint=f"{path} --help")
-    message = error.format_message().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
     return UsageError("usage", message[:1].lower() + message[1:], hint=f"{path} --help")
 
 

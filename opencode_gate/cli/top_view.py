@@ -185,7 +185,7 @@ def _budgets(budgets: "Sequence[BudgetStanding]", now_us: int, width: int) -> Ta
     return fitted_table(
         [
             FittedColumn(
-                title="budget", cells=[label_text(one, now_us) for one in budgets], is_text=True
+                title="budget", cells=[_budget_label(one, now_us) for one in budgets], is_text=True
             ),
             FittedColumn(title="spent", cells=amounts(lambda one: one.spent), justify="right"),
             FittedColumn(
@@ -200,6 +200,13 @@ def _budgets(budgets: "Sequence[BudgetStanding]", now_us: int, width: int) -> Ta
         ],
         width=width,
     )
+
+
+def _budget_label(standing: "BudgetStanding", now_us: int) -> str:
+    """Which budget it is, and of which session where several may run."""
+    text = label_text(standing, now_us)
+    kind, name = standing.owner
+    return f"{text} {figures.short_id(name)}" if kind == "session" else text
 
 
 def _state_text(standing: "BudgetStanding") -> str:

@@ -137,11 +137,14 @@ class Watch:
         finally:
             store.close()
         try:
-            return replace(activity, budgets=self._budgets(living, now_us))
+            running = {one.session.id for one in activity.running}
+            return replace(activity, budgets=self._budgets(living, running, now_us))
         except PolicyDenied as error:
             return replace(activity, problem=error.message)
 
-    def _budgets(self, living: list[JournalContents], now_us: int) -> tuple[BudgetStanding, ...]:
+    def _budgets(
+        self, living: list[JournalContents], running: set[str], now_us: int
+    ) -> tuple[BudgetStanding, ...]:
         above = [Above(user=self.user)]
         for contents in living:
             if contents.session is not None:
@@ -151,7 +154,9 @@ class Watch:
             found = standings_above(governance, above, at_us=now_us, time_zone=self.time_zone)
         finally:
             governance.close()
-        return tuple(sorted(found, key=lambda one: -one.percent))
+        # The journal of a gateway for many has the sessions too that have ended.
+        seen = [one for one in found if one.owner.kind != "session" or one.owner.name in running]
+        return tuple(sorted(seen, key=lambda one: -one.percent))
 
     def _joined(self, store: Store, living: list[JournalContents], now_us: int) -> Activity:
         sessions = {

@@ -63,7 +63,9 @@ def gateway_address(url: str, *, is_insecure: bool) -> GatewayAddress:
         is_sound = False
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_sound:
         raise UsageError(
-            "usage", f"{url!r} is no address of a gateway", hint="https://HOST or https://HOST:4141"
+            "usage",
+            f"{url!r} is no address of a gateway",
+            hint="https://HOST:4141, or http://localhost:4141",
         )
     if parts.username is not None or parts.query or parts.fragment:
         raise UsageError(

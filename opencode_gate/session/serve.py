@@ -257,10 +257,12 @@ def _certified_names(file: Path) -> tuple[str, ...]:
     try:
         certificate = x509.load_pem_x509_certificate(file.read_bytes())
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            "usage", f"{file} is no certificate: {error}", hint="--tls-cert takes a PEM file"
-        ) from error
+    except OSError as error:
+        problem = f"{file} cannot be read: {error.strerror}"
+        raise UsageError("usage", problem, hint="--tls-cert takes a PEM file") from error
+    except ValueError as error:
+        problem = f"{file} is no certificate: {error}"
+        raise UsageError("usage", problem, hint="--tls-cert takes a PEM file") from error
     except x509.ExtensionNotFound:
         return ()
     return tuple(names.value.get_values_for_type(x509.DNSName))

@@ -76,6 +76,7 @@ def test_words_before_the_double_dash_are_refused_with_the_right_form(ran, capsy
         (["uage"], "no such command 'uage'. Did you mean 'usage'?", "ogate --help"),
         (["uage", "--", "x"], "no such command 'uage'", "ogate --help"),
         (["usage", "--", "x"], "`ogate usage` takes nothing behind `--`", "ogate usage --help"),
+        (["env"], "missing argument 'AGENT'. Choose from: opencode", "ogate env --help"),
         (["--no-input", "usage"], "come after its name", "ogate usage --help"),
     ],
 )

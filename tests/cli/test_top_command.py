@@ -238,6 +238,14 @@ def test_budgets_are_shown_with_what_they_have_reached() -> None:
     ]
 
 
+def test_the_budget_of_a_session_names_it() -> None:
+    """Several may run, each with one of its own."""
+    own = replace(_budget(12), owner=Owner("session", "01M802W2T14SYRYZPHZYZZ5HAQ"))
+    blocks = screen_blocks(replace(_activity(2, 0, 0), budgets=(own,)), "", width=120, height=40)
+    cells = [row[0] for block in blocks if isinstance(block, Table) for row in block.rows]
+    assert "session today 01M8…5HAQ" in cells
+
+
 def test_rules_that_cannot_be_read_are_said_on_the_screen() -> None:
     """They refuse every request."""
     activity = replace(_activity(1, 1, 0), problem="the rules of user ada cannot be read")

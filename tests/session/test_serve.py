@@ -340,6 +340,7 @@ def test_what_would_not_be_safe_or_makes_no_sense_does_not_start(
     )
     assert done.returncode == 2
     assert f"[{code}]" in done.stderr
+    assert "Errno" not in done.stderr
     assert done.stdout == ""
 
 

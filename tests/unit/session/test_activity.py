@@ -280,6 +280,21 @@ def test_all_budgets_above_what_runs_the_fullest_first(
     assert found == [("vkey", 90, 80), ("session", 55, 50), ("user", 0, None)]
 
 
+def test_the_budget_of_a_session_that_ended_at_a_gateway_for_many_is_no_more_seen(
+    watch: Watch, governance: GovernanceFake, journal: Journal, store: SqliteStore
+) -> None:
+    """Its exchanges stay in the journal of the gateway, which goes on."""
+    runs, ended = (a_session(id=f"01SERVED{name}", ended_at_us=None) for name in "AB")
+    for one in (runs, ended):
+        store.add_session(one)
+        rules = Rules(budgets=(Budget(window="session", usd=Decimal(5)),))
+        governance.give(Owner("session", one.id), rules)
+        journal.opened(an_open_exchange(session_id=one.id))
+    assert len(watch.look().budgets) == 2
+    store.end_session(ended.id, ended_at_us=NOON_US, exit_status=0)
+    assert [one.owner.name for one in watch.look().budgets] == [runs.id]
+
+
 def test_rules_that_cannot_be_read_are_said_beside_all_else(
     watch: Watch, governance: GovernanceFake, journal: Journal
 ) -> None:
