@@ -5,9 +5,9 @@ for each network read of the body (docs/decisions/0002-own-upstream-client.md ha
 measurements). It has no redirects, no cookies, no decompression and no total timeout: the
 client of the gateway decides about all of these.
 
-A kept connection that dies before any byte of the answer is replaced once by a fresh one:
-the provider closed it as idle while the request was on its way (RFC 9112 §9.3.1). Nothing
-else is retried here.
+A kept connection that dies at once, before any byte of the answer, is replaced once by a fresh
+one: the provider closed it as idle while the request was on its way (RFC 9112 §9.3.1). Nothing
+else is retried here: who dies later may have worked on the answer, and bill it.
 """
 
 import asyncio
@@ -63,6 +63,7 @@ class HttpUpstream:
         connect_timeout_s: for name, connection, tunnel and TLS together.
         idle_s: how long an unused connection is kept.
         idle_connections: how many unused ones are kept per origin.
+        idle_race_s: how soon after a request a connection dies that was closed as idle.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class HttpUpstream:
         connect_timeout_s: float = 30.0,
         idle_s: float = 55.0,
         idle_connections: int = 64,
+        idle_race_s: float = 2.0,
     ) -> None:
         self._proxies = proxies
         self._make_tls_context = tls_context
@@ -81,6 +83,7 @@ class HttpUpstream:
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._idle_connections = idle_connections
+        self._idle_race_s = idle_race_s
         self._origins: dict[tuple[str, str, int], _Origin] = {}
         self._connections: set[HttpConnection] = set()
         self._tls_lock = asyncio.Lock()
@@ -101,6 +104,8 @@ class HttpUpstream:
         is_head_request = request.method == "HEAD"
         kept = _take(origin.idle)
         if kept is not None:
+            now_s = asyncio.get_running_loop().time
+            race_ends_s = now_s() + self._idle_race_s
             try:
                 return await kept.exchange(
                     head,
@@ -109,7 +114,7 @@ class HttpUpstream:
                     header_timeout_s=header_timeout_s,
                 )
             except UpstreamFailure as failure:
-                if failure.kind != "reset" or kept.has_received:
+                if failure.kind != "reset" or kept.has_received or now_s() >= race_ends_s:
                     raise
         fresh = await self._connect(origin, min(self._connect_timeout_s, header_timeout_s))
         return await fresh.exchange(

@@ -1,6 +1,6 @@
 """What the rules are asked, and what they grant.
 
-The invariant: a grant is settled once: with the charge of its exchange, or by `Governor.release`
+The invariant: a grant is settled once: with the charge of its exchange, or by `Governor.ended`
 where nothing was ever sent.
 """
 

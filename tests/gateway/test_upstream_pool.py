@@ -168,6 +168,23 @@ async def test_a_kept_connection_that_began_to_answer_is_not_retried(begun: byte
         assert len(provider.requests) == 2
 
 
+async def test_a_kept_connection_that_dies_late_is_not_retried() -> None:
+    """It was not idle: the provider has worked on the answer, and may bill it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"ok")
+        await peer.request()
+        await peer.rst()
+
+    async with running(script, idle_race_s=0.0) as (client, provider):
+        await client.send(ask(provider.port), header_timeout_s=5)
+        with pytest.raises(UpstreamFailure) as caught:
+            await client.send(ask(provider.port), header_timeout_s=5)
+        assert (caught.value.kind, caught.value.bytes_sent) == ("reset", True)
+        assert len(provider.requests) == 2
+
+
 async def test_a_kept_connection_that_is_silent_is_not_retried() -> None:
     """A timeout is not the idle race: the provider may be at work."""
 
