@@ -105,6 +105,8 @@ def test_nothing_yet_says_how_to_begin(run, document) -> None:
     )
     assert document("budgets list") == {"version": 1, "budgets": []}
     assert not paths().ledger_file.exists()
+    run("teams create core")
+    assert run("budgets list --team core") == (0, "", "team core has no budget\n")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ def list_budgets(
         else:
             owners = _all_owners(policy, None if show_all else running_sessions(places, policy))
         found = standings_of(store, owners)
-    lines = ["no budgets yet; `ogate budgets set day 20` makes one"] if not found else []
+    none = "no budgets yet; `ogate budgets set day 20` makes one"
+    lines = [] if found else [none if owner is None else f"{owner} has no budget"]
     return Result(
         data={"budgets": [standing_document(one) for one in found]},
         blocks=[] if as_json or not found else [budgets_table(found, width=stdout_width())],
