@@ -264,8 +264,9 @@ def document_of(rules: Rules) -> str:
     return msgspec.json.encode(rules).decode()
 
 
+@lru_cache(maxsize=4096)
 def rules_of(kind: OwnerKind, document: str) -> Rules:
-    """The rules of a document.
+    """The rules of a document; thousands of sessions may have the same.
 
     Raises:
         msgspec.ValidationError: it is not the document of such an owner.
