@@ -192,7 +192,7 @@ class RemoteGateway:
             raise GatewayError(
                 "gateway-unreachable",
                 f"cannot reach the gateway {self.address.origin}: {error}",
-                hint="is its address right, and does ogate serve run there?",
+                hint=_hint_for(error, self.address.origin),
             ) from error
         if answer.status_code != 200:
             raise self._refusal(answer)
@@ -238,6 +238,16 @@ class RemoteGateway:
             f"{self.address.origin} is no gateway of ogate, or of another version: {why}",
             hint="its address is that of ogate serve, without any path behind it",
         )
+
+
+def _hint_for(error: Exception, origin: str) -> str:
+    import httpx
+
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "SSL_CERT_FILE=FILE names the authority that its certificate is from"
+    if isinstance(error, httpx.RemoteProtocolError) and origin.startswith("http://"):
+        return f"it may speak TLS: https://{origin.removeprefix('http://')}"
+    return "is its address right, and does ogate serve run there?"
 
 
 _SAID_OF_A_SESSION: Final = (

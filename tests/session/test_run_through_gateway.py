@@ -226,6 +226,10 @@ def test_over_tls_the_authority_has_to_be_trusted(tmp_path: Path) -> None:
         refused = run(tmp_path, *there, **client)
         assert refused.returncode == 125
         assert "[gateway-unreachable]" in refused.stderr
+        assert "hint: SSL_CERT_FILE=FILE names" in refused.stderr
+        plain = gateway.url.replace("https", "http")
+        mistyped = run(tmp_path, "run", "--gateway", plain, *PRACTICE, "--", "run", "x", **client)
+        assert f"hint: it may speak TLS: {gateway.url}" in mistyped.stderr
         trusted = str(own.authority_file)
         done = run(tmp_path, *there, SSL_CERT_FILE=trusted, NODE_EXTRA_CA_CERTS="", **client)
         assert done.returncode == 0, done.stderr
