@@ -12,6 +12,7 @@ import pytest
 from opencode_gate.config.paths import paths
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.core.tasks import spawn
 from opencode_gate.governance.policy import Budget, Owner, Rules
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.sqlite import open_store
@@ -106,7 +107,7 @@ async def test_failures_and_kills_lose_no_money_and_spend_no_more() -> None:
                 )
                 return await asyncio.gather(*asked)
 
-            hanging = asyncio.create_task(batch("hang", running[:3], 12))
+            hanging = spawn(batch("hang", running[:3], 12), name="hanging")
             while len(provider.bodies) < 12:
                 await asyncio.sleep(0.02)
             for gateway in running[:3]:
