@@ -91,7 +91,8 @@ def _no_such(
 ) -> ShapeProblem:
     close = nearest(wanted, known)
     hint = f"did you mean {close[0]}?" if close else f"ogate {GROUPS[group]} create {wanted}"
-    return ShapeProblem((GROUPS[kind], name, group), f"{wanted!r} is no {group} there is", hint)
+    text = f"is {wanted!r}, and there is no such {group}"
+    return ShapeProblem((GROUPS[kind], name, group), text, hint)
 
 
 def _pattern_problems(rules: Rules) -> Iterator[ShapeProblem]:

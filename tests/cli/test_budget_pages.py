@@ -16,6 +16,7 @@ from opencode_gate.session.policy_shape import read_struct
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
 BUDGETS = (PAGES / "budgets.md").read_text(encoding="utf-8")
+SERVE = (PAGES / "serve-a-team.md").read_text(encoding="utf-8")
 POLICY_FILE = (PAGES / "policy-file.md").read_text(encoding="utf-8")
 
 
@@ -34,6 +35,13 @@ def test_the_lines_about_budgets_and_teams_work(capsys) -> None:
     assert policy.virtual_keys["anna"].budgets[0].usd == 75
     [user] = policy.users.values()
     assert user.budgets[0].at_end == "downgrade:claude-haiku-4-5"
+
+
+def test_the_lines_that_begin_a_team_work_in_their_order(capsys) -> None:
+    found = [line for line in lines(SERVE, "teams|vkeys") if "--copy-env" not in line]
+    assert len(found) == 2
+    for line in found:
+        assert main(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
 
 
 def test_the_lines_in_the_table_work(capsys) -> None:

@@ -174,7 +174,10 @@ def test_without_a_terminal_it_wants_yes(run, file) -> None:
         ("[teams.core]\nbudgts = []\n", "line 2: teams.core.budgts is not a key of a policy"),
         ("[teams.core\n", "is not TOML"),
         ("[vkeys.anna]\nteam = 'x'\n", "line 1: vkeys.anna needs the key public_id"),
-        ("[teams.good]\n[teams.core]\ncustomer = 'x'\n", "line 3: teams.core.customer 'x' is no"),
+        (
+            "[teams.good]\n[teams.core]\ncustomer = 'x'\n",
+            "line 3: teams.core.customer is 'x', and there",
+        ),
     ],
 )
 def test_a_mistake_writes_nothing_at_all(run, file, verb, text, words) -> None:
