@@ -106,20 +106,24 @@ class Budgeting:
         """
         in_force = self._budgets_now(law, ask.caller)
         enforced, soft = in_force.enforced, in_force.soft
+        if enforced:
+            _check_countable(enforced[0].owned.owner, ask)
         if not ask.is_generation:
-            if enforced and ask.route.operation is Operation.OTHER:
-                raise _uncounted(enforced[0].owned.owner, "this request")
             return
         assert ask.facts is not None
-        if enforced and ask.facts.is_background:
-            raise _uncounted(enforced[0].owned.owner, "an answer in the background")
         case = await self._cases.of(ask, ask.model)
         if enforced and case.has_provider_tools:
             raise _uncounted(enforced[0].owned.owner, "tools that the provider runs itself")
         while enforced:
-            refused = await self._reserved(enforced, case, ask, grant)
+            refused = await self._reserved(enforced, in_force.until_us, case, ask, grant)
             if refused is None:
                 break
+            if grant.model is None and self._clock.now_us() >= in_force.until_us:
+                # While it waited, a window has begun in which nothing is spent yet.
+                in_force = self._budgets_now(law, ask.caller)
+                enforced, soft = in_force.enforced, in_force.soft
+                case = await self._cases.of(ask, ask.model)
+                continue
             short, answer = refused
             model = _at_the_end(short, ask)
             if model is None:
@@ -158,9 +162,17 @@ class Budgeting:
         return found
 
     async def _reserved(
-        self, enforced: Sequence[_Placed], case: Case, ask: Ask, grant: Grant
+        self,
+        enforced: Sequence[_Placed],
+        until_us: float,
+        case: Case,
+        ask: Ask,
+        grant: Grant,
     ) -> tuple[_Placed, Short] | None:
-        """Reserves, with less output if need be; else the budget that has too little."""
+        """Reserves, with less output if need be; else the budget that has too little.
+
+        Once `until_us` has come these are not their windows any more, and nothing is lowered.
+        """
         lowered: Decision | None = None
         give_up_s = self._clock.monotonic_s() + HELD_WAIT_S
         while True:
@@ -182,7 +194,8 @@ class Budgeting:
             is_late = answer.can_wait or wait_s <= 0.0
             room = answer.free if is_late else answer.need.limit - answer.standing.spent
             fits = case.output_for(short.unit, room)
-            if not case.floor_tokens <= fits < case.output_tokens:
+            is_past = self._clock.now_us() >= until_us
+            if is_past or not case.floor_tokens <= fits < case.output_tokens:
                 return short, answer
             case.output_tokens = fits
             lowered = sentences.output_lowered(
@@ -279,6 +292,14 @@ def _refusal(short: _Placed, answer: Short) -> Denied:
         zone_name=short.owned.zone,
     )
     return Denied(decision, http_status=402, error_type="insufficient_quota")
+
+
+def _check_countable(owner: Owner, ask: Ask) -> None:
+    """Refuses what nobody could say the cost of."""
+    if ask.facts is not None and ask.facts.is_background:
+        raise _uncounted(owner, "an answer in the background")
+    if not ask.is_generation and ask.route.operation is Operation.OTHER:
+        raise _uncounted(owner, "this request")
 
 
 def _uncounted(owner: Owner, what: str) -> Denied:

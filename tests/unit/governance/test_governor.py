@@ -364,6 +364,19 @@ async def test_several_budgets_may_end_in_the_same_cheaper_model(gate: Gate) -> 
     assert routed.model == "cheap"
 
 
+async def test_who_waits_for_money_as_the_next_window_begins_has_that_of_the_next(
+    gate: Gate,
+) -> None:
+    give(gate.ledger, (USER, usd("0.1", "hour")))
+    gate.clock.set(2026, 11, 21, 23, 59, 50)
+    await gate.ask(max_tokens=8_000)
+    waiting = spawn(gate.ask(max_tokens=8_000), name="waiting")
+    await asyncio.sleep(0)
+    gate.clock.set(2026, 11, 22, 0, 0, 10)
+    [charge] = (await waiting).charges
+    assert charge.window_start_us == 1_000_000 * int(datetime(2026, 11, 22, tzinfo=UTC).timestamp())
+
+
 async def test_tokens_are_budgeted_too(gate: Gate) -> None:
     give(gate.ledger, (USER, Rules(budgets=(Budget(window="day", tokens=3_000),))))
     grant = await gate.ask()
