@@ -14,9 +14,14 @@ import typer
 from opencode_gate.cli import registry
 from opencode_gate.cli.options import NoInput, may_ask
 from opencode_gate.cli.render import Result, talk
+from opencode_gate.cli.run_questions import (
+    asked_choice,
+    found_agent,
+    must_ask,
+    sign_ins_answered,
+)
 from opencode_gate.cli.run_view import (
     SummaryForm,
-    budget_line,
     dry_run_result,
     prepare_account,
     show_account,
@@ -24,15 +29,12 @@ from opencode_gate.cli.run_view import (
 from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opencode_gate.agents.opencode.arguments import AgentArguments
     from opencode_gate.agents.opencode.locate import Installation
     from opencode_gate.cli.remote import Remote
     from opencode_gate.config.paths import Paths
     from opencode_gate.config.settings import Settings
-    from opencode_gate.session.choices import Choice
-    from opencode_gate.session.discovery import Discovery, UsableProvider
+    from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.naming import RunRequest
     from opencode_gate.session.plan import RunPlan
     from opencode_gate.session.run_rules import RunRules
@@ -175,7 +177,7 @@ def _run(
     else:
         rules = read_rules(request, settings, where)
     require_own_process(rules.hard, arguments.attach)
-    agent = _agent(where, settings, install=install, can_ask=can_ask)
+    agent = found_agent(where, settings, install=install, can_ask=can_ask)
     if not arguments.needs_gateway:
         return _untouched(agent, arguments, request)
     if arguments.is_tui and not dry_run and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -203,37 +205,6 @@ def _run(
 
         return remote_session(remote, plan, discovery, where, form, summary_file)
     return _session(plan, discovery, where, form, summary_file, can_ask=can_ask)
-
-
-def _agent(where: "Paths", settings: "Settings", *, install: bool, can_ask: bool) -> "Installation":
-    from opencode_gate.agents.opencode.locate import (
-        find_opencode,
-        install_global,
-        install_private,
-    )
-    from opencode_gate.core.errors import AgentMissing
-
-    try:
-        return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
-    except AgentMissing:
-        if settings.run.agent_path is not None:
-            # Another copy would not be the one that is asked for.
-            raise
-        if install:
-            talk("ogate · installing a private copy of Opencode (npm)")
-            return install_private(where, os.environ)
-        if not can_ask:
-            raise
-        from opencode_gate.cli.wizard import ask_install
-
-        match ask_install():
-            case "private":
-                return install_private(where, os.environ)
-            case "npm":
-                install_global(os.environ)
-                return find_opencode(where, os.environ, agent_path=settings.run.agent_path)
-            case None:
-                raise
 
 
 def _untouched(agent: "Installation", arguments: "AgentArguments", request: "RunRequest") -> int:
@@ -274,12 +245,12 @@ def _planned(
         routed = None if remote is None else remote.routed()
         return discover(where, settings, os.environ, folder=folder, routed=routed)
 
-    settings, discovery = _sign_ins_answered(where, settings, find, can_ask=can_ask)
+    settings, discovery = sign_ins_answered(where, settings, find, can_ask=can_ask)
     last = remembered(where.choices_file, folder)
     chosen = requested_choice(request, discovery)
-    if _must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
+    if must_ask(request, arguments, chosen, last, discovery, can_ask=can_ask):
         start = chosen or last or starting_point(discovery, folder, os.environ)
-        chosen = _asked(
+        chosen = asked_choice(
             discovery,
             where,
             settings,
@@ -320,101 +291,6 @@ def _folder(arguments: "AgentArguments") -> Path:
     said = os.environ.get("PWD")
     here = Path(said) if said and Path(said).is_dir() else Path.cwd()
     return Path(os.path.realpath(here / (arguments.directory or "")))
-
-
-def _must_ask(
-    request: "RunRequest",
-    arguments: "AgentArguments",
-    chosen: "Choice | None",
-    last: "Choice | None",
-    discovery: "Discovery",
-    *,
-    can_ask: bool,
-) -> bool:
-    """Whether the wizard is shown; an error names the flag where it would have to be and cannot."""
-    if arguments.model is not None or arguments.session is not None or arguments.continue_last:
-        return False
-    if chosen is not None:
-        if chosen.model_id is not None:
-            return False
-        if not can_ask:
-            raise UsageError(
-                "no-terminal",
-                f"which model of {chosen.provider_id}?",
-                hint=f"add --model; ogate models list {chosen.provider_id} shows them",
-            )
-        return True
-    if can_ask:
-        return last is None or registry.is_bare()
-    if last is None and not any(map(_is_the_users_own, discovery.usable.values())):
-        raise UsageError(
-            "no-terminal",
-            "no provider has a key, and there is no terminal to ask on",
-            hint="ogate keys add PROVIDER, or --provider practice for a scripted model",
-        )
-    return False
-
-
-def _is_the_users_own(found: "UsableProvider") -> bool:
-    """A provider there is a key for, or a server the user has: not one that is offered to all."""
-    return found.source.kind != "none" or found.row.source in ("config", "agent", "local")
-
-
-def _asked(
-    discovery: "Discovery",
-    where: "Paths",
-    settings: "Settings",
-    agent: "Installation",
-    folder: Path,
-    rules: "RunRules",
-    *,
-    start: "Choice | None",
-    is_complete: bool,
-) -> "Choice":
-    from opencode_gate.cli.wizard import ask
-    from opencode_gate.session.run_rules import standings_before
-    from opencode_gate.session.setup import Setup
-
-    last_used = (
-        {} if start is None or start.model_id is None else {start.provider_id: start.model_id}
-    )
-    setup = Setup(
-        discovery, where, settings, os.environ, last_used=last_used, is_complete=is_complete
-    )
-    budget = budget_line(standings_before(rules, where))
-    return ask(setup.offer(folder, agent.version, budget=budget), setup, start=start)
-
-
-def _sign_ins_answered(
-    where: "Paths",
-    settings: "Settings",
-    find: "Callable[[Settings], Discovery]",
-    *,
-    can_ask: bool,
-) -> "tuple[Settings, Discovery]":
-    """A subscription is never replaced by a paid key, nor the other way round, without a word."""
-    from opencode_gate.session.plan import unanswered_sign_ins
-
-    discovery = find(settings)
-    unanswered = unanswered_sign_ins(discovery)
-    if not unanswered:
-        return settings, discovery
-    if not can_ask:
-        raise UsageError(
-            "unanswered-sign-in",
-            f"Opencode is signed in to {unanswered[0]}, and there is a key for it too: "
-            "which shall be used?",
-            hint=f"ogate providers edit {unanswered[0]} --subscription direct|key",
-        )
-    from opencode_gate.cli.wizard import ask_subscription
-    from opencode_gate.config.editing import set_values
-
-    for provider_id in unanswered:
-        answer = ask_subscription(discovery.catalogue.provider(provider_id).name)
-        if answer is None:
-            raise KeyboardInterrupt
-        settings = set_values(where, {("providers", provider_id, "subscription"): answer})
-    return settings, find(settings)
 
 
 def _session(
