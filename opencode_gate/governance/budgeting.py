@@ -198,20 +198,16 @@ class Budgeting:
             if is_past or not case.floor_tokens <= fits < case.output_tokens:
                 return short, answer
             case.output_tokens = fits
-            lowered = sentences.output_lowered(
-                short.owned.owner,
-                short.owned.budget,
-                short.span,
-                spent=answer.standing.spent,
-                reserved=answer.standing.held,
+            lowered = _said(
+                sentences.output_lowered,
+                short,
+                answer.standing,
                 needed=answer.need.amount,
                 limit_tokens=fits,
             )
 
     def _note_soft(self, soft: Sequence[_Placed], case: Case, grant: Grant) -> None:
         """Charges the request to budgets that refuse nothing, and says which would have."""
-        if not soft:
-            return
         grant.charges += tuple(Charge(*one.key, one.unit, 0) for one in soft)
         try:
             standings = self._standings([one.key for one in soft])
@@ -226,9 +222,16 @@ class Budgeting:
                     shadow = msgspec.structs.replace(denied.decision, outcome="shadow")
                     grant.decisions.append(shadow)
                     continue
-                if standing.spent + standing.held + needed > one.owned.budget.limit:
-                    grant.decisions.append(_exceeded(one, standing, needed))
-            elif one.owned.budget.at_end == "warn" and standing.spent >= one.owned.budget.limit:
+                if standing.spent + standing.held + needed > one.limit:
+                    exceeded = _said(
+                        sentences.budget_exceeded,
+                        one,
+                        standing,
+                        needed=needed,
+                        zone_name=one.owned.zone,
+                    )
+                    grant.decisions.append(exceeded)
+            elif one.owned.budget.at_end == "warn" and standing.spent >= one.limit:
                 grant.decisions.append(_warning(one, standing))
 
 
@@ -267,12 +270,10 @@ def _at_the_end(short: _Placed, ask: Ask) -> str | None:
 
 
 def _swapped(short: _Placed, answer: Short, ask: Ask, model: str) -> Decision:
-    return sentences.downgraded(
-        short.owned.owner,
-        short.owned.budget,
-        short.span,
-        spent=answer.standing.spent,
-        reserved=answer.standing.held,
+    return _said(
+        sentences.downgraded,
+        short,
+        answer.standing,
         needed=answer.need.amount,
         asked=f"{ask.provider_id}/{ask.model}",
         taken=f"{ask.provider_id}/{model}",
@@ -281,13 +282,10 @@ def _swapped(short: _Placed, answer: Short, ask: Ask, model: str) -> Decision:
 
 
 def _refusal(short: _Placed, answer: Short) -> Denied:
-    say = sentences.budget_held if answer.can_wait else sentences.budget_exceeded
-    decision = say(
-        short.owned.owner,
-        short.owned.budget,
-        short.span,
-        spent=answer.standing.spent,
-        reserved=answer.standing.held,
+    decision = _said(
+        sentences.budget_held if answer.can_wait else sentences.budget_exceeded,
+        short,
+        answer.standing,
         needed=answer.need.amount,
         zone_name=short.owned.zone,
     )
@@ -306,26 +304,25 @@ def _uncounted(owner: Owner, what: str) -> Denied:
     return Denied(sentences.operation_denied(owner, what), http_status=403)
 
 
-def _exceeded(one: _Placed, standing: Standing, needed: int) -> Decision:
-    return sentences.budget_exceeded(
-        one.owned.owner,
-        one.owned.budget,
-        one.span,
-        spent=standing.spent,
-        reserved=standing.held,
-        needed=needed,
+def _warning(one: _Placed, standing: Standing) -> Decision:
+    return _said(
+        sentences.budget_warning,
+        one,
+        standing,
+        percent=100 * standing.spent // one.limit if one.limit else 100,
         zone_name=one.owned.zone,
     )
 
 
-def _warning(one: _Placed, standing: Standing) -> Decision:
-    limit = one.owned.budget.limit
-    return sentences.budget_warning(
+def _said(
+    sentence: Callable[..., Decision], one: _Placed, standing: Standing, **more: object
+) -> Decision:
+    """A sentence about a budget and how it stands."""
+    return sentence(
         one.owned.owner,
         one.owned.budget,
         one.span,
-        percent=100 * standing.spent // limit if limit else 100,
         spent=standing.spent,
         reserved=standing.held,
-        zone_name=one.owned.zone,
+        **more,
     )
