@@ -54,7 +54,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         service_tier: what the client would pay more or less for (`priority`, `flex`).
         speed: Anthropic's `fast`, which costs more.
         is_background: the provider works on when the client has left.
-        fallback_models: the models a router may take instead (OpenRouter's `models`).
+        fallback_models: what may be taken instead of the model: those a router is given
+            (OpenRouter's `models`), or the deployment that the path names.
     """
 
     request_model: str | None = None
@@ -169,7 +170,9 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         raise BadBody(f"The request body is not understood: {error}.") from error
     stream = route.stream if route.stream is not None else parsed.stream is True
     return RequestFacts(
-        request_model=route.model if route.model is not None else parsed.model,
+        request_model=next(
+            (one for one in (route.model, parsed.model, route.deployment) if one is not None), None
+        ),
         stream=stream,
         asks_for_usage=_asks_for_usage(route.wire_format, stream, parsed),
         instructions_head=_INSTRUCTIONS[route.wire_format](parsed)[:INSTRUCTIONS_HEAD_CHARS],
@@ -177,6 +180,7 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         body_bytes=len(body),
         **_LIMITS[route.wire_format](parsed),
         **(_NOTHING if _is_ordinary(parsed) else _unusual(parsed)),
+        **(_NOTHING if route.deployment is None else {"fallback_models": (route.deployment,)}),
     )
 
 

@@ -5,7 +5,7 @@ the path counts. The invariant: identifying never fails; what is not recognised 
 `Operation.OTHER` in an unknown format and is passed through without being read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from opencode_gate.core.semconv import Operation, WireFormat
@@ -17,12 +17,15 @@ class Route:
 
     Attributes:
         model: the one named in the path (Gemini), percent-decoded; `None` where the body names it.
+        deployment: what Azure's older paths name beside the body's model, and mean alone
+            (https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference).
         stream: what the path says about streaming (Gemini); `None` where the body says it.
     """
 
     wire_format: WireFormat
     operation: Operation
     model: str | None = None
+    deployment: str | None = None
     stream: bool | None = None
 
 
@@ -60,7 +63,8 @@ def identify(method: str, path: str) -> Route:
     if method == "POST":
         for suffix, route in _POST_SUFFIXES:
             if path.endswith(suffix):
-                return route
+                _, marker, rest = path.rpartition("/deployments/")
+                return replace(route, deployment=rest.partition("/")[0]) if marker else route
         return _gemini(path)
     if method == "GET" and (path.endswith("/models") or "/models/" in path):
         is_gemini = "/v1beta/models" in path

@@ -240,6 +240,14 @@ async def test_a_list_of_models_holds_for_what_is_not_counted_too(
         assert (await gate.denied(path=path, **body)).code == code
 
 
+async def test_a_deployment_in_the_path_is_asked_about_like_the_model(gate: Gate) -> None:
+    """Azure goes by the path, whatever model the body names."""
+    path = "/p/stub/openai/deployments/{}/chat/completions"
+    give(gate.ledger, (USER, Rules(models=ModelRules(deny=("stub/dear",)))))
+    await gate.ask(path=path.format("m"))
+    assert (await gate.denied(path=path.format("dear"))).code == "model-denied"
+
+
 @pytest.mark.parametrize("level", [SESSION, USER, KEY, TEAM, CUSTOMER])
 async def test_each_level_can_stop_a_request_alone(gate: Gate, level: Owner) -> None:
     limits = dict.fromkeys((SESSION, USER, KEY, TEAM, CUSTOMER), "1000")
