@@ -223,12 +223,14 @@ class RemoteGateway:
             return self._not_one(f"it answered with status {answer.status_code}")
         if problem.code not in CODES:
             return self._not_one(f"it answered with status {answer.status_code}")
-        message = f"{self.address.host}: {problem.message}"
+        message = f"{self.address.host}: {problem.message.removeprefix('ogate: ')}"
+        if problem.code == "unknown-virtual-key":
+            forgets = f"ogate keys remove {self.address.key_owner}"
+            hint = f"{forgets} forgets the stored key; OGATE_KEY goes before it"
+            return CredentialError(problem.code, message, hint=hint)
         if answer.status_code == 401:
             return CredentialError(
-                problem.code,
-                message,
-                hint=f"ogate keys remove {self.address.key_owner} forgets it; the next run asks",
+                problem.code, message, hint="whoever runs that gateway can change that"
             )
         return GatewayError(problem.code, message, hint="whoever runs that gateway knows more")
 

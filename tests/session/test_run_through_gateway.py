@@ -150,6 +150,8 @@ def test_a_session_whose_key_is_switched_off_ends_with_the_reason(tmp_path: Path
         )
     assert done.returncode == 125
     assert "[virtual-key-disabled]" in done.stderr
+    assert ": virtual key ada is switched off" in done.stderr
+    assert "keys remove" not in done.stderr
 
 
 @pytest.mark.parametrize(
