@@ -169,6 +169,10 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
     except msgspec.DecodeError as error:
         raise BadBody(f"The request body is not understood: {error}.") from error
     stream = route.stream if route.stream is not None else parsed.stream is True
+    unusual = _NOTHING if _is_ordinary(parsed) else _unusual(parsed)
+    if route.deployment is not None:
+        others = (*unusual.get("fallback_models", ()), route.deployment)
+        unusual = {**unusual, "fallback_models": others}
     return RequestFacts(
         request_model=next(
             (one for one in (route.model, parsed.model, route.deployment) if one is not None), None
@@ -179,8 +183,7 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         input_bytes=prompt_bytes(body),
         body_bytes=len(body),
         **_LIMITS[route.wire_format](parsed),
-        **(_NOTHING if _is_ordinary(parsed) else _unusual(parsed)),
-        **(_NOTHING if route.deployment is None else {"fallback_models": (route.deployment,)}),
+        **unusual,
     )
 
 

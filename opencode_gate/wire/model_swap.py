@@ -1,7 +1,7 @@
 """Another model put in the place of the one a request asks for.
 
-The invariant: only the model's name changes, in the body or, as Gemini has it, in the path;
-and the models a router might take instead go with it.
+The invariant: only the model's name changes, in the body and wherever Gemini and Azure have it in
+the path; and the models a router might take instead go with it.
 """
 
 from urllib.parse import quote, unquote
@@ -12,6 +12,7 @@ from opencode_gate.wire.routes import Route
 from opencode_gate.wire.splice import Change, members, with_changes, with_member
 
 _MODELS = "/models/"
+_DEPLOYMENTS = "/deployments/"
 _RESOURCE = b'"models/'
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
 
@@ -38,6 +39,8 @@ def with_model(route: Route, path: bytes, body: bytes, model: str) -> tuple[byte
     changed = with_changes(body, changes)
     if route.model is not None:
         return _with_model_in_path(path, model), changed
+    if route.deployment is not None:
+        path = _with_deployment(path, model)
     return path, changed if is_named else with_member(changed, start, b'"model":' + _string(model))
 
 
@@ -46,6 +49,13 @@ def _with_model_in_path(path: bytes, model: str) -> bytes:
     resource, _, verb = unquote(path.decode("latin-1")).rpartition(":")
     base, _, _ = resource.rpartition(_MODELS)
     return f"{_quoted(base)}{_MODELS}{quote(model, safe='/-._~')}:{_quoted(verb)}".encode()
+
+
+def _with_deployment(path: bytes, model: str) -> bytes:
+    """`…/deployments/{model}/{operation}`, encoded or not as `identify` sees it."""
+    base, _, rest = unquote(path.decode("latin-1")).rpartition(_DEPLOYMENTS)
+    _, _, operation = rest.partition("/")
+    return f"{_quoted(base)}{_DEPLOYMENTS}{quote(model, safe='-._~')}/{_quoted(operation)}".encode()
 
 
 def _quoted(text: str) -> str:

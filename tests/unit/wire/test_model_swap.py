@@ -79,3 +79,21 @@ def test_any_name_in_a_path_is_read_as_itself(model):
     assert swapped.isascii()
     found = identify("POST", swapped.decode()).model
     assert found == model or "/models/" in f"/models/{model}"[1:]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/openai/deployments/dear/chat/completions",
+        b"/openai%2Fdeployments/d%65ar/chat/completions",
+    ],
+)
+def test_azures_deployment_is_swapped_in_the_path_too(path):
+    """Azure goes by the path, whatever model the body names."""
+    body = b'{"model":"dear","service_tier":"flex","models":["other"],"messages":[]}'
+    route = identify("POST", path.decode())
+    assert read_facts(route, body).fallback_models == ("other", "dear")
+    path, body = with_model(route, path, body, "cheap")
+    assert path == b"/openai/deployments/cheap/chat/completions"
+    facts = read_facts(identify("POST", path.decode()), body)
+    assert (facts.request_model, facts.fallback_models) == ("cheap", ("cheap", "cheap"))
