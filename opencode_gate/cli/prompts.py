@@ -32,8 +32,13 @@ def ask_text(question: str) -> str:
     """
     sys.stderr.write(f"{question}: ")
     sys.stderr.flush()
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        line = ""
     if not line:
+        # What is written next, by a shell say, begins a line of its own.
+        sys.stderr.write("\n")
         raise KeyboardInterrupt
     return line.strip()
 
@@ -68,6 +73,7 @@ def require_yes(question: str, *, may_ask: bool, instead: str, default: bool = F
     if not may_ask:
         raise UsageError("no-terminal", "there is no terminal to confirm on", hint=instead)
     if not confirm(question, default=default):
+        sys.stderr.write("nothing is changed\n")
         raise KeyboardInterrupt
 
 
