@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from opencode_gate.core.errors import UsageError
+from opencode_gate.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from opencode_gate.catalog.catalogue import Catalogue
@@ -23,3 +23,21 @@ def no_provider_named(catalogue: "Catalogue", text: str) -> UsageError:
         details=(f"nearest: {', '.join(meant)}",) if meant else (),
         hint=f"ogate models show {meant[0]}" if meant else "ogate models list --all --search TEXT",
     )
+
+
+def unknown_model_note(model: str) -> list[str]:
+    """What to say of a model that the catalogue has with no provider; nothing if it has it."""
+    import os
+
+    from opencode_gate.catalog.catalogue import open_catalogue
+    from opencode_gate.config.paths import paths
+    from opencode_gate.config.settings import load_settings
+
+    try:
+        catalogue = open_catalogue(paths(), load_settings(paths(), os.environ), os.environ)
+        hits = catalogue.search(model.rpartition("/")[2], limit=1000)
+    except GateError:
+        return []
+    if any(model in (hit.model_id, f"{hit.provider_id}/{hit.model_id}") for hit in hits):
+        return []
+    return [f"no known model is called {model}: ogate models list --all --search TEXT"]

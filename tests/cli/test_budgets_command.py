@@ -356,6 +356,14 @@ def test_the_answer_tells_what_became_other_also_where_the_amount_stays(run) -> 
     assert "at its end: block" not in run("budgets set day 25")[1]
 
 
+def test_a_cheaper_model_that_nobody_knows_is_pointed_out(run) -> None:
+    """It may be one that a server has and the catalogue has not."""
+    status, _, err = run("budgets set day 20 --at-end downgrade:claude-haku-4-5")
+    assert (status, err.count("no known model is called claude-haku-4-5")) == (0, 1)
+    for known in ("claude-haiku-4-5", "anthropic/claude-haiku-4-5"):
+        assert run(f"budgets set day 20 --at-end downgrade:{known}")[2] == ""
+
+
 def test_the_trail_says_what_a_budget_was_and_is_and_is_silent_where_nothing_changed(run) -> None:
     run("budgets set day 20")
     run("budgets set day 20")

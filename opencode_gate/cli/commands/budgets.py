@@ -102,8 +102,12 @@ def set_budget(
 
     Yours, unless an option says whose.
     """
+    import dataclasses
+
     import msgspec
 
+    from opencode_gate.cli.model_names import unknown_model_note
+    from opencode_gate.governance.policy import DOWNGRADE
     from opencode_gate.session.policy_budgets import (
         BudgetOptions,
         amount_of,
@@ -129,7 +133,11 @@ def set_budget(
         return msgspec.structs.replace(rules, time_zone=time_zone)
 
     given: _Given = {"vkey": vkey, "team": team, "customer": customer}
-    return _changed(name, given, user, session, edit, as_json=as_json)
+    result = _changed(name, given, user, session, edit, as_json=as_json)
+    cheaper = (at_end or "").partition(DOWNGRADE)[2]
+    if not cheaper or as_json:
+        return result
+    return dataclasses.replace(result, talk=unknown_model_note(cheaper))
 
 
 @app.command("raise")
