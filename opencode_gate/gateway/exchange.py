@@ -113,6 +113,11 @@ class Exchange:
         """The agent's conversation, `None` where the request named none."""
         return self._record.conversation_id
 
+    @property
+    def waited_s(self) -> float:
+        """How long it has been since the request was whole."""
+        return self._clock.monotonic_s() - self._started_s
+
     def opened(self) -> None:
         """Writes the first line of the journal: from here on a crash leaves a trace.
 

@@ -301,7 +301,8 @@ class Pipeline:
                 ),
                 body=ask_for_usage(asked.body) if asks_for_usage else asked.body,
             ),
-            header_timeout_s=HEADER_TIMEOUT_S,
+            # What rules had it wait for counts too: the agent waits for all of it.
+            header_timeout_s=HEADER_TIMEOUT_S - exchange.waited_s,
         )
 
     async def _relay(

@@ -20,7 +20,7 @@ from opencode_gate.governance import sentences
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.decisions import Decision, Denied
-from opencode_gate.governance.grants import Ask, Grant
+from opencode_gate.governance.grants import Ask, Conversation, Grant
 from opencode_gate.governance.models_allowed import check_models
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
@@ -70,7 +70,7 @@ class Governor:
         self._count_text = count_text
         self._price_rule = price_rule
         self._clock = clock
-        self._stopped: dict[str, Stopped] = {}
+        self._stopped: dict[Conversation, Stopped] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def admit(self, ask: Ask, grant: Grant) -> None:
@@ -101,7 +101,7 @@ class Governor:
     async def _ask_rules(self, ask: Ask, grant: Grant) -> None:
         law = self._rulebook.law_for(ask.caller)
         if not law.is_empty:
-            grant.conversation_id, grant.revision = ask.conversation_id, law.revision
+            grant.conversation, grant.revision = ask.conversation, law.revision
             self._check_key(law, ask, grant)
             if law.models:
                 _check_models(law, ask.provider_id, _models_of(ask), grant)
@@ -132,13 +132,13 @@ class Governor:
             return False
         decision = allowance.stop()
         grant.decisions.append(decision)
-        if grant.conversation_id is not None:
+        if grant.conversation is not None:
             # The agent asks again at once, and would only be cut again.
             now_s = self._clock.monotonic_s()
             self._stopped = {
                 id: stopped for id, stopped in self._stopped.items() if stopped.until_s > now_s
             }
-            self._stopped[grant.conversation_id] = Stopped(
+            self._stopped[grant.conversation] = Stopped(
                 decision, now_s + STOPPED_FOR_S, grant.revision
             )
         return True
@@ -214,11 +214,14 @@ class Governor:
 
     def _check_stopped(self, law: Law, ask: Ask) -> None:
         """Refuses a conversation whose answer was cut, until its rules have changed."""
-        stopped = self._stopped.get(ask.conversation_id or "")
-        if stopped is None or not ask.is_generation:
+        conversation = ask.conversation
+        if conversation is None or not ask.is_generation:
+            return
+        stopped = self._stopped.get(conversation)
+        if stopped is None:
             return
         if stopped.revision != law.revision or stopped.until_s < self._clock.monotonic_s():
-            del self._stopped[ask.conversation_id or ""]
+            del self._stopped[conversation]
             return
         decision = msgspec.structs.replace(stopped.decision, outcome="deny")
         raise Denied(decision, http_status=402, error_type="insufficient_quota")

@@ -4,7 +4,7 @@ The invariant: a grant is settled once: with the charge of its exchange, or by `
 where nothing was ever sent.
 """
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,9 @@ from opencode_gate.governance.stopping import RunningOutput
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.routes import Route
+
+Conversation: TypeAlias = tuple[str, str]
+"""A session and, in the agent's own words, a conversation in it: two agents may use one name."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,13 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     def model(self) -> str | None:
         """The model it asks for."""
         return self.route.model if self.facts is None else self.facts.request_model
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation it belongs to, `None` where it names none."""
+        if self.conversation_id is None:
+            return None
+        return self.caller.session_id, self.conversation_id
 
     @property
     def is_generation(self) -> bool:
@@ -79,7 +89,7 @@ class Grant(msgspec.Struct):
     allowance: Allowance | None = None
     decisions: list[Decision] = []
     held: Held = Held()
-    conversation_id: str | None = None
+    conversation: Conversation | None = None
     revision: int = 0
     running: RunningOutput | None = None
     ticket: RateTicket | None = None

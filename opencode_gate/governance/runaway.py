@@ -25,7 +25,7 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
 from opencode_gate.core.semconv import ExchangeStatus, Operation
 from opencode_gate.governance.decisions import Decision, Outcome
-from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.grants import Ask, Conversation
 from opencode_gate.governance.policy import Unit
 from opencode_gate.governance.wording import amount_text
 from opencode_gate.ledger.records import ExchangeRecord
@@ -101,7 +101,7 @@ class Runaway:
         looks = (self._calls_warned, settings.same_questions)
         self._first_look = min((look for look in looks if look), default=sys.maxsize)
         self._free_nano_usd = nano_usd(settings.spend_usd_per_minute)
-        self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
+        self._conversations: OrderedDict[Conversation, _Conversation] = OrderedDict()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
     def check(self, ask: Ask) -> Decision | None:
@@ -111,9 +111,10 @@ class Runaway:
         now_s = self._clock.monotonic_s()
         session = self._sessions.get(ask.caller.session_id)
         found = None if session is None else self._spending(ask, session, now_s)
-        if ask.conversation_id is None or ask.facts is None:
+        named = ask.conversation
+        if named is None or ask.facts is None:
             return found
-        conversation = self._conversation(ask.conversation_id)
+        conversation = self._conversation(named)
         if conversation.failed_s:
             found = _graver(found, self._failures(conversation, now_s))
         asked_s = conversation.asked_s
@@ -134,7 +135,7 @@ class Runaway:
             return
         if record.operation is not Operation.GENERATE:
             return
-        conversation = self._conversations.get(record.conversation_id)
+        conversation = self._conversations.get((record.session_id, record.conversation_id))
         if conversation is None:
             return
         now_s = self._clock.monotonic_s()
@@ -161,10 +162,10 @@ class Runaway:
         session.spent.append((self._clock.monotonic_s(), cost_nano_usd))
         session.sum_nano_usd += cost_nano_usd
 
-    def _conversation(self, conversation_id: str) -> _Conversation:
-        conversation = self._conversations.get(conversation_id)
+    def _conversation(self, named: Conversation) -> _Conversation:
+        conversation = self._conversations.get(named)
         if conversation is not None:
-            self._conversations.move_to_end(conversation_id)
+            self._conversations.move_to_end(named)
             return conversation
         settings = self._settings
         conversation = _Conversation(
@@ -174,7 +175,7 @@ class Runaway:
             looked_in=self._first_look,
             failed_s=deque(maxlen=settings.failed_attempts),
         )
-        self._conversations[conversation_id] = conversation
+        self._conversations[named] = conversation
         if len(self._conversations) > _CONVERSATIONS:
             self._conversations.popitem(last=False)
         return conversation
