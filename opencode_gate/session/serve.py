@@ -129,8 +129,12 @@ def serve(
     paths: Paths,
     read_keys: Callable[[], KeysRead],
     on_ready: Callable[[KeysRead], object],
+    on_stop: Callable[[], object],
 ) -> None:
     """Serves until a signal says stop; a second one does not wait for answers in flight.
+
+    Args:
+        on_stop: called at the first, before it waits for them.
 
     Raises:
         GatewayError: the gateway did not start or did not stay up.
@@ -153,6 +157,7 @@ def serve(
                 )
             )
             if events.get() == "stop":
+                on_stop()
                 _finish(gateway, events, grace_s=plan.service.grace_s)
     finally:
         shutil.rmtree(run_folder, ignore_errors=True)

@@ -202,6 +202,7 @@ def test_sigterm_lets_a_running_answer_end_and_takes_no_new_one(
         endless.release.set()
         assert b"[DONE]" in stream.read()
         assert gateway.process.wait(30) == 0
+    assert "ogate · answers that run have 30 s to end; a second signal cuts them" in gateway.said
     (record,) = recorded()
     assert record.status is ExchangeStatus.COMPLETED
     assert record.usage.output == 3

@@ -89,6 +89,7 @@ def _serve(request: "ServeRequest", *, can_ask: bool) -> int:
             where,
             lambda: read_keys(plan, vault, os.environ, agent_secrets),
             lambda keys: _say_ready(plan, keys, address),
+            lambda: _say_stopping(request.grace_s),
         )
     talk("ogate · stopped; everything is in the ledger")
     return 0
@@ -98,6 +99,10 @@ def _say_ready(plan: "ServePlan", keys: "KeysRead", address: str) -> None:
     talk(f"ogate · serving {len(plan.rows)} providers on {address}")
     for provider_id, problem in keys.problems.items():
         talk(f"ogate · {provider_id} has no key: {problem}")
+
+
+def _say_stopping(grace_s: float) -> None:
+    talk(f"ogate · answers that run have {grace_s:g} s to end; a second signal cuts them")
 
 
 def _address(request: "ServeRequest", port: int) -> str:
