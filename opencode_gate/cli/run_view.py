@@ -60,6 +60,9 @@ def show_account(
 
     if outcome.failure is not None:
         talk(f"error: {outcome.failure}  [gateway-failed]")
+        if outcome.elsewhere is not None:
+            # Without the records that are there, nothing would look counted and all unmetered.
+            return
     for provider_id, problem in outcome.problems.items():
         talk(f"ogate · {provider_id} had no key: {problem}")
     if outcome.settled is None or not outcome.settled.is_whole:

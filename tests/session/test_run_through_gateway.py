@@ -199,7 +199,7 @@ def test_what_only_a_gateway_of_ones_own_does_is_refused(
 def test_a_gateway_that_is_gone_at_the_end_is_said_and_the_status_stays_the_agents(
     tmp_path: Path,
 ) -> None:
-    """Its records are with it."""
+    """Its records are with it, and no figures are made up from this side alone."""
     key = put_key("ada")
     with served(tmp_path) as gateway:
         script = tmp_path / "kill.sh"
@@ -215,6 +215,7 @@ def test_a_gateway_that_is_gone_at_the_end_is_said_and_the_status_stays_the_agen
         )
     assert done.returncode == 33, done.stderr
     assert "the account is with the gateway" in done.stderr
+    assert "ogate · session" not in done.stderr
 
 
 def test_over_tls_the_authority_has_to_be_trusted(tmp_path: Path) -> None:
