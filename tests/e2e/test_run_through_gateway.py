@@ -106,7 +106,10 @@ def _turn(person: Person, *options: str, model: str, **more: str) -> dict[str, o
 
 
 def _steady(value: object) -> object:
-    """Without what differs from one run to the next."""
+    """Without what differs from one run to the next.
+
+    Opencode asks for a title and for an answer at once, and either may come first.
+    """
     if isinstance(value, dict):
         return {name: _steady(one) for name, one in value.items() if name != "id"}
-    return [_steady(one) for one in value] if isinstance(value, list) else value
+    return sorted(map(_steady, value), key=repr) if isinstance(value, list) else value
