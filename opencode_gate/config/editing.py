@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import replace_private
-from opencode_gate.config.settings import Settings, key_path, parse_settings
+from opencode_gate.config.settings import Settings, parse_settings
+from opencode_gate.config.toml_lines import key_path
 from opencode_gate.config.toml_shape import KeyPath, ShapeProblem, dotted, read_text_at
 from opencode_gate.core.errors import ConfigError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import cast
 
-from opencode_gate.config.settings import line_of
+from opencode_gate.config.toml_lines import line_of
 from opencode_gate.config.toml_shape import Place, ShapeProblem, dotted, nearest
 from opencode_gate.core.errors import ConfigError
 from opencode_gate.governance.policy import (

@@ -16,17 +16,31 @@ SLACK = 1.10
 
 BOUNDS = {
     (3, 11): {
-        "plain": 4_551,
-        "plain, governed": 7_600,
-        "streamed": 29_196,
-        "streamed, governed": 34_200,
-        "event": 273,
+        "plain": 4_675,
+        "plain, governed": 7_298,
+        "streamed": 29_320,
+        "streamed, governed": 33_756,
+        "event": 270,
+    },
+    (3, 12): {
+        "plain": 4_313,
+        "plain, governed": 6_802,
+        "streamed": 27_092,
+        "streamed, governed": 31_310,
+        "event": 250,
+    },
+    (3, 13): {
+        "plain": 4_333,
+        "plain, governed": 6_805,
+        "streamed": 28_483,
+        "streamed, governed": 32_668,
+        "event": 270,
     },
 }
-no_counts = sys.version_info[:2] not in BOUNDS
+NEWEST = max(BOUNDS)
+"""What a Python is held to that has no counts of its own yet."""
 
 
-@pytest.mark.skipif(no_counts, reason="no counts for this Python yet")
 @pytest.mark.parametrize("kind", ["plain", "plain, governed", "streamed", "streamed, governed"])
 async def test_a_request_costs_no_more_than_it_did(kind: str, tmp_path: Path) -> None:
     """An 8 kB chat request with its answer, plain and as a stream of 50 chunks.
@@ -39,12 +53,11 @@ async def test_a_request_costs_no_more_than_it_did(kind: str, tmp_path: Path) ->
     _assert_allowed(kind, counted)
 
 
-@pytest.mark.skipif(no_counts, reason="no counts for this Python yet")
 def test_metering_an_event_costs_no_more_than_it_did() -> None:
     """A long answer has thousands of events, and each one passes through the meter."""
     _assert_allowed("event", instructions_of_an_event())
 
 
 def _assert_allowed(kind: str, counted: int) -> None:
-    allowed = int(BOUNDS[sys.version_info[:2]][kind] * SLACK)
+    allowed = int(BOUNDS.get(sys.version_info[:2], BOUNDS[NEWEST])[kind] * SLACK)
     assert counted <= allowed, f"{kind}: {counted} instructions, {allowed} allowed"

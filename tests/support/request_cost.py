@@ -123,7 +123,7 @@ async def instructions_of_a_request(
             await _serve(app, scope, body)
         counts.append(count.instructions)
     journal.close()
-    return min(counts)
+    return _counted(counts)
 
 
 def instructions_of_an_event() -> int:
@@ -131,9 +131,17 @@ def instructions_of_an_event() -> int:
     meter = ExchangeMeter(identify("POST", _PATH), streamed=True, asked_for_usage=False)
     event = stream_parts()[1].split(b"\r\n")[1]
     assert meter.relay(event) is event
-    with InstructionCount() as count:
-        meter.relay(event)
-    return count.instructions
+    counts = []
+    for _ in range(4):
+        with InstructionCount() as count:
+            meter.relay(event)
+        counts.append(count.instructions)
+    return _counted(counts)
+
+
+def _counted(counts: list[int]) -> int:
+    """The least of them; from 3.12 on Python may see nothing the first time it is asked to look."""
+    return min(count for count in counts if count)
 
 
 async def _application(folder: Path, *, is_governed: bool) -> tuple[App, Journal]:

@@ -152,7 +152,7 @@ class ServedGateway:
             "id": new_ulid(),
             "user": "ada",
             "agent": "opencode",
-            "directory": "/work/x",
+            "directory": "/home/ada/engine",
             "project": "x",
             **said,
         }

@@ -82,7 +82,7 @@ def show(as_json: AsJson = False) -> Result:
 @app.command()
 def get(key: Key, as_json: AsJson = False) -> Result:
     """The value of one setting, or of all below it."""
-    from opencode_gate.config.settings import key_path
+    from opencode_gate.config.toml_lines import key_path
     from opencode_gate.config.toml_shape import dotted
 
     wanted = dotted(key_path(key))

@@ -9,8 +9,6 @@ from opencode_gate.config.paths import paths
 from opencode_gate.config.price_settings import PriceSettings, PriceTierSettings
 from opencode_gate.config.settings import (
     Settings,
-    key_path,
-    line_of,
     load_settings,
     parse_settings,
 )
@@ -207,24 +205,6 @@ def test_a_wrong_variable_is_named_like_a_wrong_key(name, value, says) -> None:
 def test_variables_of_other_purposes_are_let_alone() -> None:
     environ = {"OGATE_KEY": "x", "OGATE_HOME": "y", "OGATE_TEST_OPENCODE": "z"}
     assert load_settings(paths(), environ) == Settings()
-
-
-def test_a_dotted_key_is_read_as_toml_reads_it() -> None:
-    assert key_path('prices."openai/gpt-5".input') == ("prices", "openai/gpt-5", "input")
-
-
-@pytest.mark.parametrize("text", ["", "a b", "a.", "a = 1\nb", "[a]"])
-def test_what_is_no_key_is_refused(text) -> None:
-    with pytest.raises(ConfigError, match="not the name of a setting"):
-        key_path(text)
-
-
-def test_the_line_of_a_key_is_found_under_the_right_table() -> None:
-    text = '[a]\nx = 1\n[b]\n# x = 2\n"x" = 3\n["c.d"]\nx.y = 1\n'
-    assert line_of(text, ("a", "x")) == 2
-    assert line_of(text, ("b", "x")) == 5
-    assert line_of(text, ("c.d", "x", "y")) == 7
-    assert line_of(text, ("nowhere",)) is None
 
 
 @pytest.mark.parametrize(("text", "days"), [("0", 0), ("7", 7)])
