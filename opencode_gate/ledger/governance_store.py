@@ -88,10 +88,6 @@ class GovernanceStore(Protocol):
         """Returns leased money that is not reserved."""
         ...
 
-    def end_process(self, process_id: str) -> None:
-        """Returns all that a process holds, which has ended or died."""
-        ...
-
     def lease_holders(self) -> set[str]:
         """The processes that hold anything."""
         ...

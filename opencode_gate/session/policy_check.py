@@ -158,9 +158,6 @@ class OnlyLooking:
     def give_back(self, process_id: str, amounts: Mapping[WindowKey, int]) -> None:
         """Nothing was taken."""
 
-    def end_process(self, process_id: str) -> None:
-        """Nothing was taken."""
-
     def lease_holders(self) -> set[str]:
         """Those of the ledger."""
         return self._store.lease_holders()

@@ -240,12 +240,14 @@ def test_nobody_gives_back_more_than_it_holds(store: GovernanceStore):
     assert standing(store, MONTH) == Standing()
 
 
-def test_the_end_of_a_process_returns_all_it_holds_and_nothing_else(store: GovernanceStore):
+def test_the_end_of_a_process_returns_all_it_holds_and_nothing_else(
+    store: GovernanceStore, ledger: SqliteStore
+):
     leased(store, "P", wish(DAY, 100, 20), wish(SESSION, 100, 30))
     leased(store, "Q", wish(DAY, 100, 50))
     assert store.lease_holders() == {"P", "Q"}
-    store.end_process("P")
-    store.end_process("P")
+    ledger.end_process("P")
+    ledger.end_process("P")
     assert store.lease_holders() == {"Q"}
     assert store.standings([DAY, SESSION]) == {DAY: Standing(0, 50, 0), SESSION: Standing()}
 
@@ -486,7 +488,7 @@ def test_spent_and_held_never_exceed_the_limit_whatever_happens(
                     spent[key] += cost
             case 7 if chance.random() < 0.2:
                 reserved[process_id].clear()
-                store.end_process(process_id)
+                ledger.end_process(process_id)
         found = store.standings(limits)
         for key, limit in limits.items():
             assert found[key].spent == spent[key]
@@ -510,7 +512,7 @@ def test_a_ledger_that_stays_locked_is_an_error_and_not_a_lease(
             for deed in (
                 lambda: store.lease("P", [wish(DAY, 100, 60)]),
                 lambda: store.give_back("P", {DAY: 1}),
-                lambda: store.end_process("P"),
+                lambda: ledger.end_process("P"),
                 lambda: store.put_policy(
                     [PolicyDocument("team", "a", "{}")], operator="ada", at_us=1
                 ),

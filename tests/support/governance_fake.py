@@ -53,9 +53,6 @@ class GovernanceFake:
     def give_back(self, process_id: str, amounts: Mapping[WindowKey, int]) -> None:
         pass
 
-    def end_process(self, process_id: str) -> None:
-        pass
-
     def lease_holders(self) -> set[str]:
         return set()
 

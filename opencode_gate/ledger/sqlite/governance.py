@@ -108,11 +108,6 @@ class SqliteGovernance:
         with self._write():
             budgets.give_back(self._connection, process_id, amounts)
 
-    def end_process(self, process_id: str) -> None:
-        """Returns all that a process holds, which has ended or died."""
-        with self._write():
-            budgets.end_process(self._connection, process_id)
-
     def lease_holders(self) -> set[str]:
         """The processes that hold anything."""
         with ledger_errors(self._path):

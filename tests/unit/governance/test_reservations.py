@@ -148,7 +148,7 @@ async def test_a_dead_process_is_recovered_before_anybody_is_refused(ledger: Pat
     assert isinstance(await dead.reserve(Need(DAY, 100, 90)), Held)
 
     def recover() -> None:
-        store = open_governance(ledger)
+        store = open_store(ledger)
         store.end_process("dead")
         store.close()
 

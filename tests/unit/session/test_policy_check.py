@@ -247,7 +247,7 @@ async def decided(prices, question: Question) -> Verdict:
         denial = denied
     reservations.stop()
     rulebook.close()
-    store = open_governance(paths().ledger_file)
+    store = open_store(paths().ledger_file)
     store.end_process("01GATEWAY")
     store.close()
     return Verdict(
