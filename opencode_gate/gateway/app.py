@@ -1,4 +1,4 @@
-"""The ASGI application: keeps web pages out, then hands the request to where it belongs.
+"""The application: keeps web pages out, then hands the request to where it belongs.
 
 The invariant: only a request that was addressed to this gateway by a name of its own is served,
 so a page in a browser cannot reach it through a host name that resolves to its address.
@@ -7,8 +7,8 @@ so a page in a browser cannot reach it through a host name that resolves to its 
 import ipaddress
 from collections.abc import Iterable
 
-from opencode_gate.gateway.asgi import Receive, Scope, Send
 from opencode_gate.gateway.control import Control
+from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.pipeline import Pipeline
 
 _LOOPBACK = (b"127.0.0.1", b"localhost", b"[::1]")
@@ -16,7 +16,7 @@ _LOOPBACK_WITH_PORT = tuple(name + b":" for name in _LOOPBACK)
 
 
 class App:
-    """A bare ASGI 3 callable.
+    """A `downstream.Handler`.
 
     Args:
         control: of a served gateway, `None` for one session's own.
@@ -32,20 +32,18 @@ class App:
         self._control = control
         self._names = frozenset(name.lower() for name in names)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection's request."""
-        if scope["type"] != "http":
-            return
-        headers = dict(scope["headers"])  # the server has made the names lower-case
+    async def __call__(self, request: ClientRequest) -> None:
+        """Answers one request."""
+        headers = dict(request.headers)
         if not self._is_ours(headers.get(b"host", b"")) or b"origin" in headers:
-            await _bare(send, 403, b"this gateway serves programs, under its own name only\n")
+            _bare(request, 403, b"this gateway serves programs, under its own name only\n")
         elif b"upgrade" in headers:
             # 426 makes clients that try a WebSocket first fall back at once.
-            await _bare(send, 426, b"this gateway speaks HTTP/1.1 only\n")
-        elif self._control is not None and self._control.is_for(scope["path"]):
-            await self._control.serve(scope, receive, send)
+            _bare(request, 426, b"this gateway speaks HTTP/1.1 only\n")
+        elif self._control is not None and self._control.is_for(request.path):
+            await self._control.serve(request)
         else:
-            await self._pipeline.serve(scope, receive, send)
+            await self._pipeline.serve(request)
 
     def _is_ours(self, host: bytes) -> bool:
         if host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT):
@@ -65,7 +63,7 @@ class App:
         return True
 
 
-async def _bare(send: Send, status: int, text: bytes) -> None:
+def _bare(client: ClientRequest, status: int, text: bytes) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text, "more_body": False})
+    client.begin(status, headers)
+    client.end(text)

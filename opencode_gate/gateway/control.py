@@ -20,7 +20,7 @@ import msgspec
 
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import GateError, PolicyDenied, UsageError
-from opencode_gate.gateway.asgi import ClientGone, Receive, Scope, Send, whole_body
+from opencode_gate.gateway.downstream import ClientGone, ClientRequest
 from opencode_gate.gateway.refusing import refuse
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.policy import Budget, Rules
@@ -139,27 +139,27 @@ class Control:
         """Whether a path is answered here and not by a provider."""
         return path == HEALTH or path.startswith(CONTROL)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, request: ClientRequest) -> None:
         """Answers one request."""
         try:
-            body = await whole_body(receive)
-            if scope["path"] == HEALTH:
+            body = await request.body()
+            if request.path == HEALTH:
                 answer = b'{"status":"ok"}'
             else:
-                caller = self._door.admit(scope["headers"], scope["query_string"])
-                answer = await self._answer(scope["method"], scope["path"], caller, body)
+                caller = self._door.admit(request.headers, request.query)
+                answer = await self._answer(request.method, request.path, caller, body)
         except ClientGone:
             return
         except GateError as refusal:
-            await refuse(send, UNKNOWN_ROUTE, refusal)
+            refuse(request, UNKNOWN_ROUTE, refusal)
             return
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(answer)).encode()),
             (b"cache-control", b"no-store"),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer, "more_body": False})
+        request.begin(200, headers)
+        request.end(answer)
 
     async def _answer(self, method: str, path: str, caller: Caller, body: bytes) -> bytes:
         match method, path.removeprefix(CONTROL):

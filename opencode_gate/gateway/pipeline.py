@@ -28,15 +28,8 @@ from opencode_gate.core.semconv import (
     Operation,
     WireFormat,
 )
-from opencode_gate.gateway.asgi import (
-    ClientGone,
-    Receive,
-    Scope,
-    Send,
-    when_client_leaves,
-    whole_body,
-)
 from opencode_gate.gateway.asked import Asked, as_granted, told_headers
+from opencode_gate.gateway.downstream import ClientGone, ClientRequest
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import (
     by_name,
@@ -97,23 +90,23 @@ class Pipeline:
         self._never_ask: set[str] = set()
         self._known_paths: dict[tuple[str, bytes], tuple[Route, Destination]] = {}
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one HTTP request (ASGI 3, https://asgi.readthedocs.io)."""
-        method, raw_path = scope["method"], scope["raw_path"]
+    async def serve(self, client: ClientRequest) -> None:
+        """Answers one request."""
+        method, raw_path = client.method, client.raw_path
         known = self._known_paths.get((method, raw_path))
-        route = identify(method, scope["path"]) if known is None else known[0]
+        route = identify(method, client.path) if known is None else known[0]
         barred: Barred | None = None
         try:
             try:
-                caller = self._door.admit(scope["headers"], scope["query_string"])
+                caller = self._door.admit(client.headers, client.query)
             except Barred as refusal:
                 caller, barred = refusal.caller, refusal
             destination = self._destination(method, raw_path, route) if known is None else known[1]
-            body = await whole_body(receive)
+            body = await client.body()
         except ClientGone:
             return
         except GateError as refusal:
-            await refuse(send, route, barred or refusal)
+            refuse(client, route, barred or refusal)
             return
         started_us = self._clock.now_us()
         try:
@@ -126,8 +119,8 @@ class Pipeline:
             method,
             destination,
             route,
-            scope["headers"],
-            scope["query_string"],
+            client.headers,
+            client.query,
             body,
             facts,
         )
@@ -142,17 +135,15 @@ class Pipeline:
         work = asyncio.current_task()
         assert work is not None
         exchange.on_client_left(work.cancel)
-        watch = when_client_leaves(scope, receive, exchange.client_left)
+        client.on_left(exchange.client_left)
         try:
-            await self._serve_admitted(asked, exchange, barred or unreadable, send)
+            await self._serve_admitted(asked, exchange, barred or unreadable, client)
         finally:
             exchange.finish(
                 ExchangeStatus.INTERRUPTED,
                 error_type="gateway_bug",
                 is_billed=exchange.attempts > 0,
             )
-            if watch is not None:
-                watch.cancel()
 
     def _destination(self, method: str, raw_path: bytes, route: Route) -> Destination:
         """Where a path leads, remembered: an agent uses very few of them."""
@@ -166,7 +157,7 @@ class Pipeline:
         asked: Asked,
         exchange: Exchange,
         refused: GateError | None,
-        send: Send,
+        client: ClientRequest,
     ) -> None:
         try:
             if refused is not None:
@@ -174,13 +165,13 @@ class Pipeline:
                 raise refused
             asked = await self._governed(asked, exchange)
             key = self._key_for(asked)
-            await self._attempt(asked, exchange, key, send)
+            await self._attempt(asked, exchange, key, client)
         except GateError as refusal:
             if isinstance(refusal, Denied):
                 exchange.grant.decisions.append(refusal.decision)
             exchange.http_status = refusal.http_status
             exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
-            await refuse(send, asked.route, refusal)
+            refuse(client, asked.route, refusal)
         except asyncio.CancelledError:
             # Either the client left, or the server is being stopped while the answer streams.
             is_billed = exchange.attempts > 0 and (
@@ -239,7 +230,7 @@ class Pipeline:
         return key
 
     async def _attempt(
-        self, asked: Asked, exchange: Exchange, key: Secret | None, send: Send
+        self, asked: Asked, exchange: Exchange, key: Secret | None, client: ClientRequest
     ) -> None:
         """Sends the request and relays its answer."""
         row = asked.destination.target.row
@@ -263,10 +254,10 @@ class Pipeline:
                 error_type=failure.kind,
                 is_billed=failure.bytes_sent,
             )
-            await answer_failure(send, asked.route, row.id, failure)
+            answer_failure(client, asked.route, row.id, failure)
             return
         try:
-            await self._relay(asked, exchange, response, send, asked_for_usage=asks)
+            await self._relay(asked, exchange, response, client, asked_for_usage=asks)
         finally:
             response.abort()
 
@@ -310,7 +301,7 @@ class Pipeline:
         asked: Asked,
         exchange: Exchange,
         response: UpstreamResponse,
-        send: Send,
+        client: ClientRequest,
         *,
         asked_for_usage: bool,
     ) -> None:
@@ -342,19 +333,16 @@ class Pipeline:
             content_encoding=None if encoding is None else encoding.decode("latin-1"),
         )
         exchange.http_status = status
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": response_headers(response.headers, keep_length=not is_stream)
-                + told_headers(exchange.grant),
-            }
+        client.begin(
+            status,
+            response_headers(response.headers, keep_length=not is_stream)
+            + told_headers(exchange.grant),
         )
         try:
             if is_stream:
-                await relay_stream(exchange, exchange.meter, response, send)
+                await relay_stream(exchange, exchange.meter, response, client)
             else:
-                await relay_body(exchange, exchange.meter, response, send)
+                await relay_body(exchange, exchange.meter, response, client)
         except UpstreamFailure as failure:
             exchange.finish(
                 ExchangeStatus.UPSTREAM_ERROR,

@@ -6,7 +6,7 @@ reached is not.
 """
 
 from opencode_gate.core.errors import GateError
-from opencode_gate.gateway.asgi import Send
+from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.upstream import UpstreamFailure
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.wire.refusals import neutralise, refusal_body
@@ -15,7 +15,7 @@ from opencode_gate.wire.routes import Route
 _SPENT = "insufficient_quota"
 
 
-async def refuse(send: Send, route: Route, refusal: GateError) -> None:
+def refuse(client: ClientRequest, route: Route, refusal: GateError) -> None:
     """Says no, in the words of the client's wire format."""
     message = refusal.message if refusal.hint is None else f"{refusal.message} ({refusal.hint})"
     retry_after_s = refusal.retry_after_s if isinstance(refusal, Denied) else None
@@ -28,9 +28,7 @@ async def refuse(send: Send, route: Route, refusal: GateError) -> None:
         # Clients know a spent account by this code.
         code=_SPENT if refusal.error_type == _SPENT else refusal.code,
     )
-    await _send_json(
-        send, refusal.http_status, body, is_final=is_final, retry_after_s=retry_after_s
-    )
+    _answer(client, refusal.http_status, body, is_final=is_final, retry_after_s=retry_after_s)
 
 
 def status_of(failure: UpstreamFailure) -> int:
@@ -38,8 +36,8 @@ def status_of(failure: UpstreamFailure) -> int:
     return 504 if failure.kind == "timeout" else 502
 
 
-async def answer_failure(
-    send: Send, route: Route, provider_id: str, failure: UpstreamFailure
+def answer_failure(
+    client: ClientRequest, route: Route, provider_id: str, failure: UpstreamFailure
 ) -> None:
     """Says that the provider could not be reached; the agent may try again."""
     status = status_of(failure)
@@ -50,11 +48,16 @@ async def answer_failure(
         error_type="upstream_error",
         code="upstream-timeout" if status == 504 else "upstream-unreachable",
     )
-    await _send_json(send, status, body, is_final=False)
+    _answer(client, status, body, is_final=False)
 
 
-async def _send_json(
-    send: Send, status: int, body: bytes, *, is_final: bool, retry_after_s: int | None = None
+def _answer(
+    client: ClientRequest,
+    status: int,
+    body: bytes,
+    *,
+    is_final: bool,
+    retry_after_s: int | None = None,
 ) -> None:
     headers = [
         (b"content-type", b"application/json"),
@@ -64,5 +67,5 @@ async def _send_json(
         headers.append((b"x-should-retry", b"false"))
     if retry_after_s is not None:
         headers.append((b"retry-after", str(retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    client.begin(status, headers)
+    client.end(body)

@@ -5,8 +5,10 @@ client's connection; nothing else tells an agent that it has not got the whole a
 that has used up what was reserved for it is cut too.
 """
 
+import asyncio
+
 from opencode_gate.core.semconv import ExchangeStatus
-from opencode_gate.gateway.asgi import Send
+from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.exchange import Exchange
 from opencode_gate.gateway.upstream import UpstreamResponse
 from opencode_gate.governance.stopping import BUDGET_STOP
@@ -14,7 +16,7 @@ from opencode_gate.wire.meter import ExchangeMeter
 
 
 async def relay_stream(
-    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, client: ClientRequest
 ) -> None:
     """Passes an event stream on, and closes its exchange.
 
@@ -27,15 +29,17 @@ async def relay_stream(
             exchange.finish(ExchangeStatus.INTERRUPTED, error_type=BUDGET_STOP)
             return
         if passed:
-            await send({"type": "http.response.body", "body": passed, "more_body": True})
+            client.write(passed)
         exchange.relayed()
+        if client.is_full:
+            await _drained(client)
     end = meter.end()
     error_type = meter.error_type
     if not end.is_complete:
-        # Returning without a last body message makes the server cut the connection, which is
+        # Returning without `end` makes the server cut the connection, which is
         # what tells the agent that this was not the whole answer.
         if end.tail:
-            await send({"type": "http.response.body", "body": end.tail, "more_body": True})
+            client.write(end.tail)
         exchange.finish(
             ExchangeStatus.UPSTREAM_ERROR,
             error_type="no_terminal" if error_type is None else error_type,
@@ -46,11 +50,11 @@ async def relay_stream(
     else:
         # The error stands in the stream, where the client reads it: a cut could lose it.
         exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type=error_type)
-    await send({"type": "http.response.body", "body": end.tail, "more_body": False})
+    client.end(end.tail)
 
 
 async def relay_body(
-    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, send: Send
+    exchange: Exchange, meter: ExchangeMeter, response: UpstreamResponse, client: ClientRequest
 ) -> None:
     """Passes any other body on, and closes its exchange.
 
@@ -59,7 +63,9 @@ async def relay_body(
     """
     while chunk := await response.read():
         meter.observe_body(chunk)
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        client.write(chunk)
+        if client.is_full:
+            await _drained(client)
     meter.end()
     exchange.relayed()
     if response.status >= 400:
@@ -68,7 +74,13 @@ async def relay_body(
         )
     else:
         exchange.finish(ExchangeStatus.COMPLETED)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    client.end()
+
+
+async def _drained(client: ClientRequest) -> None:
+    drained = asyncio.Event()
+    client.when_drained(drained.set)
+    await drained.wait()
 
 
 _BEGINNING_BYTES = 64 * 1024

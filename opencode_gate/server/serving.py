@@ -22,6 +22,7 @@ from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import GatewayError
 from opencode_gate.core.tasks import spawn
+from opencode_gate.gateway.asgi import asgi_application
 from opencode_gate.server.compose import Gateway, end_for_launcher
 from opencode_gate.server.one_write import OneWriteProtocol
 from opencode_gate.server.parent import Parent
@@ -133,7 +134,9 @@ class Serving:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         served = self._hello.served
-        server = _Server(self._gateway.app, None if served is None else tls_context(served))
+        server = _Server(
+            asgi_application(self._gateway.app), None if served is None else tls_context(served)
+        )
         if hasattr(loop, "add_signal_handler"):
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(

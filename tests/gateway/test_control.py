@@ -11,11 +11,13 @@ from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.gateway.app import App
 from opencode_gate.gateway.control import Control, SessionAccount
+from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.governance.policy import Policy, Rules, VirtualKey
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
 from opencode_gate.governance.virtual_keys import new_virtual_key
 from opencode_gate.ledger.records import SessionRecord
+from tests.support.heard_client import HeardClient
 
 SERVED = new_ulid()
 ADA = new_virtual_key()
@@ -46,9 +48,9 @@ class _Book:
 
 
 class _NoPipeline:
-    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
+    async def serve(self, client: ClientRequest) -> None:
+        client.begin(200, [])
+        client.end(b"{}")
 
 
 def _ask(
@@ -65,23 +67,12 @@ def _ask(
     door = ServedDoor(lambda: POLICY, tokens, book.sessions.__contains__, clock, session_id=SERVED)
     control = Control(door, book, {}, clock, session_id=SERVED)
     app = App(_NoPipeline(), control, names=("gate.example", "*.team.example"))  # type: ignore[arg-type]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "query_string": b"",
-        "headers": [*headers, (b"x-ogate-key", key.encode())],
-    }
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], sent[1]["body"]
+    named = [*headers, (b"x-ogate-key", key.encode())]
+    client = HeardClient(path, body, method=method, headers=named)
+    asyncio.run(app(client))
+    assert client.status is not None
+    assert client.is_whole
+    return client.status, client.answer
 
 
 _JSON = st.recursive(

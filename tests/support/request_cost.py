@@ -21,7 +21,6 @@ from opencode_gate.config.proxies import ProxyRules
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.secrets import Secret
 from opencode_gate.gateway.app import App
-from opencode_gate.gateway.asgi import CLIENT_LEFT
 from opencode_gate.gateway.http_client import HttpUpstream
 from opencode_gate.gateway.http_connection import HttpConnection
 from opencode_gate.gateway.pipeline import Pipeline
@@ -32,11 +31,13 @@ from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.routing.targets import RouteTable
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import identify
+from tests.support import heard_client
+from tests.support.heard_client import HeardClient
 from tests.support.rules import a_governor, give
 from tests.support.watched_transport import WatchedTransport
 
 _TOKEN = b"ogate-bench-token"
-_NOT_OURS = (__file__, selectors.__file__)
+_NOT_OURS = (__file__, heard_client.__file__, selectors.__file__)
 _PLAIN = [plain_answer()]
 _STREAM = stream_parts()
 _PATH = "/p/bench/v1/chat/completions"
@@ -118,9 +119,11 @@ async def instructions_of_a_request(
     app, journal = await _application(folder, is_governed=is_governed)
     counts = []
     for number in range(4):
-        scope, body = _asked(number, stream=stream)
+        client = _asked(number, stream=stream)
         with InstructionCount() as count:
-            await _serve(app, scope, body)
+            await app(client)
+        assert client.status == 200
+        assert client.is_whole
         counts.append(count.instructions)
     journal.close()
     return _counted(counts)
@@ -173,30 +176,7 @@ async def _application(folder: Path, *, is_governed: bool) -> tuple[App, Journal
     return App(pipeline), journal
 
 
-def _asked(number: int, *, stream: bool) -> tuple[dict[str, Any], bytes]:
+def _asked(number: int, *, stream: bool) -> HeardClient:
     head, _, body = chat_request(_PATH, number, stream=stream).partition(b"\r\n\r\n")
     fields = (line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    return {
-        "type": "http",
-        "method": "POST",
-        "path": _PATH,
-        "raw_path": _PATH.encode(),
-        "query_string": b"",
-        "extensions": {CLIENT_LEFT: lambda deed: None},
-        "headers": [(name.lower(), value) for name, value in fields],
-    }, body
-
-
-async def _serve(app: App, scope: dict[str, Any], body: bytes) -> None:
-    never = asyncio.get_running_loop().create_future()
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-    statuses = []
-
-    async def receive() -> dict[str, Any]:
-        return messages.pop() if messages else await never
-
-    async def send(message: dict[str, Any]) -> None:
-        statuses.append(message.get("status"))
-
-    await app(scope, receive, send)
-    assert statuses[0] == 200
+    return HeardClient(_PATH, body, headers=[(name.lower(), value) for name, value in fields])
