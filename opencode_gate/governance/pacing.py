@@ -22,6 +22,8 @@ WAIT_S = 10.0
 """A limit that clears within this is waited out."""
 RETRY_AFTER_MAX_S = 60.0
 """Opencode waits for `retry-after` without a word; beyond this a refusal is final."""
+UNSETTLED_MAX = 65_536
+"""While nothing is settled, as many requests wait for it; the oldest count as they were thought."""
 RETRY_AFTER_SLOT_S = 5
 """When to come back where nobody knows when a slot is free."""
 
@@ -34,6 +36,18 @@ class Pacing:
         self._clock = clock
         self._freed = asyncio.Event()
         self._unsettled: dict[str, RateTicket] = {}
+
+    def admit_now(self, law: Law, ask: Ask, grant: Grant, now_s: float) -> bool:
+        """Counts a request against its limits if it fits under all of them without waiting."""
+        facts = ask.facts
+        tokens = 0
+        if facts is not None:
+            tokens = estimated_tokens(facts.input_bytes, ask.route.wire_format)
+        ticket = self._rates.take_now(law.limits, now_s, tokens)
+        if ticket is None:
+            return False
+        self._taken(grant, ticket)
+        return True
 
     async def admit(self, law: Law, ask: Ask, grant: Grant) -> None:
         """Counts a request against its limits, once it fits under them.
@@ -66,8 +80,14 @@ class Pacing:
         if law.has_shadow_limits:
             for owner, limit in self._rates.shadowed(law.limits, now_s, tokens):
                 grant.decisions.append(sentences.rate_limited(owner, limit))
-        grant.ticket = self._rates.take(law.limits, now_s, tokens)
-        self._unsettled[grant.exchange_id] = grant.ticket
+        self._taken(grant, self._rates.take(law.limits, now_s, tokens))
+
+    def _taken(self, grant: Grant, ticket: RateTicket) -> None:
+        grant.ticket = ticket
+        if ticket.tokens:
+            self._unsettled[grant.exchange_id] = ticket
+            if len(self._unsettled) > UNSETTLED_MAX:
+                del self._unsettled[next(iter(self._unsettled))]
 
     def ended(self, grant: Grant, *, was_sent: bool) -> None:
         """Frees the slots of a request; one that was never sent counts for no tokens."""
@@ -77,7 +97,8 @@ class Pacing:
         if not was_sent:
             self._unsettled.pop(grant.exchange_id, None)
             grant.ticket.settle(0)
-        self._freed.set()
+        if not self._freed.is_set():
+            self._freed.set()
 
     def settle(self, tokens: Iterable[tuple[str, int | None]]) -> None:
         """Takes note of the tokens exchanges had, by their ids; `None` leaves what was thought."""

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from opencode_gate.governance.policy import Measure, Owner, RateLimit
 
 OwnedLimit: TypeAlias = tuple[Owner, RateLimit]
@@ -24,17 +26,19 @@ PER_S: Mapping[Per | None, float] = MappingProxyType(
 )
 
 _LOGS_MAX = 4_096
+_PLANS_MAX = 8_192
+_EXACT_ENTRIES = 512
+"""A log with fewer has each request of its own moment; a longer one counts some as later."""
+_GRAINS = 4_096
+"""Into so many parts of its time a long log is divided: it has no more entries than that."""
 
 
-class _Entry:
-    """One request in a log: when it was admitted, and what it counts for."""
+class _Entry(msgspec.Struct):
+    """What was admitted at one moment: when, and what it counts for."""
 
-    __slots__ = ("amount", "at_s", "is_gone")
-
-    def __init__(self, at_s: float, amount: int) -> None:
-        self.at_s = at_s
-        self.amount = amount
-        self.is_gone = False
+    at_s: float
+    amount: int
+    is_gone: bool = False
 
 
 class _Log:
@@ -53,6 +57,26 @@ class _Log:
             entry = entries.popleft()
             entry.is_gone = True
             self.total -= entry.amount
+
+    def append(self, now_s: float, amount: int, per_s: float) -> _Entry:
+        """Counts an amount; the entry it is part of.
+
+        A log that has grown long counts what comes close together as one, of its last moment.
+        """
+        entries = self.entries
+        self.total += amount
+        if entries:
+            last = entries[-1]
+            if now_s <= last.at_s:
+                last.amount += amount
+                return last
+            if len(entries) >= _EXACT_ENTRIES:
+                self.forget(now_s - per_s)
+                entries.append(_Entry(now_s + per_s / _GRAINS, amount))
+                return entries[-1]
+        entry = _Entry(now_s, amount)
+        entries.append(entry)
+        return entry
 
 
 class _Gauge:
@@ -81,21 +105,28 @@ class _Gauge:
         return math.inf
 
 
+_Plan: TypeAlias = tuple[Sequence[OwnedLimit], tuple[_Gauge, ...]]
+"""Limits that are asked together, and their gauges."""
+
+
 class RateTicket:
     """What an admitted request takes of its limits; to be released at its end."""
 
-    __slots__ = ("running", "tokens")
+    __slots__ = ("amount", "running", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: int) -> None:
+        self.amount = tokens
         self.tokens: list[tuple[_Log, _Entry]] = []
         self.running: list[_Log] = []
 
     def settle(self, tokens: int) -> None:
         """Puts the tokens it really took in place of those that were thought."""
+        more = tokens - self.amount
+        self.amount = tokens
         for log, entry in self.tokens:
+            entry.amount += more
             if not entry.is_gone:
-                log.total += tokens - entry.amount
-            entry.amount = tokens
+                log.total += more
 
     def release(self) -> None:
         """Frees its slots; once, however often it is called."""
@@ -111,6 +142,9 @@ class RateMeter:
         self._logs: dict[tuple[Owner, Measure, Per | None], _Log] = {}
         self._logs_max = _LOGS_MAX
         self._gauges: dict[OwnedLimit, _Gauge] = {}
+        # By identity: to hash limits would take longer than to hold a request against them. They
+        # are kept beside their gauges, so that no others come to have their identity.
+        self._plans: dict[int, _Plan] = {}
 
     def wait_s(self, owner: Owner, limit: RateLimit, now_s: float, tokens: int = 0) -> float:
         """How long until a request fits under a limit if nothing else is admitted before.
@@ -145,27 +179,42 @@ class RateMeter:
             if owned[1].mode == "shadow" and self._gauge(owned, now_s).wait_s(now_s, tokens) > 0
         ]
 
-    def take(self, limits: Iterable[OwnedLimit], now_s: float, tokens: int = 0) -> RateTicket:
+    def take(self, limits: Sequence[OwnedLimit], now_s: float, tokens: int = 0) -> RateTicket:
         """Counts a request against all its limits, whether it fits or not."""
-        ticket = RateTicket()
-        for owned in limits:
-            gauge = self._gauge(owned, now_s)
+        return _taken(self._planned(limits, now_s), now_s, tokens)
+
+    def take_now(
+        self, limits: Sequence[OwnedLimit], now_s: float, tokens: int = 0
+    ) -> RateTicket | None:
+        """Counts a request if it fits under all its limits now, those in shadow too; else `None`.
+
+        Args:
+            limits: those of a law, the same object each time.
+        """
+        gauges = self._planned(limits, now_s)
+        for gauge in gauges:
             log = gauge.log
-            if gauge.is_concurrent:
-                log.total += 1
-                ticket.running.append(log)
-                continue
-            entry = _Entry(now_s, tokens if gauge.is_tokens else 1)
-            log.entries.append(entry)
-            log.total += entry.amount
-            if gauge.is_tokens:
-                ticket.tokens.append((log, entry))
-        return ticket
+            amount = tokens if gauge.is_tokens else 1
+            # What is out of date may still be counted in; then it is looked at more closely.
+            if log.total + amount > gauge.limit and gauge.wait_s(now_s, tokens) > 0:
+                return None
+        return _taken(gauges, now_s, tokens)
+
+    def _planned(self, limits: Sequence[OwnedLimit], now_s: float) -> tuple[_Gauge, ...]:
+        plan = self._plans.get(id(limits))
+        if plan is not None and plan[0] is limits:
+            return plan[1]
+        if len(self._gauges) + len(limits) > self._logs_max or len(self._plans) >= _PLANS_MAX:
+            self._forget_idle(now_s)
+        gauges = tuple([self._gauge(owned, now_s) for owned in limits])
+        if isinstance(limits, tuple):
+            self._plans[id(limits)] = limits, gauges
+        return gauges
 
     def _gauge(self, owned: OwnedLimit, now_s: float) -> _Gauge:
         gauge = self._gauges.get(owned)
         if gauge is None:
-            if len(self._gauges) >= self._logs_max:
+            if len(self._gauges) > self._logs_max:
                 self._forget_idle(now_s)
             owner, limit = owned
             # The amount is no part of the key: a limit that is raised has counted already.
@@ -179,4 +228,19 @@ class RateMeter:
             log.forget(now_s - PER_S[per])
         self._logs = {key: log for key, log in self._logs.items() if log.total}
         self._gauges.clear()
+        self._plans.clear()
         self._logs_max = max(_LOGS_MAX, 2 * len(self._logs))
+
+
+def _taken(gauges: Iterable[_Gauge], now_s: float, tokens: int) -> RateTicket:
+    ticket = RateTicket(tokens)
+    for gauge in gauges:
+        log = gauge.log
+        if gauge.is_concurrent:
+            log.total += 1
+            ticket.running.append(log)
+        elif gauge.is_tokens:
+            ticket.tokens.append((log, log.append(now_s, tokens, gauge.per_s)))
+        else:
+            log.append(now_s, 1, gauge.per_s)
+    return ticket

@@ -206,3 +206,51 @@ def test_never_more_run_at_once_than_the_limit(limit, events) -> None:
 
 def test_every_length_of_time_of_a_limit_is_known() -> None:
     assert [PER_S[per] for per in ("minute", "hour", "day")] == [60, 3_600, 86_400]
+
+
+def test_what_fits_at_once_is_taken_from_all_limits_or_from_none() -> None:
+    """Those in shadow too: somebody has to say that they would have held it back."""
+    meter = RateMeter()
+    limits = ((CORE, requests(2)), (CI, RateLimit(concurrent=1)), (CI, tokens(100)))
+    first = meter.take_now(limits, 0.0, 60)
+    assert first is not None
+    assert meter.take_now(limits, 1.0, 10) is None
+    first.release()
+    assert meter.take_now(limits, 1.0, 60) is None
+    assert meter.wait_s(CORE, requests(2), 1.0) == 0
+    assert meter.take_now(limits, 1.0, 40) is not None
+    shadowed = ((CORE, requests(2, mode="shadow")),)
+    assert meter.take_now(shadowed, 1.0) is None
+    assert meter.take_now(shadowed, 60.0) is not None
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 0.02), st.integers(1, 40)), min_size=1, max_size=400),
+    st.integers(1, 4_000),
+)
+def test_a_long_log_lets_no_more_pass_than_a_short_one(asked, limit) -> None:
+    """Where it no longer tells each moment from the next, it takes them for later."""
+    meter, limits = RateMeter(), ((CORE, tokens(limit)),)
+    now_s, admitted = 0.0, []
+    for number in range(600):
+        meter.take(limits, number / 10_000, 1)
+    for pause_s, amount in asked * 3:
+        now_s += pause_s + 0.06
+        if meter.take_now(limits, now_s, amount) is not None:
+            admitted.append((now_s, amount))
+    for at_s, _ in admitted:
+        within = [amount for when_s, amount in admitted if at_s <= when_s < at_s + 60]
+        assert sum(within) <= max(limit, within[0])
+
+
+def test_what_a_limit_remembers_is_bounded_however_much_it_allows() -> None:
+    """A million requests a day would else be a million entries."""
+    meter, limits = RateMeter(), ((CORE, requests(10**9, "day")), (CORE, tokens(10**12)))
+    for number in range(30_000):
+        ticket = meter.take_now(limits, number * 0.5, 3)
+        assert ticket is not None
+        ticket.settle(2)
+    assert all(len(log.entries) <= 512 + 4_096 for log in meter._logs.values())
+    assert meter._logs[CORE, "requests", "day"].total == 30_000
+    # As in a minute before, and in the grain that counts as later.
+    assert 240 <= meter._logs[CORE, "tokens", "minute"].total < 1_300
