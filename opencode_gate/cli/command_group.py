@@ -6,14 +6,17 @@ command is resolved. Help is plain: Rich would double the time of every `--help`
 
 import difflib
 import importlib
+import inspect
 import shlex
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from opencode_gate.cli import registry
+from opencode_gate.cli import registry, run_line
 from opencode_gate.core.errors import UsageError
 
 _HELP_NAMES = ["-h", "--help"]
@@ -78,8 +81,48 @@ def load(name: str) -> Any:
         group.no_args_is_help = not group.invoke_without_command
         return group
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name=name, cls=TailCommand if name == "run" else None)(found)
+    if name == "run":
+        app.command(name=name, cls=TailCommand)(_from_table(found))
+    else:
+        app.command(name=name)(found)
     return typer.main.get_command(app)
+
+
+def _from_table(found: Callable[[run_line.RunLine], Any]) -> Callable[..., Any]:
+    """`run` as Typer wants it: a function that has the table's options as its parameters."""
+
+    def command(**given: Any) -> Any:
+        file = given["summary_file"]
+        return found(
+            run_line.RunLine(**{**given, "summary_file": None if file is None else str(file)})
+        )
+
+    defaults = run_line.RunLine._field_defaults
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                field,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=defaults[field],
+                annotation=Annotated[
+                    _type(option),
+                    typer.Option(run_line.spelled(field), metavar=option.metavar, help=option.help),
+                ],
+            )
+            for field, option in run_line.OPTIONS.items()
+        ]
+    )
+    command.__annotations__ = {}
+    command.__doc__ = found.__doc__
+    return command
+
+
+def _type(option: run_line.Option) -> Any:
+    if option.is_switch:
+        return bool
+    if option.choices:
+        return Literal[option.choices] | None
+    return (Path if option.is_file else str) | None
 
 
 def usage_error(error: TyperException) -> UsageError:

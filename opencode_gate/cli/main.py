@@ -57,7 +57,7 @@ def _run(arguments: list[str]) -> int:
             "usage", f"`ogate {own[0]}` takes nothing behind `--`", hint=f"ogate {own[0]} --help"
         )
     registry.keep_tail(tail or (), is_bare=not arguments)
-    return _invoke(own)
+    return _ended(own, _outcome(own))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
@@ -75,22 +75,36 @@ def _named(own: list[str]) -> list[str]:
     return own
 
 
-def _invoke(own: list[str]) -> int:
-    """Parses with Typer, runs the command and prints the result it returns."""
+def _outcome(own: list[str]) -> object:
+    """What the command returns; `run` is read without Typer where its line is plain."""
+    from opencode_gate.cli import run_line
+
+    if own[0] == "run":
+        line = run_line.read(own[1:])
+        if line is not None:
+            from opencode_gate.cli.commands.run import command
+
+            return command(line)
     import typer
     from typer.exceptions import TyperException
 
-    from opencode_gate.cli import command_group, completion_index, registry, render
+    from opencode_gate.cli import command_group
 
     try:
         with command_group.root().make_context("ogate", list(own)) as context:
-            outcome = context.command.invoke(context)
+            return context.command.invoke(context)
     except typer.Exit as end:
-        outcome = end.exit_code
+        return end.exit_code
     except typer.Abort:
         return _exit_code().INTERRUPTED
     except TyperException as error:
         raise command_group.usage_error(error) from error
+
+
+def _ended(own: list[str], outcome: object) -> int:
+    """Prints what the command returned; what it may have changed is offered by the shell."""
+    from opencode_gate.cli import completion_index, registry, render
+
     if isinstance(outcome, render.Result):
         outcome = render.render(outcome, as_json="--json" in own)
     entry = registry.COMMANDS.get(own[0])

@@ -1,14 +1,13 @@
 """Options that mean the same on every command, declared once."""
 
-import sys
 from typing import Annotated
 
 import typer
 
+from opencode_gate.cli import run_line
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-NoInput = Annotated[
-    bool, typer.Option("--no-input", help="Never ask: a missing choice is an error.")
-]
+NoInput = Annotated[bool, typer.Option("--no-input", help=run_line.NO_INPUT)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 Today = Annotated[bool, typer.Option("--today", help="Since midnight.")]
@@ -21,8 +20,3 @@ Since = Annotated[
 Until = Annotated[
     str | None, typer.Option(metavar="DAY", help="Up to this day, which still counts.")
 ]
-
-
-def may_ask(*, no_input: bool = False) -> bool:
-    """True when there is a person to ask: a terminal in and out, and no `--no-input`."""
-    return not no_input and sys.stdin.isatty() and sys.stderr.isatty()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opencode_gate.cli import prompts
-from opencode_gate.cli.options import may_ask
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Result, Text, stdout_width
 from opencode_gate.cli.rule_options import pattern_notes
 from opencode_gate.core.errors import UsageError

@@ -1,6 +1,6 @@
 """Short questions of single commands, asked on stderr so that stdout stays data.
 
-The invariant: nothing is asked here without a terminal; callers ask `options.may_ask` first.
+The invariant: nothing is asked here without a terminal; callers ask `may_ask` first.
 Ctrl-C and the end of input leave as `KeyboardInterrupt`.
 """
 
@@ -8,6 +8,11 @@ import sys
 from collections.abc import Mapping
 
 from opencode_gate.core.errors import UsageError
+
+
+def may_ask(*, no_input: bool = False) -> bool:
+    """True when there is a person to ask: a terminal in and out, and no `--no-input`."""
+    return not no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask_hidden(question: str) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from opencode_gate.cli import prompts
 from opencode_gate.cli.render import talk
-from opencode_gate.cli.run_view import SummaryForm, prepare_account, show_account
+from opencode_gate.cli.run_line import SummaryForm
+from opencode_gate.cli.run_view import prepare_account, show_account
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from opencode_gate.cli.render import (
     Block,
@@ -25,14 +25,13 @@ from opencode_gate.cli.render import (
 from opencode_gate.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from opencode_gate.cli.run_line import SummaryForm
     from opencode_gate.config.paths import Paths
     from opencode_gate.governance.standing import BudgetStanding
     from opencode_gate.session.discovery import Discovery
     from opencode_gate.session.launch import Outcome
     from opencode_gate.session.plan import RunPlan
     from opencode_gate.session.summary import Summary
-
-SummaryForm: TypeAlias = Literal["table", "json", "off"]
 
 
 def prepare_account() -> None:
@@ -47,7 +46,7 @@ def show_account(
     discovery: "Discovery",
     where: "Paths",
     outcome: "Outcome",
-    form: SummaryForm,
+    form: "SummaryForm",
     summary_file: Path | None,
 ) -> None:
     """Says what went wrong, if anything, and then what was used and what it cost.

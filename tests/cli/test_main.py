@@ -10,6 +10,7 @@ from opencode_gate import __version__
 from opencode_gate.cli import registry
 from opencode_gate.cli.main import main
 from opencode_gate.cli.render import Result, Text
+from opencode_gate.cli.run_line import RunLine
 from opencode_gate.core.errors import CredentialError
 
 
@@ -26,12 +27,12 @@ def put_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None
 
 
 @pytest.fixture
-def ran(put_command) -> list[tuple[str, tuple[str, ...]]]:
+def ran(put_command) -> list[tuple[str | None, tuple[str, ...]]]:
     """What `run` was called with: its provider and the words behind `--`."""
-    calls: list[tuple[str, tuple[str, ...]]] = []
+    calls: list[tuple[str | None, tuple[str, ...]]] = []
 
-    def command(provider: str = "", no_input: bool = False) -> int:
-        calls.append((provider, registry.tail_arguments()))
+    def command(line: RunLine) -> int:
+        calls.append((line.provider, registry.tail_arguments()))
         return 3
 
     put_command("run", command)
@@ -46,15 +47,15 @@ def test_version_is_one_line(capsys) -> None:
 @pytest.mark.parametrize(
     ("line", "provider", "tail"),
     [
-        ([], "", ()),
-        (["run"], "", ()),
+        ([], None, ()),
+        (["run"], None, ()),
         (["--provider", "p"], "p", ()),
         (["run", "--provider", "p", "--", "run", "fix it"], "p", ("run", "fix it")),
-        (["--", "-s", "ses_1"], "", ("-s", "ses_1")),
-        (["run", "--", "--version"], "", ("--version",)),
-        (["run", "--", "a", "--", "b"], "", ("a", "--", "b")),
-        (["run", "--", "--debug", "--help"], "", ("--debug", "--help")),
-        (["run", "--"], "", ()),
+        (["--", "-s", "ses_1"], None, ("-s", "ses_1")),
+        (["run", "--", "--version"], None, ("--version",)),
+        (["run", "--", "a", "--", "b"], None, ("a", "--", "b")),
+        (["run", "--", "--debug", "--help"], None, ("--debug", "--help")),
+        (["run", "--"], None, ()),
     ],
 )
 def test_the_line_is_split_at_its_first_double_dash(ran, line, provider, tail) -> None:

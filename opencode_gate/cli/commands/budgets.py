@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from opencode_gate.cli import prompts
-from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
+from opencode_gate.cli.options import AsJson, NoInput, Yes
 from opencode_gate.cli.owner_verbs import now_us, standings_of
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Result, Text, stdout_width
 from opencode_gate.cli.rule_options import Customer, SessionOf, Team, User, Vkey, Zone, owner_of
 from opencode_gate.core.errors import UsageError

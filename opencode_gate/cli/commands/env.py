@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from opencode_gate.cli.options import AsJson, NoInput, may_ask
+from opencode_gate.cli.options import AsJson, NoInput
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Result, Text
 
 if TYPE_CHECKING:

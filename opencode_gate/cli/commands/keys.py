@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from opencode_gate.cli import key_entry, key_view, prompts
-from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
+from opencode_gate.cli.options import AsJson, NoInput, Yes
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Result, Text, talk
 from opencode_gate.core.errors import CredentialError, UsageError
 from opencode_gate.credentials.entries import PLACE_WORDS

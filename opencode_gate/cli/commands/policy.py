@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from opencode_gate.cli import owner_verbs, prompts
-from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
+from opencode_gate.cli.options import AsJson, NoInput, Yes
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Block, Result, Text, print_blocks, stderr_console, stdout_width
 from opencode_gate.core.errors import UsageError
 

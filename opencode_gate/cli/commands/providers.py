@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from opencode_gate.cli import prompts
-from opencode_gate.cli.options import AsJson, NoInput, Yes, may_ask
+from opencode_gate.cli.options import AsJson, NoInput, Yes
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
 from opencode_gate.core.errors import UsageError
 

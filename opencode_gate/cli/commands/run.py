@@ -7,13 +7,12 @@ until it has ended.
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from opencode_gate.cli import registry
-from opencode_gate.cli.options import NoInput, may_ask
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Result, talk
+from opencode_gate.cli.run_line import RunLine, SummaryForm
 from opencode_gate.cli.run_questions import (
     asked_choice,
     found_agent,
@@ -21,7 +20,6 @@ from opencode_gate.cli.run_questions import (
     sign_ins_answered,
 )
 from opencode_gate.cli.run_view import (
-    SummaryForm,
     dry_run_result,
     prepare_account,
     show_account,
@@ -46,68 +44,13 @@ _OWN_STATUSES = (2, 126, 127)
 """Usage, Opencode unusable, Opencode missing: these say more than "could not be run"."""
 
 
-def command(
-    provider: Annotated[
-        str | None, typer.Option("--provider", metavar="ID", help="Where to start.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="MODEL", help="Model, or provider/model, to start with."),
-    ] = None,
-    small_model: Annotated[
-        str | None,
-        typer.Option("--small-model", metavar="MODEL", help="Model for titles and the like."),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="NAME", help="Which of the provider's keys to use."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option("--budget", metavar="USD", help="What this session may cost at most."),
-    ] = None,
-    vkey: Annotated[
-        str | None,
-        typer.Option("--vkey", metavar="NAME", help="The virtual key whose rules apply too."),
-    ] = None,
-    gateway: Annotated[
-        str | None,
-        typer.Option("--gateway", metavar="URL", help="Go through a gateway others run, or `own`."),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="With --gateway: plain HTTP is meant.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be started, and stop.")
-    ] = False,
-    install: Annotated[
-        bool,
-        typer.Option("--install", help="If Opencode is missing, install a private copy of it."),
-    ] = False,
-    summary: Annotated[
-        SummaryForm | None, typer.Option("--summary", help="How the account is shown.")
-    ] = None,
-    summary_file: Annotated[
-        Path | None,
-        typer.Option("--summary-file", metavar="FILE", help="Write the account as JSON too."),
-    ] = None,
-    no_input: NoInput = False,
-) -> Result | int:
+def command(line: RunLine) -> Result | int:
     """Start Opencode through a gateway of its own.
 
     Everything behind `--` reaches Opencode as it is: ogate run -- run "fix the test"
     """
     try:
-        return _run(
-            _request(provider, model, small_model, key, budget, vkey),
-            gateway,
-            is_insecure=insecure,
-            dry_run=dry_run,
-            install=install,
-            summary=summary,
-            summary_file=summary_file,
-            can_ask=may_ask(no_input=no_input),
-        )
+        return _run(_request(line), line)
     except GateError as error:
         if error.exit_code in _OWN_STATUSES:
             raise
@@ -117,45 +60,28 @@ def command(
         ) from error
 
 
-def _request(
-    provider: str | None,
-    model: str | None,
-    small_model: str | None,
-    key: str | None,
-    budget: str | None,
-    vkey: str | None,
-) -> "RunRequest":
+def _request(line: RunLine) -> "RunRequest":
     from opencode_gate.session.naming import RunRequest
 
     budget_usd = None
-    if budget is not None:
+    if line.budget is not None:
         from opencode_gate.session.amounts import usd_amount
 
-        budget_usd = usd_amount(budget)
+        budget_usd = usd_amount(line.budget)
         if not budget_usd:
             raise UsageError("usage", "a session with a budget of 0 could ask nothing")
     return RunRequest(
-        provider_id=provider,
-        model=model,
-        small_model=small_model,
-        key_name=key,
+        provider_id=line.provider,
+        model=line.model,
+        small_model=line.small_model,
+        key_name=line.key,
         budget_usd=budget_usd,
-        virtual_key=vkey,
+        virtual_key=line.vkey,
         agent_arguments=registry.tail_arguments(),
     )
 
 
-def _run(
-    request: "RunRequest",
-    gateway_url: str | None,
-    *,
-    is_insecure: bool,
-    dry_run: bool,
-    install: bool,
-    summary: SummaryForm | None,
-    summary_file: Path | None,
-    can_ask: bool,
-) -> Result | int:
+def _run(request: "RunRequest", line: RunLine) -> Result | int:
     from opencode_gate.agents.opencode.arguments import read_arguments
     from opencode_gate.config.paths import paths
     from opencode_gate.config.settings import load_settings
@@ -168,7 +94,8 @@ def _run(
     arguments = read_arguments(request.agent_arguments)
     where = paths()
     settings = load_settings(where, os.environ)
-    gateway_url = settings.run.gateway if gateway_url is None else gateway_url
+    can_ask = may_ask(no_input=line.no_input)
+    gateway_url = settings.run.gateway if line.gateway is None else line.gateway
     is_remote = gateway_url not in (None, _OWN)
     if is_remote:
         from opencode_gate.cli.remote import remote_rules
@@ -177,10 +104,10 @@ def _run(
     else:
         rules = read_rules(request, settings, where)
     require_own_process(rules.hard, arguments.attach)
-    agent = found_agent(where, settings, install=install, can_ask=can_ask)
+    agent = found_agent(where, settings, install=line.install, can_ask=can_ask)
     if not arguments.needs_gateway:
         return _untouched(agent, arguments, request)
-    if arguments.is_tui and not dry_run and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if arguments.is_tui and not line.dry_run and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
             "no-terminal",
             "Opencode's screen needs a terminal, and there is none",
@@ -190,16 +117,24 @@ def _run(
     if is_remote and gateway_url is not None:
         from opencode_gate.cli.remote import open_remote
 
-        remote = open_remote(gateway_url, where, is_insecure=is_insecure, can_ask=can_ask)
+        remote = open_remote(gateway_url, where, is_insecure=line.insecure, can_ask=can_ask)
     plan, discovery = _planned(
-        request, arguments, where, settings, agent, rules, remote, can_ask=can_ask and not dry_run
+        request,
+        arguments,
+        where,
+        settings,
+        agent,
+        rules,
+        remote,
+        can_ask=can_ask and not line.dry_run,
     )
-    if dry_run:
+    if line.dry_run:
         elsewhere = None if remote is None else remote.gateway.address.origin
         return dry_run_result(plan, standings_before(rules, where), elsewhere=elsewhere)
     for warning in plan.warnings:
         talk(f"ogate · {warning}")
-    form = settings.run.summary if summary is None else summary
+    form = settings.run.summary if line.summary is None else line.summary
+    summary_file = None if line.summary_file is None else Path(line.summary_file)
     if remote is not None:
         from opencode_gate.cli.remote import remote_session
 

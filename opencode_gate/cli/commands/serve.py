@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opencode_gate.cli.options import NoInput, may_ask
+from opencode_gate.cli.options import NoInput
+from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import talk
 from opencode_gate.core.errors import UsageError
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from opencode_gate.cli.options import NoInput, Yes, may_ask
-from opencode_gate.cli.prompts import require_yes
+from opencode_gate.cli.options import NoInput, Yes
+from opencode_gate.cli.prompts import may_ask, require_yes
 from opencode_gate.cli.render import Result, Text, talk
 from opencode_gate.core.errors import CheckFailed, ConfigError
 
