@@ -25,6 +25,8 @@ class Service:
         grace_s: how long answers may go on when it is told to end.
         models: by provider, the models Opencode does not know, as its configuration has them.
         without_key: providers that are used without any key.
+        workers: how many gateway processes share the address, the run folder and the session.
+        worker: which of them this one is, from 0; its successor is the same.
     """
 
     names: tuple[str, ...] = ()
@@ -33,6 +35,8 @@ class Service:
     grace_s: float = 30.0
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     without_key: tuple[str, ...] = ()
+    workers: int = 1
+    worker: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,12 @@ where it is told, has no agent, and lets answers in flight end when it is stoppe
 plain HTTP is never spoken on an address that others can reach unless that was asked for.
 """
 
-import ipaddress
 import queue
 import shutil
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,15 +31,19 @@ from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.server.protocol import Hello, Secrets, Service
 from opencode_gate.session.discovery import Discovery, UsableProvider
-from opencode_gate.session.gateway_process import GatewayProcess, Served
+from opencode_gate.session.gateway_process import Served
 from opencode_gate.session.launch import KeysRead
 from opencode_gate.session.operator import os_user
+from opencode_gate.session.serve_listening import is_loopback
+from opencode_gate.session.serve_workers import Workers
 from opencode_gate.session.told_models import stated_costs, told_models, used_without_key
 
 AGENT = "serve"
 """What stands in the ledger where a session names its agent."""
 
-_BACKLOG = 1024
+WORKERS_MAX = 64
+"""More than any machine needs for those that one ledger is made for."""
+
 _STOPS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -53,6 +55,7 @@ class ServeRequest:
         host: the address, or a name of it, to listen on.
         names: host names that clients may use beside every address.
         is_insecure: plain HTTP is meant, also where others can reach it.
+        workers: how many gateway processes share the address.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +65,7 @@ class ServeRequest:
     names: tuple[str, ...] = ()
     is_insecure: bool = False
     grace_s: float = 30.0
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +123,14 @@ def plan_service(
             grace_s=request.grace_s,
             models=told_models(usable, discovery, settings),
             without_key=used_without_key(usable),
+            workers=request.workers,
         ),
     )
 
 
 def serve(
     plan: ServePlan,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     paths: Paths,
     read_keys: Callable[[], KeysRead],
     on_ready: Callable[[KeysRead], object],
@@ -134,10 +139,11 @@ def serve(
     """Serves until a signal says stop; a second one does not wait for answers in flight.
 
     Args:
+        listeners: one for each gateway process.
         on_stop: called at the first, before it waits for them.
 
     Raises:
-        GatewayError: the gateway did not start or did not stay up.
+        GatewayError: a gateway did not start or did not stay up; then all have been ended.
         LedgerError: the ledger cannot be used.
     """
     store = open_store(paths.ledger_file)
@@ -147,37 +153,38 @@ def serve(
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     try:
         with _stops_told(events):
-            gateway = GatewayProcess(_served(plan, run_folder), listener)
-            gateway.on_failure(lambda: events.put("failed"))
+            workers = Workers(_served(plan, run_folder), listeners)
+            workers.on_failure(lambda: events.put("failed"))
             keys = read_keys()
-            gateway.on_ready(lambda: on_ready(keys))
-            gateway.give_secrets(
+            workers.on_ready(lambda: on_ready(keys))
+            workers.give_secrets(
                 Secrets(
                     launch_token="", keys=keys.keys, problems=keys.problems, headers=keys.headers
                 )
             )
             if events.get() == "stop":
                 on_stop()
-                _finish(gateway, events, grace_s=plan.service.grace_s)
+            _finish(workers, events, grace_s=plan.service.grace_s)
     finally:
         shutil.rmtree(run_folder, ignore_errors=True)
         store = open_store(paths.ledger_file)
         store.end_session(plan.session.id, ended_at_us=SystemClock().now_us(), exit_status=0)
         store.close()
-    if gateway.failure is not None:
-        raise GatewayError("gateway-failed", gateway.failure, hint="ogate doctor")
+    if workers.failure is not None:
+        raise GatewayError("gateway-failed", workers.failure, hint="ogate doctor")
 
 
-def _finish(gateway: GatewayProcess, events: "queue.SimpleQueue[str]", *, grace_s: float) -> None:
+def _finish(workers: Workers, events: "queue.SimpleQueue[str]", *, grace_s: float) -> None:
     def drain() -> None:
-        gateway.finish(grace_s=grace_s)
+        workers.finish(grace_s=grace_s)
         events.put("ended")
 
     # In a thread, so that this one can hear the second signal.
     draining = threading.Thread(target=drain, name="drain")
     draining.start()
-    while events.get() == "stop":
-        gateway.hurry()
+    while (event := events.get()) != "ended":
+        if event == "stop":
+            workers.hurry()
     draining.join()
 
 
@@ -190,38 +197,6 @@ def _stops_told(events: "queue.SimpleQueue[str]") -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def listen_on(request: ServeRequest) -> socket.socket:
-    """A listening socket on the address that was asked for.
-
-    Raises:
-        GatewayError: it cannot be had.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            request.host, request.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise _not_listening(request, error) from error
-    try:
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _not_listening(request, error) from error
-    return listener
-
-
-def _not_listening(request: ServeRequest, error: OSError) -> GatewayError:
-    return GatewayError(
-        "gateway-failed",
-        f"cannot listen on {request.host}:{request.port}: {error.strerror or error}",
-        hint="another ogate serve may run there; --port takes another",
-    )
 
 
 def _require_secure(request: ServeRequest) -> None:
@@ -237,16 +212,6 @@ def _require_secure(request: ServeRequest) -> None:
             f"{request.host} can be reached by others, and plain HTTP shows them keys and prompts",
             hint="--tls-cert FILE --tls-key FILE, or --insecure behind a proxy that speaks TLS",
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own and nobody else's."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _names(request: ServeRequest) -> tuple[str, ...]:
@@ -273,19 +238,24 @@ def _certified_names(file: Path) -> tuple[str, ...]:
     return tuple(names.value.get_values_for_type(x509.DNSName))
 
 
-def _served(plan: ServePlan, run_folder: Path) -> Served:
-    def hello(socket: str) -> Hello:
-        return Hello(
-            session=plan.session,
-            socket=socket,
-            run_folder=str(run_folder),
-            rows=plan.rows,
-            key_names=dict(plan.key_names),
-            costs={provider_id: dict(costs) for provider_id, costs in plan.costs.items()},
-            served=plan.service,
-        )
+def _served(plan: ServePlan, run_folder: Path) -> list[Served]:
+    """What each gateway process is told: the same, and which of them it is."""
 
-    return Served(hello=hello, log_file=None, key_variables=plan.key_variables)
+    def served(service: Service) -> Served:
+        def hello(socket: str) -> Hello:
+            return Hello(
+                session=plan.session,
+                socket=socket,
+                run_folder=str(run_folder),
+                rows=plan.rows,
+                key_names=dict(plan.key_names),
+                costs={provider_id: dict(costs) for provider_id, costs in plan.costs.items()},
+                served=service,
+            )
+
+        return Served(hello=hello, log_file=None, key_variables=plan.key_variables)
+
+    return [served(replace(plan.service, worker=number)) for number in range(plan.service.workers)]
 
 
 def _key_variables(

@@ -44,16 +44,25 @@ def command(
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="For running answers at the end.")
     ] = 30.0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", metavar="N", help="Gateway processes that share the address, one a core."
+        ),
+    ] = 1,
     no_input: NoInput = False,
 ) -> int:
     """The gateway for a team: provider keys stay here, people get virtual keys.
 
     Serves until Ctrl-C or SIGTERM; answers that run then may end, a second signal cuts them.
     """
-    from opencode_gate.session.serve import ServeRequest
+    from opencode_gate.session.serve import WORKERS_MAX, ServeRequest
 
     if not 0 <= port <= _LAST_PORT:
         raise UsageError("usage", f"{port} is no port", hint="--port takes 1 to 65535")
+    if not 1 <= workers <= WORKERS_MAX:
+        hint = f"--workers takes 1 to {WORKERS_MAX}: as many as there are cores to spare"
+        raise UsageError("usage", f"{workers} gateway processes are not possible", hint=hint)
     request = ServeRequest(
         host=host,
         port=port,
@@ -62,6 +71,7 @@ def command(
         names=tuple(name or ()),
         is_insecure=insecure,
         grace_s=max(grace, 0.0),
+        workers=workers,
     )
     return _serve(request, can_ask=may_ask(no_input=no_input))
 
@@ -72,7 +82,8 @@ def _serve(request: "ServeRequest", *, can_ask: bool) -> int:
     from opencode_gate.config.settings import load_settings
     from opencode_gate.session.discovery import discover
     from opencode_gate.session.keys import open_vault, read_keys
-    from opencode_gate.session.serve import listen_on, plan_service, serve, virtual_key_count
+    from opencode_gate.session.serve import plan_service, serve, virtual_key_count
+    from opencode_gate.session.serve_listening import listen_on
 
     where = paths()
     settings = load_settings(where, os.environ)
@@ -82,16 +93,20 @@ def _serve(request: "ServeRequest", *, can_ask: bool) -> int:
     vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
     if virtual_key_count(where) == 0:
         talk("ogate · there is no virtual key yet, so nobody is let in: ogate vkeys create NAME")
-    with listen_on(request) as listener:
-        address = _address(request, listener.getsockname()[1])
+    listeners = listen_on(request.host, request.port, workers=request.workers)
+    address = _address(request, listeners[0].getsockname()[1])
+    try:
         serve(
             plan,
-            listener,
+            listeners,
             where,
             lambda: read_keys(plan, vault, os.environ, agent_secrets),
             lambda keys: _say_ready(plan, keys, address),
             lambda: _say_stopping(request.grace_s),
         )
+    finally:
+        for listener in listeners:
+            listener.close()
     talk("ogate · stopped; everything is in the ledger")
     return 0
 
