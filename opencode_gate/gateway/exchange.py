@@ -18,7 +18,8 @@ from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.grants import Grant
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.facts import RequestFacts
-from opencode_gate.wire.meter import ExchangeMeter, Metering, estimated
+from opencode_gate.wire.meter import ExchangeMeter
+from opencode_gate.wire.metering import Metering, estimated
 
 PROGRESS_EVERY_S = 1.0
 

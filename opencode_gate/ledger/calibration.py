@@ -17,7 +17,7 @@ from opencode_gate.ledger.ratios import Kind, Ratio, RatioKey
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.estimates import estimated_tokens, hides_reasoning
 from opencode_gate.wire.facts import prompt_bytes
-from opencode_gate.wire.meter import Delivered
+from opencode_gate.wire.metering import Delivered
 
 CountText: TypeAlias = Callable[[str, str | None], int]
 """The tokens of a text as a model would have cut it."""

@@ -5,13 +5,13 @@ counts of `message_delta` are cumulative and replace those of `message_start`. T
 with `message_stop`.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import member, remainder, token_count
-from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.counts import Counts, CountsReader, Tokens, Usages, remainder
+from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
@@ -69,20 +69,68 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
+class _MoreOfABlock(msgspec.Struct, gc=False):
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+
+
+class _MoreContent(msgspec.Struct, gc=False):
+    """Nearly every event."""
+
+    type: Literal["content_block_delta"]
+    delta: _MoreOfABlock
+
+
+class _Tiers(msgspec.Struct):
+    ephemeral_5m_input_tokens: Tokens = None
+    ephemeral_1h_input_tokens: Tokens = None
+
+
+class _OutputDetails(msgspec.Struct):
+    thinking_tokens: Tokens = None
+
+
+class _Counts(Counts):
+    input_tokens: Tokens = None
+    output_tokens: Tokens = None
+    cache_read_input_tokens: Tokens = None
+    cache_creation_input_tokens: Tokens = None
+    cache_creation: _Tiers | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
 _events = Lenient(_Event)
+_more_content = msgspec.json.Decoder(_MoreContent).decode
+_counts_reader = CountsReader(_Counts)
+_NO_TIERS = _Tiers()
+_NO_OUTPUT_DETAILS = _OutputDetails()
 _answers = Lenient(_Answer)
 
 
 class AnthropicMessages:
     """Reads one message."""
 
-    __slots__ = "tally"
+    __slots__ = ("tally", "usages")
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.usages = Usages(_counts_reader)
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one event; a missing stop reason is supplied before `message_stop`."""
+        try:
+            delta = _more_content(data).delta
+        except NOT_DECODED:
+            return self._event(data)
+        text = delta.text or delta.thinking or delta.partial_json
+        if text:
+            tally = self.tally
+            tally.text.write(text)
+            tally.has_content = True
+        return None
+
+    def _event(self, data: bytes) -> Edit | None:
         event = _events.decode(data)
         if event.type == "content_block_delta":
             delta = event.delta
@@ -100,7 +148,7 @@ class AnthropicMessages:
         if answer.error is not None:
             self._fail(answer.error)
         self._name(answer.model)
-        self.tally.take_usage(answer.usage)
+        self.usages.take(answer.usage)
         for block in answer.content or ():
             self._open_block(block)
         if answer.stop_reason is not None:
@@ -109,23 +157,24 @@ class AnthropicMessages:
 
     def usage(self) -> UsageReading:
         """The usage; writes of an unnamed tier are the 5-minute ones, which are the default."""
-        seen = self.tally.usage
-        tiers = member(seen, "cache_creation")
-        written = token_count(seen.get("cache_creation_input_tokens"))
-        written_5m = token_count(tiers.get("ephemeral_5m_input_tokens"))
-        written_1h = token_count(tiers.get("ephemeral_1h_input_tokens"))
+        seen = self.usages.counts()
+        tiers = seen.cache_creation or _NO_TIERS
+        written = seen.cache_creation_input_tokens
+        written_5m = tiers.ephemeral_5m_input_tokens
+        written_1h = tiers.ephemeral_1h_input_tokens
         contradicts = False
         if written is not None:
             written_5m, contradicts = remainder(written, written_1h)
+        outputs = seen.output_tokens_details or _NO_OUTPUT_DETAILS
         usage = TokenUsage(
-            input_uncached=token_count(seen.get("input_tokens")),
-            cache_read=token_count(seen.get("cache_read_input_tokens")),
+            input_uncached=seen.input_tokens,
+            cache_read=seen.cache_read_input_tokens,
             cache_write_5m=written_5m,
             cache_write_1h=written_1h,
-            output=token_count(seen.get("output_tokens")),
-            reasoning=token_count(member(seen, "output_tokens_details").get("thinking_tokens")),
+            output=seen.output_tokens,
+            reasoning=outputs.thinking_tokens,
         )
-        return UsageReading(usage, contradicts)
+        return UsageReading(usage, contradicts, seen.reported_cost_usd())
 
     def last_event(self) -> bytes:
         """Nothing: what is missing is put before `message_stop`."""
@@ -142,12 +191,12 @@ class AnthropicMessages:
             self._fail(event.error)
         if event.message is not None:
             self._name(event.message.model)
-            self.tally.take_usage(event.message.usage)
+            self.usages.take(event.message.usage)
         if event.content_block is not None:
             self._open_block(event.content_block)
         if event.delta is not None and event.delta.stop_reason is not None:
             self.tally.finish_reason = str(event.delta.stop_reason)
-        self.tally.take_usage(event.usage)
+        self.usages.take(event.usage)
 
     def _name(self, model: object) -> None:
         if isinstance(model, str) and model:

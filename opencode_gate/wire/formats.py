@@ -7,12 +7,12 @@ looks at bytes; what shall differ on the way to the client it says as an `Edit`.
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import Usage, amount_usd, later_usage, member, merged_json
+from opencode_gate.wire.counts import Usages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,13 @@ ABSENT = msgspec.Raw(b"null")
 
 
 class UsageReading(NamedTuple):
-    """Usage as counted here, and whether the provider's numbers contradict each other."""
+    """Usage as counted here, whether the provider's numbers contradict each other, and the cost
+    where it names one.
+    """
 
     usage: TokenUsage
     contradicts: bool
+    reported_cost_usd: Decimal | None
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -45,8 +48,8 @@ class Tally(msgspec.Struct, kw_only=True):
 
     Attributes:
         finish_reason: the last one, as the provider wrote it.
-        usage: the usage object, a later one laid over the earlier.
-        text: what was delivered of text, reasoning and tool arguments, for `delivered_text`.
+        text: what was delivered of text, reasoning and tool arguments, for counting it.
+        forgotten_chars: how much was delivered before what `text` holds.
         hides_reasoning: the model thinks, and what is seen of that is nothing or a summary.
         has_content: a text, reasoning or tool-call delta was seen.
         has_tool_call: the client is asked to run a tool.
@@ -58,11 +61,8 @@ class Tally(msgspec.Struct, kw_only=True):
 
     response_model: str | None = None
     finish_reason: str | None = None
-    usage: Usage = {}
-    _raw_usages: list[bytes] = []
-    reported_cost_usd: Decimal | None = None
     text: StringIO = msgspec.field(default_factory=StringIO)
-    _forgotten_chars: int = 0
+    forgotten_chars: int = 0
     hides_reasoning: bool = False
     has_content: bool = False
     has_tool_call: bool = False
@@ -77,19 +77,10 @@ class Tally(msgspec.Struct, kw_only=True):
             self.text.write(piece)
             self.has_content = True
 
-    @property
-    def delivered_chars(self) -> int:
-        """Characters of text, reasoning and tool arguments."""
-        return self._forgotten_chars + self.text.tell()
-
-    def delivered_text(self) -> str:
-        """The latest of what was delivered, and mostly all of it."""
-        return self.text.getvalue()
-
     def bound(self) -> None:
         """Forgets what was delivered, but for how much it was, when it is very much."""
         if self.text.tell() > KEPT_CHARS_MAX:
-            self._forgotten_chars += self.text.tell()
+            self.forgotten_chars += self.text.tell()
             self.text.seek(0)
             self.text.truncate()
 
@@ -99,46 +90,20 @@ class Tally(msgspec.Struct, kw_only=True):
         if isinstance(name, str) and name and name not in self.tools_called:
             self.tools_called.append(name)
 
-    def take_usage(self, raw: msgspec.Raw) -> bool:
-        """Keeps a usage object, and the cost where it names one; False if it is null.
-
-        Raises:
-            msgspec.DecodeError: it is not an object.
-        """
-        text = bytes(raw)
-        if text == b"null":
-            return False
-        self.usage = usage = later_usage(self.usage, text)
-        del self._raw_usages[1:]
-        self._raw_usages.append(text)
-        if "cost" in usage:
-            self.reported_cost_usd = _reported_cost_usd(usage)
-        return True
-
-    def raw_usage(self) -> str | None:
-        """The usage object as JSON text, the last one laid over the first."""
-        raw = self._raw_usages
-        return merged_json(raw[0], raw[-1]) if raw else None
-
     def repair(self, seen: str | None, supplied: str, *, what: str = "finish reason") -> None:
         """Notes that `supplied` was put behind what was `seen`."""
         self.repaired = f"{what} {seen or 'missing'} -> {supplied}"
-
-
-def _reported_cost_usd(usage: Usage) -> Decimal | None:
-    """OpenRouter's `cost`: https://openrouter.ai/docs/use-cases/usage-accounting."""
-    cost = amount_usd(usage["cost"])
-    if cost is not None and usage.get("is_byok") is True:
-        # With a key of one's own, `cost` is only the fee on top.
-        upstream = amount_usd(member(usage, "cost_details").get("upstream_inference_cost"))
-        return cost if upstream is None else cost + upstream
-    return cost
 
 
 class FormatReader(Protocol):
     """Reads one answer of one wire format."""
 
     tally: Tally
+
+    @property
+    def usages(self) -> Usages[Any]:
+        """The usage objects that were read."""
+        ...
 
     def event(self, data: bytes) -> Edit | None:
         """Reads the data of one server-sent event; `None` lets it pass as it is.

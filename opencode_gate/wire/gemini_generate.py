@@ -10,8 +10,15 @@ from typing import Any
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage, sum_known
-from opencode_gate.wire.counts import remainder, token_count
-from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.counts import (
+    Counts,
+    CountsReader,
+    Tokens,
+    Usages,
+    remainder,
+    token_count,
+)
+from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
 
 _KNOWN_FINISHES = frozenset(
@@ -63,22 +70,77 @@ class _Answer(msgspec.Struct, rename="camel"):
     error: Any = None
 
 
+class _MoreText(msgspec.Struct, rename="camel", gc=False):
+    text: str
+    thought: bool | None = None
+    thought_signature: None = None
+    function_call: None = None
+    inline_data: None = None
+
+
+class _OnlyContent(msgspec.Struct, gc=False):
+    parts: tuple[_MoreText]
+
+
+class _OnlyCandidate(msgspec.Struct, rename="camel", gc=False):
+    content: _OnlyContent
+    finish_reason: None = None
+
+
+class _MoreContent(msgspec.Struct, rename="camel", gc=False):
+    """Nearly every event; whatever it has beyond a piece of text does not fit in here."""
+
+    candidates: tuple[_OnlyCandidate]
+    usage_metadata: msgspec.Raw = ABSENT
+    model_version: str | None = None
+    prompt_feedback: None = None
+    error: None = None
+
+
+class _Counts(Counts, rename="camel"):
+    prompt_token_count: Tokens = None
+    cached_content_token_count: Tokens = None
+    candidates_token_count: Tokens = None
+    thoughts_token_count: Tokens = None
+    tool_use_prompt_token_count: Tokens = None
+    prompt_tokens_details: Any = None
+    candidates_tokens_details: Any = None
+
+
 _answers = Lenient(_Answer)
+_more_content = msgspec.json.Decoder(_MoreContent).decode
+_counts_reader = CountsReader(_Counts)
 _answer_lists = Lenient(list[_Answer])
 
 
 class GeminiGenerate:
     """Reads one generated answer."""
 
-    __slots__ = ("_block_reason", "tally")
+    __slots__ = ("_block_reason", "tally", "usages")
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.usages = Usages(_counts_reader)
         self._block_reason: str | None = None
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one event: each is a whole answer with a piece of the content."""
-        self._read(_answers.decode(data))
+        try:
+            more = _more_content(data)
+        except NOT_DECODED:
+            self._read(_answers.decode(data))
+            return None
+        tally = self.tally
+        part = more.candidates[0].content.parts[0]
+        if more.model_version:
+            tally.response_model = more.model_version
+        if more.usage_metadata is not ABSENT:
+            self.usages.take(more.usage_metadata)
+        if part.text:
+            tally.text.write(part.text)
+            tally.has_content = True
+        if part.thought:
+            tally.hides_reasoning = True
         return None
 
     def body(self, data: bytes) -> None:
@@ -93,19 +155,19 @@ class GeminiGenerate:
 
     def usage(self) -> UsageReading:
         """The usage with thoughts in the output and tool-use prompts in the input."""
-        seen = self.tally.usage
-        cache_read = token_count(seen.get("cachedContentTokenCount"))
-        uncached, contradicts = remainder(token_count(seen.get("promptTokenCount")), cache_read)
-        thoughts = token_count(seen.get("thoughtsTokenCount"))
+        seen = self.usages.counts()
+        cache_read = seen.cached_content_token_count
+        uncached, contradicts = remainder(seen.prompt_token_count, cache_read)
+        thoughts = seen.thoughts_token_count
         usage = TokenUsage(
-            input_uncached=sum_known(uncached, token_count(seen.get("toolUsePromptTokenCount"))),
+            input_uncached=sum_known(uncached, seen.tool_use_prompt_token_count),
             cache_read=cache_read,
-            output=sum_known(token_count(seen.get("candidatesTokenCount")), thoughts),
+            output=sum_known(seen.candidates_token_count, thoughts),
             reasoning=thoughts,
-            input_audio=_audio(seen.get("promptTokensDetails")),
-            output_audio=_audio(seen.get("candidatesTokensDetails")),
+            input_audio=_audio(seen.prompt_tokens_details),
+            output_audio=_audio(seen.candidates_tokens_details),
         )
-        return UsageReading(usage, contradicts)
+        return UsageReading(usage, contradicts, seen.reported_cost_usd())
 
     def last_event(self) -> bytes:
         """A finish reason the client knows, where the upstream ended with another one."""
@@ -140,7 +202,7 @@ class GeminiGenerate:
             self._block_reason = str(answer.prompt_feedback.block_reason)
             tally.is_ended = True
         if answer.usage_metadata is not ABSENT:
-            tally.take_usage(answer.usage_metadata)
+            self.usages.take(answer.usage_metadata)
         if answer.candidates:
             candidate = answer.candidates[0]
             if candidate.content is not None:
@@ -166,11 +228,12 @@ class GeminiGenerate:
 
 def _audio(details: object) -> int | None:
     """The audio tokens among the counts by modality."""
-    counts = details if isinstance(details, list) else ()
+    if not isinstance(details, list):
+        return None
     return sum_known(
         *(
             token_count(item.get("tokenCount"))
-            for item in counts
+            for item in details
             if isinstance(item, dict) and item.get("modality") == "AUDIO"
         )
     )

@@ -7,74 +7,34 @@ here raises to the caller, and when something cannot be read the bytes pass unch
 then on, with the quality of the usage lowered instead.
 """
 
-from decimal import Decimal
+from typing import TypeAlias
 
 import msgspec
 
 from opencode_gate.core.semconv import Operation, UsageQuality, WireFormat
-from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage
 from opencode_gate.wire.anthropic_messages import AnthropicMessages
-from opencode_gate.wire.estimates import estimated_tokens, quality_of_estimate, texts_of_a_part
-from opencode_gate.wire.facts import RequestFacts
-from opencode_gate.wire.formats import DONE, Edit, FormatReader
+from opencode_gate.wire.estimates import texts_of_a_part
+from opencode_gate.wire.formats import DONE, Edit, FormatReader, Tally
 from opencode_gate.wire.gemini_generate import GeminiGenerate
 from opencode_gate.wire.inflate import KNOWN_ENCODINGS, Inflate, InflateError
+from opencode_gate.wire.metering import Delivered, Metering
 from opencode_gate.wire.openai_chat import OpenAIChat
 from opencode_gate.wire.openai_responses import OpenAIResponses
 from opencode_gate.wire.routes import Route
-from opencode_gate.wire.sse import UNDECIDED_ENDS, EventBuffer, data_of, events
+from opencode_gate.wire.sse import (
+    UNDECIDED_ENDS,
+    USUAL_FORM,
+    EventBuffer,
+    EventForm,
+    data_of,
+    events,
+    form_of,
+)
 
 HELD_BYTES_MAX = 64 * 1024
 """A longer unfinished event is passed on before its end."""
 READ_BYTES_MAX = 32 * 1024 * 1024
 """What is kept of a plain body, or of one event, to be read; beyond it the answer is not read."""
-
-
-class Metering(msgspec.Struct, frozen=True, kw_only=True):
-    """What one answer came to, as far as it was seen.
-
-    Attributes:
-        usage_quality: `REPORTED` when the provider's final counts were read, `ESTIMATED` when
-            the answer or the reading of it was cut short of them, `UNKNOWN` without any.
-        raw_usage: the provider's usage object, JSON text; several are laid over each other.
-        finish_reason: the provider's own, also where another one was supplied.
-        delivered_text_chars: characters of text, reasoning and tool arguments passed on.
-        hides_reasoning: the model also thought where nobody sees it.
-        tools_called: the names of the tools the client is asked to run, each once.
-        error_type: a short name of an error inside the answer.
-        repaired: what was mended for the client, `None` if the bytes are the upstream's own.
-        contradicts: the counts contradict each other or what was delivered.
-    """
-
-    usage: TokenUsage = NOTHING_KNOWN
-    usage_quality: UsageQuality = UsageQuality.UNKNOWN
-    raw_usage: str | None = None
-    response_model: str | None = None
-    finish_reason: str | None = None
-    reported_cost_usd: Decimal | None = None
-    delivered_text_chars: int = 0
-    hides_reasoning: bool = False
-    tools_called: tuple[str, ...] = ()
-    error_type: str | None = None
-    repaired: str | None = None
-    contradicts: bool = False
-    wire_format: WireFormat = WireFormat.UNKNOWN
-
-
-class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer's output can be counted from; in memory only, and only until it is.
-
-    Attributes:
-        text: of text, reasoning and tool arguments; the end of it, where it is very much.
-        chars: how many characters it was in all.
-        seen: the counts the provider has told, final or not.
-        hides_reasoning: the model also thought where nobody sees it.
-    """
-
-    text: str
-    chars: int
-    seen: TokenUsage
-    hides_reasoning: bool = False
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +61,18 @@ class ExchangeMeter:
 
     __slots__ = (
         "_body",
+        "_body_bytes",
         "_buffer",
+        "_form",
         "_has_mended",
         "_inflate",
         "_is_blind",
         "_is_damaged",
         "_is_unmended",
         "_reader",
-        "_route",
         "_streamed",
+        "_tally",
+        "_wire_format",
     )
 
     def __init__(
@@ -120,34 +83,51 @@ class ExchangeMeter:
         asked_for_usage: bool,
         content_encoding: str | None = None,
     ) -> None:
-        self._route = route
+        self._wire_format = route.wire_format
         self._streamed = streamed
-        self._reader = _reader_for(route, drops_usage=asked_for_usage)
-        self._buffer = EventBuffer()
-        self._body = bytearray()
-        self._is_blind = self._reader is None
+        self._reader = reader = _reader_for(route, drops_usage=asked_for_usage)
+        self._buffer: EventBuffer | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
         self._is_damaged = False
         self._is_unmended = False
         self._has_mended = False
         self._inflate: Inflate | None = None
-        encoding = (content_encoding or "identity").strip().lower()
+        # What the events look like as they come; `None` while one is held that has not ended,
+        # and where nothing is read in them.
+        self._form: EventForm | None = None
+        if reader is None:
+            self._is_blind = True
+            self._tally = Tally()
+            return
+        self._is_blind = False
+        self._tally = reader.tally
+        if content_encoding is None:
+            self._form = USUAL_FORM
+        else:
+            self._decode(content_encoding.strip().lower())
+
+    def _decode(self, encoding: str) -> None:
         if encoding in KNOWN_ENCODINGS:
             try:
                 self._inflate = Inflate(encoding)
             except InflateError:
                 self._is_blind = True
-        elif encoding != "identity":
+        elif encoding in ("identity", ""):
+            self._form = USUAL_FORM
+        else:
             self._is_blind = True
 
     @property
     def content_delivered(self) -> bool:
         """True once a text, reasoning or tool-call delta was passed on to the client."""
-        return self._reader is not None and self._reader.tally.has_content
+        return self._tally.has_content
 
     @property
     def delivered_chars(self) -> int:
         """Characters of text, reasoning and tool arguments, as far as they were seen."""
-        return 0 if self._reader is None else self._reader.tally.delivered_chars
+        tally = self._tally
+        return tally.forgotten_chars + tally.text.tell()
 
     @property
     def has_ended(self) -> bool:
@@ -160,27 +140,50 @@ class ExchangeMeter:
     @property
     def error_type(self) -> str | None:
         """A short name of an error inside the answer, as far as it was seen."""
-        return None if self._reader is None else self._reader.tally.error_type
+        return self._tally.error_type
 
     def relay(self, chunk: bytes) -> bytes:
         """The bytes to send on now that `chunk` of a stream has come."""
+        form, reader = self._form, self._reader
+        if form is None or reader is None:
+            return self._relayed_otherwise(chunk)
+        data_of_all = form.data_of_all(chunk)
+        if data_of_all is None:
+            return self._relay(chunk)
+        edits: list[_Placed] = []
+        for number, data in enumerate(data_of_all):
+            try:
+                edit = reader.event(data)
+            except msgspec.DecodeError:
+                # An event without data is none.
+                self._is_damaged = self._is_damaged or data != b""
+            except Exception:  # noqa: BLE001 - a bug in a reader must not cost the client a byte
+                self._go_blind()
+                break
+            else:
+                if edit is not None and self._takes(edit):
+                    edits.append((*form.place_of(data_of_all, number), edit))
+        return _edited(chunk, 0, edits) if edits else chunk
+
+    def _relayed_otherwise(self, chunk: bytes) -> bytes:
         if self._is_blind:
             return chunk
-        if self._inflate is not None:
-            plain = self._inflated(chunk)
-            if plain:
-                self._relay(plain)
-            return chunk
-        return self._relay(chunk)
+        if self._inflate is None:
+            return self._relay(chunk)
+        plain = self._inflated(chunk)
+        if plain:
+            self._relay(plain)
+        return chunk
 
     def observe_body(self, chunk: bytes) -> None:
         """Reads along a piece of a body that is not streamed; the caller sends it itself."""
         if self._is_blind:
             return
-        if len(self._body) + len(chunk) > READ_BYTES_MAX:
+        self._body_bytes += len(chunk)
+        if self._body_bytes > READ_BYTES_MAX:
             self._go_blind()
         else:
-            self._body += chunk
+            self._body.append(chunk)
 
     def end(self) -> StreamEnd:
         """What to do now that the upstream has ended the answer cleanly."""
@@ -192,12 +195,8 @@ class ExchangeMeter:
             return _CLEAN_END
         tail, is_complete = self._last_of(reader)
         last = reader.last_event() if is_complete else b""
-        if last:
-            if self._may_edit and not tail.strip():
-                tail += last
-                self._has_mended = True
-            else:
-                self._is_unmended = True
+        if last and self._takes(Edit(after=last), is_sent=bool(tail.strip())):
+            tail += last
         return StreamEnd(
             tail=b"" if self._inflate is not None else tail,
             is_complete=is_complete and not self._is_unmended,
@@ -210,12 +209,11 @@ class ExchangeMeter:
         """
         if self._body:
             self._read_body()
-        reader = self._reader
+        reader, tally = self._reader, self._tally
         if reader is None:
-            return Metering(wire_format=self._route.wire_format)
-        tally = reader.tally
+            return Metering(wire_format=self._wire_format)
         tally.bound()
-        usage, contradicts = reader.usage()
+        usage, contradicts, cost_usd = reader.usage()
         is_final = tally.is_ended or (
             # Some send the input early, and the output only behind the finish reason.
             tally.finish_reason is not None
@@ -231,18 +229,18 @@ class ExchangeMeter:
         return Metering(
             usage=usage,
             usage_quality=quality,
-            raw_usage=tally.raw_usage(),
+            raw_usage=reader.usages.raw(),
             response_model=tally.response_model,
             finish_reason=tally.finish_reason,
-            reported_cost_usd=tally.reported_cost_usd,
-            delivered_text_chars=tally.delivered_chars,
+            reported_cost_usd=cost_usd,
+            delivered_text_chars=self.delivered_chars,
             hides_reasoning=tally.hides_reasoning,
             tools_called=tuple(tally.tools_called),
             error_type=tally.error_type,
             repaired=tally.repaired if self._has_mended else None,
             contradicts=contradicts
-            or (is_final and usage.output == 0 and tally.delivered_chars > 0),
-            wire_format=self._route.wire_format,
+            or (is_final and usage.output == 0 and self.delivered_chars > 0),
+            wire_format=self._wire_format,
         )
 
     def delivered(self) -> Delivered | None:
@@ -251,55 +249,60 @@ class ExchangeMeter:
         if reader is None:
             return None
         return Delivered(
-            text=reader.tally.delivered_text(),
-            chars=reader.tally.delivered_chars,
+            text=self._tally.text.getvalue(),
+            chars=self.delivered_chars,
             seen=reader.usage().usage,
-            hides_reasoning=reader.tally.hides_reasoning,
+            hides_reasoning=self._tally.hides_reasoning,
         )
-
-    @property
-    def _may_edit(self) -> bool:
-        return not self._is_damaged and self._inflate is None
 
     def _relay(self, chunk: bytes) -> bytes:
         buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = EventBuffer()
         block = buffer.push(chunk)
         if not block:
-            return self._overdue() if buffer.held > HELD_BYTES_MAX else b""
+            self._form = None
+            return self._overdue(buffer) if buffer.held > HELD_BYTES_MAX else b""
         passed = buffer.passed
         if passed:
             buffer.passed = 0
-        pieces: list[bytes] = []
-        copied = passed
-        for start, end, data in events(block):
+        found = events(block)
+        edits: list[_Placed] = []
+        for start, end, data in found:
             edit = self._read(data)
-            if edit is None:
-                continue
-            if start < passed or not self._may_edit:
-                self._is_unmended = self._is_unmended or not edit.drops
-                continue
-            pieces.append(block[copied:start])
-            if not edit.drops:
-                pieces += (edit.before, block[start:end], edit.after)
-                self._has_mended = True
-            copied = end
-        if pieces:
-            block = b"".join((*pieces, block[copied:]))
-        elif passed:
-            block = block[passed:]
-        return block + buffer.drop() if self._is_blind else block
+            if edit is not None and self._takes(edit, is_sent=start < passed):
+                edits.append((start, end, edit))
+        relayed = _edited(block, passed, edits) if passed or edits else block
+        if self._is_blind:
+            return relayed + buffer.drop()
+        if buffer.held or self._inflate is not None:
+            self._form = None
+        else:
+            self._form = form_of(block, found[-1]) if found else USUAL_FORM
+        return relayed
 
-    def _overdue(self) -> bytes:
+    def _takes(self, edit: Edit, *, is_sent: bool = False) -> bool:
+        """Whether an edit is made; where it cannot be, what it would have mended is not."""
+        may_edit = not (is_sent or self._is_damaged or self._inflate is not None)
+        if not edit.drops:
+            self._has_mended = self._has_mended or may_edit
+            self._is_unmended = self._is_unmended or not may_edit
+        return may_edit
+
+    def _overdue(self, buffer: EventBuffer) -> bytes:
         """The start of an event too long to wait for; it is still kept for reading."""
-        if self._buffer.held > READ_BYTES_MAX:
+        if buffer.held > READ_BYTES_MAX:
             self._go_blind()
-            return self._buffer.drop()
-        return self._buffer.release()
+            return buffer.drop()
+        return buffer.release()
 
     def _last_of(self, reader: FormatReader) -> tuple[bytes, bool]:
         """What was still held at the end of the stream, and whether the answer is complete."""
-        unfinished = self._buffer.unfinished()
-        tail = self._buffer.drop()
+        buffer = self._buffer
+        if buffer is None or not buffer.held:
+            return b"", reader.is_complete
+        unfinished = buffer.unfinished()
+        tail = buffer.drop()
         is_complete = reader.is_complete
         data = data_of(unfinished)
         if data is None:
@@ -311,11 +314,8 @@ class ExchangeMeter:
         # A client discards an event that lacks its blank line; only `[DONE]` needs none.
         if data.startswith(DONE) or unfinished.endswith(UNDECIDED_ENDS):
             is_complete = reader.is_complete
-            if edit is not None and self._may_edit:
+            if edit is not None and self._takes(edit):
                 tail = edit.before + tail + edit.after
-                self._has_mended = self._has_mended or not edit.drops
-            elif edit is not None:
-                self._is_unmended = self._is_unmended or not edit.drops
         else:
             # Half an event says nothing about those before it.
             self._is_damaged = was_damaged
@@ -335,16 +335,17 @@ class ExchangeMeter:
     def _read_body(self) -> None:
         if self._is_blind or self._reader is None:
             return
-        body = bytes(self._body)
+        body = b"".join(self._body)
         if self._inflate is not None:
             body = self._inflated(body)
         self._body.clear()
+        self._body_bytes = 0
         try:
             self._reader.body(body)
         except msgspec.DecodeError:
             self._is_damaged = True
             for text in texts_of_a_part(body):
-                self._reader.tally.deliver(text)
+                self._tally.deliver(text)
         except Exception:  # noqa: BLE001 - a bug in a reader must not cost the client a byte
             self._go_blind()
 
@@ -358,7 +359,23 @@ class ExchangeMeter:
 
     def _go_blind(self) -> None:
         self._is_blind = self._is_damaged = True
+        self._form = None
         self._body.clear()
+
+
+_Placed: TypeAlias = tuple[int, int, Edit]
+"""Where an event starts and ends in its block, and what differs there."""
+
+
+def _edited(block: bytes, sent: int, edits: list[_Placed]) -> bytes:
+    """What of a block is still to be sent, where its first bytes already are."""
+    pieces: list[bytes] = []
+    for start, end, edit in edits:
+        pieces.append(block[sent:start])
+        if not edit.drops:
+            pieces += (edit.before, block[start:end], edit.after)
+        sent = end
+    return b"".join((*pieces, block[sent:]))
 
 
 def _reader_for(route: Route, *, drops_usage: bool) -> FormatReader | None:
@@ -375,21 +392,3 @@ def _reader_for(route: Route, *, drops_usage: bool) -> FormatReader | None:
             return GeminiGenerate()
         case WireFormat.UNKNOWN:
             return None
-
-
-def estimated(metering: Metering, facts: RequestFacts) -> Metering:
-    """`metering` with what is missing or unfinished estimated; final counts stay as they are.
-
-    For answers that cost money: a request the provider refused has no tokens to estimate.
-    """
-    if metering.usage_quality is UsageQuality.REPORTED:
-        return metering
-    usage = metering.usage
-    if usage.input_tokens is None:
-        uncached = estimated_tokens(facts.input_bytes, metering.wire_format)
-        usage = msgspec.structs.replace(usage, input_uncached=uncached)
-    delivered = estimated_tokens(metering.delivered_text_chars, metering.wire_format)
-    if usage.output is None or usage.output < delivered:
-        usage = msgspec.structs.replace(usage, output=delivered)
-    quality = quality_of_estimate(facts.request_model, is_reasoning_hidden=metering.hides_reasoning)
-    return msgspec.structs.replace(metering, usage=usage, usage_quality=quality)

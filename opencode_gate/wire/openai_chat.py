@@ -5,13 +5,13 @@ The stream ends with `[DONE]`; the last finish reason that is not null counts, a
 re-sends the turn for ever when it does not know it.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import first_count, member, remainder, token_count
-from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.counts import Counts, CountsReader, Tokens, Usages, remainder
+from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.formats import (
     ABSENT,
     DONE,
@@ -64,31 +64,120 @@ class _Chunk(msgspec.Struct):
     usage: msgspec.Raw = ABSENT
     x_groq: _Groq | None = None
     error: Any = None
+    model: Any = None
+
+
+class _Frame(msgspec.Struct):
+    """What a chunk of ours repeats from the upstream's."""
+
     id: Any = None
     created: Any = None
     model: Any = None
 
 
+class _MoreArguments(msgspec.Struct, gc=False):
+    arguments: str
+    name: Literal[""] | None = None
+
+
+class _MoreOfACall(msgspec.Struct, gc=False):
+    function: _MoreArguments
+
+
+class _MoreText(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[_MoreOfACall] | None = None
+    refusal: None = None
+    images: None = None
+
+
+class _OnlyChoice(msgspec.Struct, gc=False):
+    delta: _MoreText
+    finish_reason: None = None
+    usage: None = None
+
+
+class _MoreContent(msgspec.Struct, gc=False):
+    """Nearly every chunk: whatever it has beyond a piece of content does not fit in here."""
+
+    choices: tuple[_OnlyChoice]
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Tokens = None
+    cache_write_tokens: Tokens = None
+    audio_tokens: Tokens = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Tokens = None
+    audio_tokens: Tokens = None
+
+
+class _Counts(Counts):
+    prompt_tokens: Tokens = None
+    completion_tokens: Tokens = None
+    total_tokens: Tokens = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Tokens = None
+    """DeepSeek: https://api-docs.deepseek.com/guides/kv_cache"""
+    cached_tokens: Tokens = None
+    """Moonshot: https://platform.moonshot.ai/docs/api/chat"""
+
+
 _chunks = Lenient(_Chunk)
+_frames = Lenient(_Frame)
+_more_content = msgspec.json.Decoder(_MoreContent).decode
+_counts_reader = CountsReader(_Counts)
+_NO_PROMPT_DETAILS = _PromptDetails()
+_NO_COMPLETION_DETAILS = _CompletionDetails()
 
 
 class OpenAIChat:
     """Reads one chat completion; `drops_usage` takes out the chunk the client did not ask for."""
 
-    __slots__ = ("_drops_usage", "_last", "tally")
+    __slots__ = ("_drops_usage", "_last", "tally", "usages")
 
     def __init__(self, *, drops_usage: bool) -> None:
         self.tally = Tally()
+        self.usages = Usages(_counts_reader)
         self._drops_usage = drops_usage
-        self._last = _Chunk()
+        self._last = b"{}"
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one chunk, or the `[DONE]` before which a missing finish reason is supplied."""
+        tally = self.tally
+        if tally.response_model is not None:
+            try:
+                delta = _more_content(data).choices[0].delta
+            except NOT_DECODED:
+                return self._event(data)
+            self._last = data
+            if delta.content:
+                tally.text.write(delta.content)
+                tally.has_content = True
+            reasoning = delta.reasoning_content or delta.reasoning
+            if reasoning:
+                tally.deliver(reasoning)
+            if delta.tool_calls is not None:
+                tally.has_tool_call = tally.has_content = True
+                tally.text.write(delta.tool_calls[0].function.arguments)
+            return None
+        return self._event(data)
+
+    def _event(self, data: bytes) -> Edit | None:
         if data.startswith(DONE):
             return self._done()
         chunk = _chunks.decode(data)
         has_usage = self._read(chunk)
         if chunk.choices:
+            self._last = data
             delta = chunk.choices[0].delta
             if delta is not None:
                 self._deliver(delta)
@@ -107,30 +196,25 @@ class OpenAIChat:
 
     def usage(self) -> UsageReading:
         """The usage, with cached tokens and cache writes taken out of the inclusive prompt."""
-        seen = self.tally.usage
-        prompt = member(seen, "prompt_tokens_details")
-        completion = member(seen, "completion_tokens_details")
-        cache_read = first_count(
-            prompt.get("cached_tokens"),
-            # DeepSeek (https://api-docs.deepseek.com/guides/kv_cache), then Moonshot.
-            seen.get("prompt_cache_hit_tokens"),
-            seen.get("cached_tokens"),
-        )
-        cache_write = token_count(prompt.get("cache_write_tokens"))
-        uncached, contradicts = remainder(
-            token_count(seen.get("prompt_tokens")), cache_read, cache_write
-        )
-        reasoning = token_count(completion.get("reasoning_tokens"))
+        seen = self.usages.counts()
+        prompt = seen.prompt_tokens_details or _NO_PROMPT_DETAILS
+        completion = seen.completion_tokens_details or _NO_COMPLETION_DETAILS
+        cache_read = prompt.cached_tokens
+        if cache_read is None:
+            cache_read = seen.prompt_cache_hit_tokens
+            if cache_read is None:
+                cache_read = seen.cached_tokens
+        uncached, contradicts = remainder(seen.prompt_tokens, cache_read, prompt.cache_write_tokens)
         usage = TokenUsage(
             input_uncached=uncached,
             cache_read=cache_read,
-            cache_write_5m=cache_write,
-            output=self._output(reasoning),
-            reasoning=reasoning,
-            input_audio=token_count(prompt.get("audio_tokens")),
-            output_audio=token_count(completion.get("audio_tokens")),
+            cache_write_5m=prompt.cache_write_tokens,
+            output=_output(seen, completion.reasoning_tokens),
+            reasoning=completion.reasoning_tokens,
+            input_audio=prompt.audio_tokens,
+            output_audio=completion.audio_tokens,
         )
-        return UsageReading(usage, contradicts)
+        return UsageReading(usage, contradicts, seen.reported_cost_usd())
 
     def last_event(self) -> bytes:
         """Nothing: what is missing is put before `[DONE]`."""
@@ -157,27 +241,16 @@ class OpenAIChat:
         if chunk.error is not None:
             details = chunk.error if isinstance(chunk.error, dict) else {}
             tally.error_type = short_error_type(details.get("type"), details.get("code"))
-        has_usage = chunk.usage is not ABSENT and tally.take_usage(chunk.usage)
+        has_usage = chunk.usage is not ABSENT and self.usages.take(chunk.usage)
         if chunk.x_groq is not None and not has_usage:
-            has_usage = tally.take_usage(chunk.x_groq.usage)
+            has_usage = self.usages.take(chunk.x_groq.usage)
         if chunk.choices:
-            self._last = chunk
             choice = chunk.choices[0]
             if choice.finish_reason is not None:
                 tally.finish_reason = str(choice.finish_reason)
             if choice.usage is not ABSENT and not has_usage:
-                has_usage = tally.take_usage(choice.usage)
+                has_usage = self.usages.take(choice.usage)
         return has_usage
-
-    def _output(self, reasoning: int | None) -> int | None:
-        seen = self.tally.usage
-        prompt = token_count(seen.get("prompt_tokens"))
-        output = token_count(seen.get("completion_tokens"))
-        if prompt is None or output is None or not reasoning:
-            return output
-        # xAI counts reasoning beside the completion; only the total gives it away.
-        is_beside = token_count(seen.get("total_tokens")) == prompt + output + reasoning
-        return output + reasoning if is_beside else output
 
     def _deliver(self, delta: _Delta) -> None:
         tally = self.tally
@@ -229,7 +302,7 @@ class OpenAIChat:
         if mended is None or tally.error_type is not None:
             return None
         tally.repair(tally.finish_reason, mended)
-        last = self._last
+        last = _frames.decode(self._last)
         chunk = {
             "id": last.id,
             "object": "chat.completion.chunk",
@@ -239,6 +312,15 @@ class OpenAIChat:
         }
         known = {name: value for name, value in chunk.items() if value is not None}
         return Edit(before=b"data: " + msgspec.json.encode(known) + b"\n\n")
+
+
+def _output(seen: _Counts, reasoning: int | None) -> int | None:
+    prompt, output = seen.prompt_tokens, seen.completion_tokens
+    if prompt is None or output is None or not reasoning:
+        return output
+    # xAI counts reasoning beside the completion; only the total gives it away.
+    is_beside = seen.total_tokens == prompt + output + reasoning
+    return output + reasoning if is_beside else output
 
 
 def _part_text(part: object) -> object:

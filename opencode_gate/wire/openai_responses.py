@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.wire.counts import member, remainder, token_count
-from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.counts import Counts, CountsReader, Tokens, Usages, remainder
+from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.formats import ABSENT, DONE, Edit, Tally, UsageReading, short_error_type
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _IMAGE_DELTA = "response.image_generation_call.partial_image"
 _KNOWN_REASONS = frozenset({"max_output_tokens", "content_filter"})
-_CLIENT_NEEDS = ("input_tokens", "output_tokens")
 _TOOL_ITEMS = frozenset(
     {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"}
 )
@@ -61,20 +60,58 @@ class _Answer(_Response):
     output: list[_Item] | None = None
 
 
+class _MoreContent(msgspec.Struct, gc=False):
+    """Nearly every event; only those that carry content have a text there."""
+
+    delta: str
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: Tokens = None
+    cache_write_tokens: Tokens = None
+
+
+class _OutputDetails(msgspec.Struct):
+    reasoning_tokens: Tokens = None
+
+
+class _Counts(Counts):
+    input_tokens: Tokens = None
+    output_tokens: Tokens = None
+    input_tokens_details: _InputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
 _events = Lenient(_Event)
+_more_content = msgspec.json.Decoder(_MoreContent).decode
+_counts_reader = CountsReader(_Counts)
+_NO_INPUT_DETAILS = _InputDetails()
+_NO_OUTPUT_DETAILS = _OutputDetails()
 _answers = Lenient(_Answer)
 
 
 class OpenAIResponses:
     """Reads one response."""
 
-    __slots__ = "tally"
+    __slots__ = ("tally", "usages")
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.usages = Usages(_counts_reader)
 
     def event(self, data: bytes) -> Edit | None:
         """Reads one event; behind an end the client cannot read comes one it can."""
+        try:
+            delta = _more_content(data).delta
+        except NOT_DECODED:
+            return self._event(data)
+        if delta:
+            tally = self.tally
+            tally.text.write(delta)
+            tally.has_content = True
+        return None
+
+    def _event(self, data: bytes) -> Edit | None:
         if data.startswith(DONE):
             return None
         event = _events.decode(data)
@@ -111,21 +148,20 @@ class OpenAIResponses:
 
     def usage(self) -> UsageReading:
         """The usage, with cached tokens and cache writes taken out of the inclusive input."""
-        seen = self.tally.usage
-        inputs = member(seen, "input_tokens_details")
-        cache_read = token_count(inputs.get("cached_tokens"))
-        cache_write = token_count(inputs.get("cache_write_tokens"))
+        seen = self.usages.counts()
+        inputs = seen.input_tokens_details or _NO_INPUT_DETAILS
+        outputs = seen.output_tokens_details or _NO_OUTPUT_DETAILS
         uncached, contradicts = remainder(
-            token_count(seen.get("input_tokens")), cache_read, cache_write
+            seen.input_tokens, inputs.cached_tokens, inputs.cache_write_tokens
         )
         usage = TokenUsage(
             input_uncached=uncached,
-            cache_read=cache_read,
-            cache_write_5m=cache_write,
-            output=token_count(seen.get("output_tokens")),
-            reasoning=token_count(member(seen, "output_tokens_details").get("reasoning_tokens")),
+            cache_read=inputs.cached_tokens,
+            cache_write_5m=inputs.cache_write_tokens,
+            output=seen.output_tokens,
+            reasoning=outputs.reasoning_tokens,
         )
-        return UsageReading(usage, contradicts)
+        return UsageReading(usage, contradicts, seen.reported_cost_usd())
 
     def last_event(self) -> bytes:
         """Nothing: the format has terminal events."""
@@ -140,7 +176,7 @@ class OpenAIResponses:
         if isinstance(response.model, str) and response.model:
             self.tally.response_model = response.model
         if response.usage is not ABSENT:
-            self.tally.take_usage(response.usage)
+            self.usages.take(response.usage)
 
     def _deliver(self, item: _Item) -> None:
         tally = self.tally
@@ -180,7 +216,8 @@ class OpenAIResponses:
         It needs both totals of the usage, and takes a reason it does not know for no end at all.
         """
         tally = self.tally
-        totals = {name: token_count(tally.usage.get(name)) for name in _CLIENT_NEEDS}
+        seen = self.usages.counts()
+        totals = {"input_tokens": seen.input_tokens, "output_tokens": seen.output_tokens}
         has_usage = None not in totals.values()
         details = response.incomplete_details
         is_known = details is None or details.reason in _KNOWN_REASONS or tally.has_tool_call
@@ -198,7 +235,7 @@ class OpenAIResponses:
                 "status": event_type.removeprefix("response."),
                 "incomplete_details": None if details is None else {"reason": "max_output_tokens"},
                 "output": [],
-                "usage": msgspec.Raw((tally.raw_usage() or "null").encode())
+                "usage": msgspec.Raw((self.usages.raw() or "null").encode())
                 if has_usage
                 else {name: 0 if count is None else count for name, count in totals.items()},
             },

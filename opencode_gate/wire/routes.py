@@ -6,6 +6,7 @@ the path counts. The invariant: identifying never fails; what is not recognised 
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from opencode_gate.core.semconv import Operation, WireFormat
@@ -50,12 +51,21 @@ _GEMINI_VERBS: dict[str, tuple[Operation, bool]] = {
 }
 
 
+_REMEMBERED_CHARS_MAX = 256
+
+
 def identify(method: str, path: str) -> Route:
     """The route of a request; a query behind `path` is ignored.
 
     The path is percent-decoded once and trailing slashes do not count, so that another
     spelling of a generation call is still seen as one.
     """
+    if len(path) > _REMEMBERED_CHARS_MAX:
+        return _identified(method, path)
+    return _remembered(method, path)
+
+
+def _identified(method: str, path: str) -> Route:
     path = path.partition("?")[0]
     if "%" in path:
         path = unquote(path)
@@ -73,6 +83,9 @@ def identify(method: str, path: str) -> Route:
             operation=Operation.LIST_MODELS,
         )
     return UNKNOWN_ROUTE
+
+
+_remembered = lru_cache(256)(_identified)
 
 
 def _gemini(path: str) -> Route:

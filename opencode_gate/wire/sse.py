@@ -2,11 +2,12 @@
 
 The format is that of https://html.spec.whatwg.org/multipage/server-sent-events.html: lines end
 in CR LF, LF or CR, a blank line ends an event. The idea: most chunks end where an event ends,
-and then the very same object goes on. The invariant: everything pushed comes out again, in
-order and unchanged, either as complete events or as the tail.
+and then the very same object goes on; and most events look like the one before. The invariant:
+everything pushed comes out again, in order and unchanged, as complete events or as the tail.
 """
 
 import re
+from functools import lru_cache
 from typing import TypeAlias
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
@@ -22,6 +23,73 @@ _OVERLAP = 3
 
 Event: TypeAlias = tuple[int, int, bytes]
 """Where an event that carries data starts and ends in its block, and the data."""
+
+
+class EventForm:
+    """How events look that have one line of data: `head`, the data, and two line ends.
+
+    Attributes:
+        head: ends in `data: `; before that there is at most the line with the event's name.
+    """
+
+    __slots__ = ("_between", "_ends", "_head_bytes", "_line_ends", "_tail_bytes", "head", "tail")
+
+    def __init__(self, head: bytes, tail: bytes) -> None:
+        self.head = head
+        self.tail = tail
+        self._between = tail + head
+        self._head_bytes = len(head)
+        self._tail_bytes = -len(tail)
+        self._line_ends = (head + tail).count(b"\n")
+        self._ends = (head + tail).count(b"\r")
+
+    def data_of_all(self, chunk: bytes) -> list[bytes] | None:
+        """The data of each event in `chunk`; `None` unless all of it is events of this form."""
+        if not chunk.startswith(self.head) or not chunk.endswith(self.tail):
+            return None
+        inner = chunk[self._head_bytes : self._tail_bytes]
+        if b"\n" not in inner and b"\r" not in inner:
+            return [inner]
+        data = inner.split(self._between)
+        events = len(data)
+        # So many line ends has the form itself, hence there are none in the data.
+        if chunk.count(b"\n") != events * self._line_ends:
+            return None
+        return data if chunk.count(b"\r") == events * self._ends else None
+
+    def place_of(self, data_of_all: list[bytes], number: int) -> tuple[int, int]:
+        """Where the event of that number starts and ends in the chunk it came in."""
+        start = sum(map(len, data_of_all[:number])) + number * len(self._between)
+        return start, start + len(data_of_all[number]) + len(self._between)
+
+
+USUAL_FORM = EventForm(b"data: ", b"\n\n")
+_HEAD_BYTES_MAX = 128
+
+
+def form_of(block: bytes, event: "Event") -> EventForm:
+    """What an event looks like, so that those like it can be read at once; the usual form where
+    it has none of its own.
+    """
+    start, end, data = event
+    tail = b"\r\n\r\n" if block.endswith(b"\r\n\r\n", start, end) else b"\n\n"
+    head_end = end - len(tail) - len(data)
+    if head_end - start > _HEAD_BYTES_MAX:
+        return USUAL_FORM
+    head = block[start:head_end]
+    if head + data + tail != block[start:end]:
+        return USUAL_FORM
+    name, line_end, field = head.rpartition(tail[len(tail) // 2 :])
+    if field != b"data: ":
+        return USUAL_FORM
+    if line_end and (not name.startswith(b"event:") or b"\n" in name or b"\r" in name):
+        return USUAL_FORM
+    return _form(head, tail)
+
+
+@lru_cache(64)
+def _form(head: bytes, tail: bytes) -> EventForm:
+    return EventForm(head, tail)
 
 
 class EventBuffer:

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.meter import ExchangeMeter, Metering, StreamEnd
+from opencode_gate.wire.meter import ExchangeMeter, StreamEnd
+from opencode_gate.wire.metering import Metering
 from opencode_gate.wire.routes import Route, identify
 
 CORPUS = Path(__file__).parent.parent / "corpus"

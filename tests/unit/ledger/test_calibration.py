@@ -9,7 +9,7 @@ from opencode_gate.ledger.calibration import Calibration
 from opencode_gate.ledger.ratios import Ratio
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
-from opencode_gate.wire.meter import Delivered
+from opencode_gate.wire.metering import Delivered
 
 BODY = b'{"messages":[]}' + b" " * 985
 

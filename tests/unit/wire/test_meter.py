@@ -17,10 +17,9 @@ from opencode_gate.wire.gemini_generate import GeminiGenerate as Gemini
 from opencode_gate.wire.meter import (
     HELD_BYTES_MAX,
     ExchangeMeter,
-    Metering,
     StreamEnd,
-    estimated,
 )
+from opencode_gate.wire.metering import Metering, estimated
 from opencode_gate.wire.openai_chat import OpenAIChat
 from opencode_gate.wire.openai_responses import OpenAIResponses
 from opencode_gate.wire.routes import identify
@@ -170,7 +169,7 @@ def test_a_reader_refuses_what_it_cannot_read_in_one_way_only(reader_type, data)
             read(data.pop() if data else b"{}")
         except msgspec.DecodeError:
             continue
-    usage, _ = reader.usage()
+    usage = reader.usage().usage
     assert all(count is None or count >= 0 for count in msgspec.structs.asdict(usage).values())
     assert isinstance(reader.is_complete, bool)
     assert isinstance(reader.last_event(), bytes)
