@@ -15,7 +15,6 @@ import msgspec
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation
-from opencode_gate.core.usage import sum_known
 from opencode_gate.governance import sentences
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.budgeting import Budgeting
@@ -29,7 +28,7 @@ from opencode_gate.governance.rulebook import Law, Rulebook
 from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.stopping import CountText, RunningOutput
 from opencode_gate.ledger.governance_store import WindowKey
-from opencode_gate.ledger.records import ExchangeRecord, charged
+from opencode_gate.ledger.records import ExchangeRecord, FoldedExchange
 from opencode_gate.wire.facts import named_model
 from opencode_gate.wire.meter import ExchangeMeter
 
@@ -152,36 +151,24 @@ class Governor:
         if grant.ticket is not None:
             self._pacing.ended(grant, was_sent=was_sent)
 
-    def folded(self, records: Sequence[ExchangeRecord]) -> None:
-        """The ledger has charged exchanges. Called from the folding thread."""
+    def folded(self, exchanges: Sequence[FoldedExchange]) -> None:
+        """The ledger has charged exchanges. May be called from any thread."""
         loop = self._loop
-        if loop is None or not records:
-            return
-        charges = [
-            (WindowKey(charge.budget_id, charge.window_start_us), charge.reserved, taken)
-            for record in records
-            for charge in record.charges
-            for taken in (charged(record, charge),)
-        ]
-        tokens = [
-            (record.id, sum_known(record.usage.input_tokens, record.usage.output))
-            for record in records
-        ]
-        # A loop that has ended waits for nothing any more.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._settle, records, charges, tokens)
+        if loop is not None:
+            # A loop that has ended waits for nothing any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._settle, exchanges)
 
-    def _settle(
-        self,
-        records: Sequence[ExchangeRecord],
-        charges: Sequence[tuple[WindowKey, int, int]],
-        tokens: Sequence[tuple[str, int | None]],
-    ) -> None:
-        self._reservations.settle(charges)
-        self._pacing.settle(tokens)
-        for record in records:
-            if record.cost_nano_usd:
-                self._runaway.spent(record.session_id, record.cost_nano_usd)
+    def _settle(self, exchanges: Sequence[FoldedExchange]) -> None:
+        self._reservations.settle(
+            (WindowKey(budget_id, start_us), reserved, amount)
+            for exchange in exchanges
+            for budget_id, start_us, reserved, amount in exchange.taken
+        )
+        self._pacing.settle([(exchange.id, exchange.tokens) for exchange in exchanges])
+        for exchange in exchanges:
+            if exchange.cost_nano_usd:
+                self._runaway.spent(exchange.session_id, exchange.cost_nano_usd)
 
     def _check_price(self, ask: Ask, model: str | None) -> None:
         if self._price_rule is not None:

@@ -1,13 +1,11 @@
 """A batch of ended exchanges, priced and put into the ledger.
 
-The invariants: no exchange is lost because it could not be priced, or has a value that no
-database takes; between two exchanges others may run.
+The invariant: no exchange is lost because it could not be priced, or has a value that no
+database takes.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -17,7 +15,6 @@ from opencode_gate.ledger.records import ExchangeRecord, within_reservation
 from opencode_gate.ledger.store import Store
 
 Price = Callable[[ExchangeRecord], ExchangeRecord]
-_T = TypeVar("_T")
 
 _logger = logging.getLogger(__name__)
 
@@ -33,23 +30,12 @@ def commit(
     Raises:
         LedgerError: the database failed.
     """
-    priced = [_priced(exchange, price) for exchange in unhurried(batch)]
+    priced = [_priced(exchange, price) for exchange in batch]
     try:
         store.fold(priced, process_id=process_id)
     except (ValueError, OverflowError):
         return [_folded_alone(store, exchange, process_id) for exchange in priced]
     return priced
-
-
-def unhurried(items: Iterable[_T]) -> Iterator[_T]:
-    """The items; between two of them the event loop's thread may go first.
-
-    Else a batch would keep the interpreter for a whole switch interval each time, and a request
-    that comes just then would wait for it.
-    """
-    for item in items:
-        yield item
-        time.sleep(0)
 
 
 def _folded_alone(store: Store, exchange: ExchangeRecord, process_id: str) -> ExchangeRecord:
@@ -58,26 +44,31 @@ def _folded_alone(store: Store, exchange: ExchangeRecord, process_id: str) -> Ex
         store.fold([exchange], process_id=process_id)
     except (ValueError, OverflowError):
         _logger.exception("exchange %s has values that cannot be stored", exchange.id)
-        exchange = msgspec.structs.replace(
-            exchange,
-            request_model=_storable(exchange.request_model),
-            response_model=_storable(exchange.response_model),
-            raw_usage=_storable(exchange.raw_usage),
-            finish_reason=_storable(exchange.finish_reason),
-            downgraded_from=_storable(exchange.downgraded_from),
-            decisions=_storable(exchange.decisions),
-            usage=TokenUsage(),
-            usage_quality=UsageQuality.UNKNOWN,
-            prompt_id=None,
-            tools_called=(),
-            reported_cost_nano_usd=None,
-            priced_cost_nano_usd=None,
-            cache_saved_nano_usd=None,
-            cost_nano_usd=None,
-            cost_quality=CostQuality.UNKNOWN,
-        )
+        exchange = storable(exchange)
         store.fold([exchange], process_id=process_id)
     return exchange
+
+
+def storable(exchange: ExchangeRecord) -> ExchangeRecord:
+    """An exchange without values that cannot be written down, such as counts beyond 64 bits."""
+    return msgspec.structs.replace(
+        exchange,
+        request_model=_storable(exchange.request_model),
+        response_model=_storable(exchange.response_model),
+        raw_usage=_storable(exchange.raw_usage),
+        finish_reason=_storable(exchange.finish_reason),
+        downgraded_from=_storable(exchange.downgraded_from),
+        decisions=_storable(exchange.decisions),
+        usage=TokenUsage(),
+        usage_quality=UsageQuality.UNKNOWN,
+        prompt_id=None,
+        tools_called=(),
+        reported_cost_nano_usd=None,
+        priced_cost_nano_usd=None,
+        cache_saved_nano_usd=None,
+        cost_nano_usd=None,
+        cost_quality=CostQuality.UNKNOWN,
+    )
 
 
 def _storable(text: str | None) -> str | None:

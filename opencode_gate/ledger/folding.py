@@ -1,15 +1,16 @@
 """From the gateway into the ledger, by a thread of its own.
 
 The idea: what a request came to is looked at, priced and committed where nothing waits for it,
-many at a time. The invariants: a journal goes only after its rows are committed, and what the
-process holds of budgets is returned only after all it spent is charged.
+many at a time; in the gateway's life that is a process of its own (`server.folding_child`). The
+invariants: a journal goes only after its rows are committed, and what the process holds of
+budgets is returned only after all it spent is charged.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,19 +19,20 @@ from opencode_gate.core.errors import LedgerError
 from opencode_gate.ledger.audit import AuditSeal
 from opencode_gate.ledger.audit_files import seal_beside
 from opencode_gate.ledger.calibration import Calibration, CountText
-from opencode_gate.ledger.committing import Price, commit, unhurried
-from opencode_gate.ledger.journal import Journal
+from opencode_gate.ledger.committing import Price, commit
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.request_shape import RequestShapes
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.store import Store
-from opencode_gate.wire.meter import Delivered, ExchangeMeter
+from opencode_gate.wire.metering import Delivered
 
 OnFolded = Callable[[Sequence[ExchangeRecord]], None]
 
+GATHER_S = 0.25
+"""How long what comes in is gathered before it is committed."""
+
 _RETRY_AFTER_S = 2.0
-_GATHER_S = 0.25
 _DAY_US = 86_400_000_000
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +41,29 @@ _logger = logging.getLogger(__name__)
 class _Submitted(NamedTuple):
     exchange: ExchangeRecord
     body: bytes | None
-    meter: ExchangeMeter | None
+    delivered: Delivered | None
+
+
+class Marks(Protocol):
+    """The journal, as far as folding concerns it."""
+
+    @property
+    def process_id(self) -> str:
+        """What the process is called that the exchanges are of."""
+        ...
+
+    @property
+    def is_settled(self) -> bool:
+        """True while everything that was begun is committed to the ledger."""
+        ...
+
+    def folded(self, ids: Sequence[str]) -> None:
+        """The exchanges are committed."""
+        ...
+
+    def close(self) -> None:
+        """Nothing will be folded any more."""
+        ...
 
 
 class Folder(threading.Thread):
@@ -52,6 +76,8 @@ class Folder(threading.Thread):
     Args:
         on_folded: told in this thread what was committed, as it was: priced. Also of what could
             be committed only late.
+        on_failure: told in this thread why a batch could not be committed, and `None` once one
+            could again.
     """
 
     def __init__(
@@ -60,11 +86,13 @@ class Folder(threading.Thread):
         store_path: Path,
         price: Price,
         *,
-        journal: Journal,
+        journal: Marks,
         shapes: RequestShapes | None = None,
         count_text: CountText | None = None,
         keep_parts_days: int | None = None,
         on_folded: OnFolded | None = None,
+        on_failure: Callable[[LedgerError | None], None] | None = None,
+        gather_s: float = GATHER_S,
     ) -> None:
         super().__init__(name="ledger-folding", daemon=True)
         self._journal_dir = journal_dir
@@ -75,9 +103,12 @@ class Folder(threading.Thread):
         self._calibration = Calibration(count_text)
         self._keep_parts_days = keep_parts_days
         self._on_folded = on_folded
+        self._on_failure = on_failure
+        self._gather_s = gather_s
         self._seal: AuditSeal | None = None
         self._changed = threading.Condition()
         self._waiting: list[_Submitted] = []
+        self._body_bytes = 0
         self._has_begun = False
         self._is_closing = False
         self._has_ended = False
@@ -99,19 +130,25 @@ class Folder(threading.Thread):
         self,
         exchange: ExchangeRecord,
         body: bytes | None = None,
-        meter: ExchangeMeter | None = None,
+        delivered: Delivered | None = None,
     ) -> None:
         """Hands over a finished exchange that is in the journal already. Never blocks on I/O.
 
         Args:
             body: the request's; it is looked at and let go of, and nothing of it is kept.
-            meter: of the answer; the same holds for what it saw delivered.
+            delivered: of the answer; the same holds for it.
         """
         with self._changed:
-            self._waiting.append(_Submitted(exchange, body, meter))
+            self._waiting.append(_Submitted(exchange, body, delivered))
+            self._body_bytes += 0 if body is None else len(body)
             if len(self._waiting) == 1:
                 # Else the thread is at work or gathering; waking it would cost each request.
                 self._changed.notify_all()
+
+    def wait_for_room(self, body_bytes: int) -> None:
+        """Returns when the bodies that wait to be looked at are no more than that. Blocks."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._body_bytes <= body_bytes or self._has_ended)
 
     def hurry(self) -> None:
         """Commits what waits without gathering more. Never blocks on I/O."""
@@ -155,11 +192,15 @@ class Folder(threading.Thread):
         try:
             self.drain()
         finally:
-            with self._changed:
-                self._is_closing = True
-                self._changed.notify_all()
-            self.join()
-            self._journal.close()
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the thread, whatever is left, and lets go of the journal."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self.join()
+        self._journal.close()
 
     def run(self) -> None:
         """The thread's work; not to be called."""
@@ -197,7 +238,7 @@ class Folder(threading.Thread):
             self._changed.wait_for(lambda: not self._is_idle() or self._is_closing)
             if self._has_begun:
                 # Not at once: this thread would run just when the next request wants to.
-                self._changed.wait_for(self._is_pressed, _GATHER_S)
+                self._changed.wait_for(self._is_pressed, self._gather_s)
             self._is_hurried = False
             return not self._is_closing
 
@@ -234,14 +275,18 @@ class Folder(threading.Thread):
             tool_sets.clear()
             self._has_begun = True
             self._recoveries_done = recoveries
-            self._failure = None
+            was_failing, self._failure = self._failure is not None, None
             self._changed.notify_all()
+        if was_failing and self._on_failure is not None:
+            self._on_failure(None)
 
     def _failed(self, error: LedgerError) -> None:
         with self._changed:
             self._failure = error
             self._failures += 1
             self._changed.notify_all()
+        if self._on_failure is not None:
+            self._on_failure(error)
 
     def _tell(self, folded: Sequence[ExchangeRecord]) -> None:
         if self._on_folded is None:
@@ -266,18 +311,19 @@ class Folder(threading.Thread):
         """What waits now; the bodies are let go of, however long the ledger fails."""
         with self._changed:
             waiting = list(self._waiting)
-        batch = [self._shaped(submitted) for submitted in unhurried(waiting)]
+        batch = [self._shaped(submitted) for submitted in waiting]
         with self._changed:
             self._waiting[: len(batch)] = [_Submitted(exchange, None, None) for exchange in batch]
+            self._body_bytes -= sum(len(each.body) for each in waiting if each.body is not None)
+            self._changed.notify_all()
         return batch
 
     def _shaped(self, submitted: _Submitted) -> ExchangeRecord:
         """An exchange with what its body and its answer tell of it."""
-        exchange, body, meter = submitted
+        exchange, body, delivered = submitted
         if body is None:
             return exchange
         try:
-            delivered = None if meter is None else meter.delivered()
             exchange = self._hashed(exchange, body, delivered)
             exchange = self._calibration.settled(exchange, body, delivered)
             return exchange if self._shapes is None else self._shapes.shaped(exchange, body)

@@ -65,6 +65,7 @@ _Line = _Started | _Opened | _Progressed | _Finished | _Folded
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[_Line] = msgspec.json.Decoder(_Line)
+_finished_decoder = msgspec.json.Decoder(_Finished)
 
 
 class Journal:
@@ -131,13 +132,22 @@ class Journal:
         """What was seen of a running exchange so far: totals, not increments."""
         self._append(_Progressed(id, self._clock.now_us(), usage, delivered_text_chars))
 
-    def finished(self, exchange: ExchangeRecord) -> None:
-        """An exchange ended. It may not have been `opened` (a denied one)."""
+    def finished(self, exchange: ExchangeRecord) -> bytes | None:
+        """An exchange ended. It may not have been `opened` (a denied one).
+
+        Returns:
+            Its line, for `finished_exchange`, also where the disk did not take it; `None` if it
+            has values that no line takes.
+        """
         self._unsettled.add(exchange.id)
-        self._append(_Finished(exchange))
+        text = self._encoded(_Finished(exchange))
+        if text is not None:
+            with self._lock:
+                self._write(text)
+        return text
 
     def folded(self, ids: Sequence[str]) -> None:
-        """The exchanges are committed to the ledger. Called from the folding thread."""
+        """The exchanges are committed to the ledger."""
         mark, started = _encoder.encode(_Folded(ids)), _encoder.encode(_Started(self._session))
         with self._lock:
             self._write(mark)
@@ -161,14 +171,19 @@ class Journal:
                 self._remember(error)
 
     def _append(self, line: _Line) -> bool:
-        try:
-            text = _encoder.encode(line)
-        except (ValueError, OverflowError) as error:
-            # A name that is no Unicode or a count beyond 64 bits, out of a provider's answer.
-            self._remember(error)
+        text = self._encoded(line)
+        if text is None:
             return False
         with self._lock:
             return self._write(text)
+
+    def _encoded(self, line: _Line) -> bytes | None:
+        try:
+            return _encoder.encode(line)
+        except (ValueError, OverflowError) as error:
+            # A name that is no Unicode or a count beyond 64 bits, out of a provider's answer.
+            self._remember(error)
+            return None
 
     def _write(self, text: bytes) -> bool:
         if self._descriptor < 0:
@@ -246,6 +261,24 @@ def read_journal(path: Path) -> JournalContents:
                 continue
             _apply(line, contents)
     return contents
+
+
+def finished_line(exchange: ExchangeRecord) -> bytes:
+    """The line of an exchange that ended.
+
+    Raises:
+        ValueError, OverflowError: it has values that no line takes.
+    """
+    return _encoder.encode(_Finished(exchange))
+
+
+def finished_exchange(line: bytes) -> ExchangeRecord:
+    """The exchange of a line that says how it ended.
+
+    Raises:
+        msgspec.DecodeError: it is no such line.
+    """
+    return _finished_decoder.decode(line).exchange
 
 
 def process_id_of(path: Path) -> str:

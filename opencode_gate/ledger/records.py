@@ -19,6 +19,8 @@ from opencode_gate.core.semconv import (
 )
 from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage, sum_known
 
+_LARGEST = (1 << 63) - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
@@ -210,6 +212,50 @@ def within_reservation(record: ExchangeRecord) -> ExchangeRecord:
     if record.cost_quality is not CostQuality.ESTIMATED:
         return record
     return msgspec.structs.replace(record, cost_nano_usd=reserved)
+
+
+class Taken(NamedTuple):
+    """What an exchange took from a budget, of what was reserved for it."""
+
+    budget_id: str
+    window_start_us: int
+    reserved: int
+    amount: int
+
+
+class FoldedExchange(msgspec.Struct, frozen=True, array_like=True):
+    """What who admitted an exchange has to know of its end, once it is in the ledger.
+
+    Attributes:
+        tokens: that went in and came out; `None` where neither is known.
+    """
+
+    id: str
+    session_id: str
+    taken: tuple[Taken, ...]
+    tokens: int | None
+    cost_nano_usd: int | None
+
+
+def folded_exchange(record: ExchangeRecord) -> FoldedExchange:
+    """An exchange as the ledger has charged it; amounts beyond 64 bits are the largest number."""
+    taken = tuple(
+        Taken(
+            charge.budget_id,
+            charge.window_start_us,
+            charge.reserved,
+            min(charged(record, charge), _LARGEST),
+        )
+        for charge in record.charges
+    )
+    tokens, cost = sum_known(record.usage.input_tokens, record.usage.output), record.cost_nano_usd
+    return FoldedExchange(
+        record.id,
+        record.session_id,
+        taken,
+        None if tokens is None else min(tokens, _LARGEST),
+        None if cost is None else min(cost, _LARGEST),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

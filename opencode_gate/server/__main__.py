@@ -1,4 +1,5 @@
-"""The gateway process: `python -m opencode_gate.server`, or with `settle` only the settling.
+"""The gateway process: `python -m opencode_gate.server`; with `fold` the one that folds for it,
+with `settle` only the settling.
 
 The order of a life: hear `hello` and `secrets`, wire up, serve the inherited socket, say `ready`;
 at `finish`, or when the parent is gone, stop serving, fold every record, say `settled`, end.
@@ -55,6 +56,10 @@ def _orphaned(hello: Hello | None, agent: Agent | None) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs the process and returns its exit status."""
+    if arguments == ["fold"]:
+        from opencode_gate.server.folding_child import fold
+
+        return fold()
     if arguments == ["settle"]:
         from opencode_gate.server.compose import settle_dead
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from opencode_gate.catalog.catalogue import open_catalogue
-from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.prices import PriceBook
-from opencode_gate.catalog.rows import ModelRow
 from opencode_gate.catalog.token_counter import TokenCounter
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.proxies import proxy_rules
@@ -27,35 +25,36 @@ from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
-from opencode_gate.governance.rates import RateMeter
 from opencode_gate.governance.request_case import Cases
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.governance.runaway import Runaway
 from opencode_gate.governance.terms import terms_from
-from opencode_gate.ledger.folding import Folder
+from opencode_gate.ledger.folding_frames import Begin
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
-from opencode_gate.ledger.request_shape import RequestShapes, installation_key
 from opencode_gate.ledger.spend_history import SpendHistory
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.sqlite.spend_history import usual_spend_per_minute
 from opencode_gate.routing.targets import RouteTable
+from opencode_gate.server.folding_process import FoldingProcess
+from opencode_gate.server.prices import price_book
 from opencode_gate.server.protocol import Hello, Secrets
 from opencode_gate.server.service import entrance_of
+from opencode_gate.server.sharing import rates_of
 from opencode_gate.wire.meter import ExchangeMeter
 
 
 class JournalRecorder:
     """Writes an exchange to the journal first and then hands it on to be folded."""
 
-    __slots__ = ("_folder", "_journal", "exchanges")
+    __slots__ = ("_folding", "_journal", "exchanges")
 
-    def __init__(self, journal: Journal, folder: Folder) -> None:
+    def __init__(self, journal: Journal, folding: FoldingProcess) -> None:
         self._journal = journal
-        self._folder = folder
+        self._folding = folding
         self.exchanges = 0
 
     def opened(self, record: ExchangeRecord, *, input_bytes: int | None) -> bool:
@@ -69,8 +68,7 @@ class JournalRecorder:
     def finished(self, record: ExchangeRecord, body: bytes, meter: ExchangeMeter | None) -> None:
         """Once, at the end."""
         self.exchanges += 1
-        self._journal.finished(record)
-        self._folder.submit(record, body, meter)
+        self._folding.submit(record, self._journal.finished(record), body, meter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Gateway:
     app: App
     recorder: JournalRecorder
     journal: Journal
-    folder: Folder
+    folding: FoldingProcess
     upstream: HttpUpstream
     rulebook: Rulebook
     reservations: Reservations
@@ -95,31 +93,31 @@ class Gateway:
         """
         self.reservations.stop()
         self.rulebook.close()
-        self.folder.close()
+        self.folding.close()
 
 
 def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) -> Gateway:
     """The gateway of one session, or of everybody who has a virtual key."""
     clock = SystemClock()
-    prices = PriceBook(open_catalogue(paths, settings), settings, _stated_prices(hello))
+    prices = price_book(hello.costs, paths, settings)
     journal = Journal.create(paths.journals, session=hello.session)
-    folder = Folder(
-        paths.journals,
-        paths.ledger_file,
-        prices.price,
-        journal=journal,
-        count_text=TokenCounter().count,
-        shapes=RequestShapes(installation_key(paths.prompt_key)),
-        keep_parts_days=settings.ledger.keep_parts_days,
-        on_folded=lambda records: governor.folded(records),
+    folding = FoldingProcess(
+        Begin(
+            journal_dir=str(paths.journals),
+            ledger_file=str(paths.ledger_file),
+            process_id=journal.process_id,
+            costs=hello.costs,
+        ),
+        journal,
+        on_folded=lambda folded: governor.folded(folded),
     )
     rulebook = Rulebook(lambda: open_governance(paths.ledger_file), zone=local_zone_name())
     reservations = Reservations(
-        journal.path.stem,
+        journal.process_id,
         lambda: open_governance(paths.ledger_file),
         clock=clock,
-        recover=folder.recover,
-        hurry=folder.hurry,
+        recover=folding.recover,
+        hurry=folding.hurry,
     )
     history = SpendHistory(lambda: usual_spend_per_minute(paths.ledger_file, clock.now_us()), clock)
     governor = Governor(
@@ -128,7 +126,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         budgeting=Budgeting(
             reservations, rulebook.standings, Cases(terms_from(prices), clock), clock
         ),
-        pacing=Pacing(RateMeter(), clock),
+        pacing=Pacing(rates_of(hello), clock),
         runaway=Runaway(settings.runaway, clock, history.usual_nano_usd_per_minute),
         count_text=TokenCounter().count,
         price_rule=PriceRule(prices.knows)
@@ -136,11 +134,11 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         else None,
         clock=clock,
     )
-    recorder = JournalRecorder(journal, folder)
+    recorder = JournalRecorder(journal, folding)
     upstream = HttpUpstream(
         proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)
     )
-    entrance = entrance_of(hello, secrets, paths, rulebook.policy, folder, clock)
+    entrance = entrance_of(hello, secrets, paths, rulebook.policy, folding.drain, clock)
     pipeline = Pipeline(
         door=entrance.door,
         governor=governor,
@@ -157,17 +155,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         clock=clock,
     )
     app = App(pipeline, entrance.control, names=entrance.names)
-    return Gateway(app, recorder, journal, folder, upstream, rulebook, reservations)
-
-
-def _stated_prices(hello: Hello) -> dict[str, dict[str, ModelRow]]:
-    return {
-        provider_id: {
-            model_id: model_row(provider_id, model_id, {"cost": cost})
-            for model_id, cost in costs.items()
-        }
-        for provider_id, costs in hello.costs.items()
-    }
+    return Gateway(app, recorder, journal, folding, upstream, rulebook, reservations)
 
 
 def settle_dead(paths: Paths, settings: Settings) -> int:

@@ -24,7 +24,6 @@ from opencode_gate.governance.policy import Policy, Rules, document_of
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
 from opencode_gate.governance.standing import Above, standings_above
-from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.key_files import kept_key
 from opencode_gate.ledger.records import SessionRecord
@@ -39,9 +38,9 @@ _ADDRESS_OF_NOBODY = "http://upstream.invalid"
 class LedgerSessions:
     """The sessions of launchers in the ledger (`gateway.control.SessionBook`)."""
 
-    def __init__(self, ledger_file: Path, folder: Folder, clock: Clock) -> None:
+    def __init__(self, ledger_file: Path, drain: Callable[[], None], clock: Clock) -> None:
         self._ledger_file = ledger_file
-        self._folder = folder
+        self._drain = drain
         self._clock = clock
         self._beginning = threading.Lock()
         self._asked: Store | None = None
@@ -82,7 +81,7 @@ class LedgerSessions:
 
     def account(self, session_id: str, virtual_key: str | None) -> SessionAccount:
         """A session and all its exchanges that have ended, once they are in the ledger."""
-        self._folder.drain()
+        self._drain()
         store = open_store(self._ledger_file, read_only=True)
         governance = open_governance(self._ledger_file, read_only=True)
         try:
@@ -114,7 +113,7 @@ def entrance_of(
     secrets: Secrets,
     paths: Paths,
     policy: Callable[[], Policy],
-    folder: Folder,
+    drain: Callable[[], None],
     clock: Clock,
 ) -> Entrance:
     """The way in that `hello` asks for.
@@ -129,7 +128,7 @@ def entrance_of(
         return Entrance(
             LaunchDoor(token, session_id=hello.session.id, user=user, virtual_key=virtual_key)
         )
-    sessions = LedgerSessions(paths.ledger_file, folder, clock)
+    sessions = LedgerSessions(paths.ledger_file, drain, clock)
     tokens = SessionTokens(_token_key(paths))
     door = ServedDoor(policy, tokens, sessions.is_open, clock, session_id=hello.session.id)
     offers = offers_of(hello.rows, served)

@@ -148,6 +148,7 @@ class Serving:
         if serving.done():
             await serving
         self._parent.say(Ready())
+        self._gateway.folding.begin()
         threading.Thread(
             target=self._listen,
             args=(loop.call_soon_threadsafe, server),

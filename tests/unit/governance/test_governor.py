@@ -31,8 +31,7 @@ from opencode_gate.governance.policy import (
 )
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.request_case import ModelTerms
-from opencode_gate.ledger.governance_store import WindowKey
-from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.records import ExchangeRecord, FoldedExchange, Taken
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.wire.facts import read_facts
@@ -120,13 +119,19 @@ class Gate:
             self.governor.ended(grant, record)
         self.sent.clear()
         self.governor._settle(
-            records,
             [
-                (WindowKey(one.budget_id, one.window_start_us), one.reserved, cost_nano_usd)
+                FoldedExchange(
+                    record.id,
+                    record.session_id,
+                    tuple(
+                        Taken(one.budget_id, one.window_start_us, one.reserved, cost_nano_usd)
+                        for one in record.charges
+                    ),
+                    None,
+                    cost_nano_usd,
+                )
                 for record in records
-                for one in record.charges
-            ],
-            [],
+            ]
         )
 
     async def denied(self, **more: object) -> Denied:

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.ledger import folding as folding_module
 from opencode_gate.ledger.audit_files import seal_beside
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.governance_store import LeaseWish, Standing, WindowKey
@@ -147,13 +146,17 @@ def test_a_value_no_database_takes_is_told_as_it_was_folded(
     folding.close()
 
 
-def test_hurry_does_not_wait_for_more(
-    folder: Path, ledger_file: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
-):
+def test_hurry_does_not_wait_for_more(folder: Path, ledger_file: Path, journal: Journal):
     """Somebody waits for the money."""
-    monkeypatch.setattr(folding_module, "_GATHER_S", LONG_S * 10)
     heard = Listener()
-    folding = Folder(folder, ledger_file, priced_at("0.5"), journal=journal, on_folded=heard)
+    folding = Folder(
+        folder,
+        ledger_file,
+        priced_at("0.5"),
+        journal=journal,
+        on_folded=heard,
+        gather_s=LONG_S * 10,
+    )
     folding.drain()
     folding.hurry()  # Nothing waits: nothing happens.
     for _ in range(3):
@@ -223,7 +226,7 @@ def test_the_trail_has_keyed_hashes_of_request_and_answer(
     )
     meter.end()
     folding = Folder(folder, ledger_file, priced_at("0.5"), journal=journal)
-    folding.submit(an_exchange(session_id="01S"), body, meter)
+    folding.submit(an_exchange(session_id="01S"), body, meter.delivered())
     folding.submit(an_exchange(session_id="01S"), body, None)
     folding.close()
     seal = seal_beside(ledger_file)

@@ -1,0 +1,137 @@
+"""The folding process and the socket to it, from the gateway's side.
+
+The invariant: nothing here waits but `wait` and `close`, and what is queued leaves in its order.
+"""
+
+import collections
+import contextlib
+import selectors
+import socket
+import subprocess
+import sys
+
+from opencode_gate.ledger.folding_frames import Report, taken_reports
+from opencode_gate.server.socket_handoff import pack
+
+_CHUNK_BYTES = 65536
+_JOINED_BYTES = 65536
+"""Smaller pieces are sent in one call: copying them costs less than a call."""
+_BUFFER_BYTES = 1 << 20
+
+if sys.platform == "win32":
+    _CREATION_FLAGS = subprocess.CREATE_NO_WINDOW
+else:
+    _CREATION_FLAGS = 0
+
+
+class FoldingLink:
+    """A process that was just started.
+
+    Raises:
+        OSError: it cannot be.
+    """
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        self._unsent: collections.deque[bytes | memoryview] = collections.deque()
+        self._small = bytearray()
+        self._received = bytearray()
+        self.unsent_bytes = 0
+        try:
+            # The kernel gives what it allows; more is taken in one turn, and woken up for less.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "opencode_gate.server", "fold"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=() if sys.platform == "win32" else (theirs.fileno(),),
+                creationflags=_CREATION_FLAGS,
+            )
+            stdin = self._process.stdin
+            assert stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(pack(theirs, self._process.pid).encode() + b"\n")
+                stdin.close()
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def process_id(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def queue(self, head: bytes, body: bytes = b"") -> None:
+        """What `send` sends next."""
+        self._small += head
+        if len(body) < _JOINED_BYTES:
+            self._small += body
+        else:
+            self._end_small()
+            self._unsent.append(body)
+        self.unsent_bytes += len(head) + len(body)
+
+    def send(self) -> None:
+        """Sends what the process takes now.
+
+        Raises:
+            OSError: it is gone.
+        """
+        self._end_small()
+        unsent = self._unsent
+        while unsent:
+            try:
+                sent = self._socket.send(unsent[0])
+            except BlockingIOError:
+                return
+            self.unsent_bytes -= sent
+            if sent < len(unsent[0]):
+                unsent[0] = memoryview(unsent[0])[sent:]
+            else:
+                unsent.popleft()
+
+    def receive(self) -> list[Report]:
+        """What it has said since.
+
+        Raises:
+            OSError: it is gone, and all it said was heard.
+        """
+        reports: list[Report] = []
+        while True:
+            try:
+                chunk = self._socket.recv(_CHUNK_BYTES)
+            except BlockingIOError:
+                return reports
+            except OSError:
+                chunk = b""
+            if not chunk:
+                if reports:
+                    return reports
+                raise ConnectionResetError("it closed the connection")
+            self._received += chunk
+            reports += taken_reports(self._received)
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns when something can be received, or sent of what is unsent, or after a while."""
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent_bytes else 0)
+        # Another thread may have closed it meanwhile.
+        with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
+            selector.register(self._socket, events)
+            selector.select(timeout_s)
+
+    def close(self, *, grace_s: float) -> None:
+        """Lets go of the process; it is killed if it has not ended within that time."""
+        self._socket.close()
+        try:
+            self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _end_small(self) -> None:
+        if self._small:
+            self._unsent.append(bytes(self._small))
+            self._small.clear()
