@@ -11,7 +11,7 @@ import msgspec
 from opencode_gate.core.semconv import Operation
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
-from opencode_gate.governance.rates import RateTicket
+from opencode_gate.governance.rates import Ticket
 from opencode_gate.governance.reservations import Held
 from opencode_gate.governance.stopping import RunningOutput
 from opencode_gate.ledger.records import Charge
@@ -92,7 +92,7 @@ class Grant(msgspec.Struct):
     conversation: Conversation | None = None
     revision: int = 0
     running: RunningOutput | None = None
-    ticket: RateTicket | None = None
+    ticket: Ticket | None = None
 
     @property
     def decisions_text(self) -> str | None:

@@ -11,13 +11,16 @@ import math
 from collections.abc import Iterable
 
 from opencode_gate.core.clock import Clock
+from opencode_gate.core.tasks import spawn
 from opencode_gate.governance import sentences
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.grants import Ask, Grant
-from opencode_gate.governance.rates import OwnedLimit, RateMeter, RateTicket
+from opencode_gate.governance.rates import OwnedLimit, Rates, Ticket
 from opencode_gate.governance.rulebook import Law
 from opencode_gate.wire.estimates import estimated_tokens
 
+LOOK_AGAIN_S = 0.01
+"""How soon a request that waits sees what another process has freed."""
 WAIT_S = 10.0
 """A limit that clears within this is waited out."""
 RETRY_AFTER_MAX_S = 60.0
@@ -29,13 +32,16 @@ RETRY_AFTER_SLOT_S = 5
 
 
 class Pacing:
-    """Keeps requests to the rate limits of their owners, in this process."""
+    """Keeps requests to the rate limits of their owners."""
 
-    def __init__(self, rates: RateMeter, clock: Clock) -> None:
+    def __init__(self, rates: Rates, clock: Clock) -> None:
         self._rates = rates
         self._clock = clock
         self._freed = asyncio.Event()
-        self._unsettled: dict[str, RateTicket] = {}
+        self._unsettled: dict[str, Ticket] = {}
+        self._waiting = 0
+        self._seen: int | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     def admit_now(self, law: Law, ask: Ask, grant: Grant, now_s: float) -> bool:
         """Counts a request against its limits if it fits under all of them without waiting."""
@@ -61,28 +67,48 @@ class Pacing:
         began_s = now_s = self._clock.monotonic_s()
         held_by: OwnedLimit | None = None
         while True:
-            wait_s, which = self._rates.most_waited(law.limits, now_s, tokens)
-            if which is None:
+            if not self._waiting:
+                self._seen = self._rates.changes
+            ticket, shadowed, wait_s, which = self._rates.take_turn(law.limits, now_s, tokens)
+            if ticket is not None:
                 break
+            assert which is not None
             left_s = began_s + WAIT_S - now_s
             if left_s <= 0 or (wait_s > left_s and not math.isinf(wait_s)):
                 raise self._refusal(which, wait_s, tokens)
             held_by = which
-            self._freed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), min(wait_s, left_s))
+            await self._wait(min(wait_s, left_s))
             now_s = self._clock.monotonic_s()
+        self._taken(grant, ticket)
         if held_by is not None:
             owner, limit = held_by
             grant.decisions.append(
                 sentences.rate_limited(owner, limit, outcome="wait", wait_s=now_s - began_s)
             )
-        if law.has_shadow_limits:
-            for owner, limit in self._rates.shadowed(law.limits, now_s, tokens):
-                grant.decisions.append(sentences.rate_limited(owner, limit))
-        self._taken(grant, self._rates.take(law.limits, now_s, tokens))
+        for owner, limit in shadowed:
+            grant.decisions.append(sentences.rate_limited(owner, limit))
 
-    def _taken(self, grant: Grant, ticket: RateTicket) -> None:
+    async def _wait(self, timeout_s: float) -> None:
+        """Waits until something has become free, here or in another process."""
+        self._freed.clear()
+        if self._seen is not None and (self._watching is None or self._watching.done()):
+            self._watching = spawn(self._watch(self._seen), name="rates")
+        self._waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), timeout_s)
+        finally:
+            self._waiting -= 1
+
+    async def _watch(self, seen: int | None) -> None:
+        """While requests wait: looks for what other processes have freed."""
+        while self._waiting:
+            if self._rates.changes != seen:
+                seen = self._rates.changes
+                self._freed.set()
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    def _taken(self, grant: Grant, ticket: Ticket) -> None:
         grant.ticket = ticket
         if ticket.tokens:
             self._unsettled[grant.exchange_id] = ticket

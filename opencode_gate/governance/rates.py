@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -31,6 +31,53 @@ _EXACT_ENTRIES = 512
 """A log with fewer has each request of its own moment; a longer one counts some as later."""
 _GRAINS = 4_096
 """Into so many parts of its time a long log is divided: it has no more entries than that."""
+
+
+class Ticket(Protocol):
+    """What an admitted request takes of its limits; to be released at its end."""
+
+    @property
+    def tokens(self) -> Sequence[object]:
+        """What it counts for in limits of tokens."""
+        ...
+
+    def settle(self, tokens: int) -> None:
+        """Puts the tokens it really took in place of those that were thought."""
+        ...
+
+    def release(self) -> None:
+        """Frees its slots; once, however often it is called."""
+        ...
+
+
+class Turn(NamedTuple):
+    """A request that was counted, and which limits in shadow would have held it back; or for how
+    long it is held back, and by which limit.
+    """
+
+    ticket: Ticket | None = None
+    shadowed: Sequence[OwnedLimit] = ()
+    wait_s: float = 0.0
+    held_by: OwnedLimit | None = None
+
+
+class Rates(Protocol):
+    """What requests are held against."""
+
+    @property
+    def changes(self) -> int | None:
+        """Grows when something has become free in another process; `None` where there is none."""
+        ...
+
+    def take_now(
+        self, limits: Sequence[OwnedLimit], now_s: float, tokens: int = 0
+    ) -> Ticket | None:
+        """Counts a request if it fits under all its limits now, those in shadow too."""
+        ...
+
+    def take_turn(self, limits: Sequence[OwnedLimit], now_s: float, tokens: int = 0) -> Turn:
+        """Counts a request if it fits under all limits that are enforced."""
+        ...
 
 
 class _Entry(msgspec.Struct):
@@ -138,6 +185,8 @@ class RateTicket:
 class RateMeter:
     """Counts against the limits of all owners, in this process."""
 
+    changes: None = None
+
     def __init__(self) -> None:
         self._logs: dict[tuple[Owner, Measure, Per | None], _Log] = {}
         self._logs_max = _LOGS_MAX
@@ -199,6 +248,14 @@ class RateMeter:
             if log.total + amount > gauge.limit and gauge.wait_s(now_s, tokens) > 0:
                 return None
         return _taken(gauges, now_s, tokens)
+
+    def take_turn(self, limits: Sequence[OwnedLimit], now_s: float, tokens: int = 0) -> Turn:
+        """Counts a request if it fits under all limits that are enforced."""
+        wait_s, held_by = self.most_waited(limits, now_s, tokens)
+        if held_by is not None:
+            return Turn(wait_s=wait_s, held_by=held_by)
+        shadowed = self.shadowed(limits, now_s, tokens)
+        return Turn(self.take(limits, now_s, tokens), shadowed)
 
     def _planned(self, limits: Sequence[OwnedLimit], now_s: float) -> tuple[_Gauge, ...]:
         plan = self._plans.get(id(limits))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 if sys.platform == "win32":
     import msvcrt
+    import time
 
     # Far behind any content: Windows locks byte ranges and forbids reading what is locked.
     _LOCKED_OFFSET = 1 << 30
+    _LOOK_AGAIN_S = 0.0005
 
     def try_lock(descriptor: int) -> bool:
         """Takes the lock of an open file if nobody holds it; it lives as long as the file."""
@@ -21,6 +23,16 @@ if sys.platform == "win32":
         except OSError:
             return False
         return True
+
+    def lock(descriptor: int) -> None:
+        """Takes the lock of an open file, as soon as nobody holds it. For moments only."""
+        while not try_lock(descriptor):
+            time.sleep(_LOOK_AGAIN_S)
+
+    def unlock(descriptor: int) -> None:
+        """Lets go of the lock of an open file."""
+        os.lseek(descriptor, _LOCKED_OFFSET, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 else:
     import fcntl
 
@@ -31,6 +43,14 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def lock(descriptor: int) -> None:
+        """Takes the lock of an open file, as soon as nobody holds it. For moments only."""
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def unlock(descriptor: int) -> None:
+        """Lets go of the lock of an open file."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:

@@ -102,8 +102,13 @@ class ServedGateway:
     @property
     def inner(self) -> int:
         """The process that serves."""
-        (pid,) = children_of(self.process.pid)
+        (pid,) = self.workers
         return pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        return sorted(children_of(self.process.pid))
 
     def connect(self) -> http.client.HTTPConnection:
         if self.tls is not None:
@@ -165,10 +170,11 @@ class ServedGateway:
         return self.process.wait(30)
 
     def kill(self) -> None:
-        """Both processes, without a word."""
-        inner = self.inner
+        """All its processes, without a word."""
+        workers = self.workers
         self.process.kill()
-        os.kill(inner, signal.SIGKILL)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
         self.process.wait()
 
 
