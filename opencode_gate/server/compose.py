@@ -25,7 +25,6 @@ from opencode_gate.governance.budgeting import Budgeting
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.pacing import Pacing
 from opencode_gate.governance.prices import PriceRule
-from opencode_gate.governance.rates import RateMeter
 from opencode_gate.governance.request_case import Cases
 from opencode_gate.governance.reservations import Reservations
 from opencode_gate.governance.rulebook import Rulebook
@@ -44,6 +43,7 @@ from opencode_gate.server.folding_process import FoldingProcess
 from opencode_gate.server.prices import price_book
 from opencode_gate.server.protocol import Hello, Secrets
 from opencode_gate.server.service import entrance_of
+from opencode_gate.server.sharing import rates_of
 from opencode_gate.wire.meter import ExchangeMeter
 
 
@@ -126,7 +126,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
         budgeting=Budgeting(
             reservations, rulebook.standings, Cases(terms_from(prices), clock), clock
         ),
-        pacing=Pacing(RateMeter(), clock),
+        pacing=Pacing(rates_of(hello), clock),
         runaway=Runaway(settings.runaway, clock, history.usual_nano_usd_per_minute),
         count_text=TokenCounter().count,
         price_rule=PriceRule(prices.knows)
