@@ -8,23 +8,17 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import uvicorn
+from collections.abc import Callable
 
 from opencode_gate.catalog.refresh import BackgroundRefresh
 from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.errors import GatewayError
-from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway.asgi import asgi_application
+from opencode_gate.gateway.http_server import HttpServer
 from opencode_gate.server.compose import Gateway, end_for_launcher
-from opencode_gate.server.one_write import OneWriteProtocol
 from opencode_gate.server.parent import Parent
 from opencode_gate.server.processes import terminate
 from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Service, Settled
@@ -34,64 +28,6 @@ GRACE_S = 5.0
 """How long requests in flight may go on after SIGTERM, when the agent is still there to read."""
 
 SWITCH_INTERVAL_S = 0.0005
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, told when to stop instead of asking itself ten times a second.
-
-    Signals are left to this process, and a stop without grace waits for nothing.
-    """
-
-    def __init__(self, app: Any, tls: ssl.SSLContext | None = None) -> None:
-        config = uvicorn.Config(
-            app,
-            http=OneWriteProtocol,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=75,
-        )
-        config.load()
-        config.ssl = tls
-        super().__init__(config)
-        self.up = asyncio.Event()
-        self._stopped = asyncio.Event()
-        self._hurried = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    def stop(self, grace_s: float = 0.0) -> None:
-        """Accepts nothing more; what is in flight gets `grace_s` to end, from the latest call."""
-        self._stopped.set()
-        if grace_s:
-            asyncio.get_running_loop().call_later(grace_s, self._hurried.set)
-        else:
-            self._hurried.set()
-
-    async def main_loop(self) -> None:
-        await self._stopped.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        in_flight = asyncio.gather(*self.server_state.tasks, return_exceptions=True)
-        hurried = spawn(self._hurried.wait(), name="hurry")
-        await asyncio.wait((in_flight, hurried), return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        in_flight.cancel()
-        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
 
 
 class Serving:
@@ -134,19 +70,13 @@ class Serving:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         served = self._hello.served
-        server = _Server(
-            asgi_application(self._gateway.app), None if served is None else tls_context(served)
-        )
+        server = HttpServer(self._gateway.app, tls=None if served is None else tls_context(served))
         if hasattr(loop, "add_signal_handler"):
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(
                     signal.SIGTERM, server.stop, GRACE_S if served is None else served.grace_s
                 )
-        serving = spawn(server.serve(sockets=[unpack(self._hello.socket)]), name="server")
-        serving.add_done_callback(lambda _: server.up.set())
-        await server.up.wait()
-        if serving.done():
-            await serving
+        await server.start([unpack(self._hello.socket)])
         self._parent.say(Ready())
         self._gateway.folding.begin()
         threading.Thread(
@@ -157,12 +87,12 @@ class Serving:
         ).start()
         refresh = BackgroundRefresh(paths(), self._settings)
         try:
-            await serving
+            await server.wait_stopped()
         finally:
             refresh.stop()
         await self._gateway.upstream.close()
 
-    def _listen(self, in_loop: Callable[..., object], server: _Server) -> None:
+    def _listen(self, in_loop: Callable[..., object], server: HttpServer) -> None:
         """Hears the parent out, in a thread: a pipe cannot be awaited on every platform."""
         is_finishing = False
         # The loop may have ended by the time of the last word.

@@ -16,7 +16,7 @@ import pytest
 
 from opencode_gate.cli import registry
 
-_NETWORK = {"asyncio", "httpcore", "httptools", "httpx", "ssl", "uvicorn", "uvloop"}
+_NETWORK = {"asyncio", "httpcore", "httptools", "httpx", "ssl", "uvloop"}
 _HEAVY = {
     *_NETWORK,
     "cryptography",

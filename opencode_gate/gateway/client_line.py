@@ -1,0 +1,111 @@
+"""The transport of a client, the time it has, and the ways to part from it.
+
+The idea: one timer a connection, moved only when it would ring too late, so that a request costs
+none. The invariant: every way of parting ends with the connection closed, whatever the client
+does: what it does not take in time is dropped.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Final, cast
+
+IDLE_S: Final = 75.0
+LINGER_S: Final = 5.0
+"""How long a client may take to read the last of an answer, and send what nobody reads."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class ClientLine(asyncio.Protocol):
+    """What a connection has before anybody understands what is said on it."""
+
+    __slots__ = ("_deadline_s", "_is_full", "_timer", "_timer_at_s", "_transport", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._is_full = False
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there, and should say something."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._expect_within(IDLE_S)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client is gone."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def abort(self) -> None:
+        """Closes at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _is_patient(self) -> bool:
+        """Whether nothing is expected of the client now."""
+        return False
+
+    def _close_idle(self) -> None:
+        """Closes what nothing happens on; a client of TLS need not say goodbye."""
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size():
+            self._close_sent()
+        else:
+            self._transport.abort()
+
+    def _close_sent(self) -> None:
+        """Closes when all has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+            self._expect_within(LINGER_S)
+
+    def _say_goodbye(self) -> None:
+        """Closes when the client has: closing on what it still sends could cost it the answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+        self._expect_within(LINGER_S)
+
+    def _reset(self) -> None:
+        """Closes in a way that no client takes for a clean end."""
+        if self._transport is not None:
+            raw = self._transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+
+    def _expect_within(self, timeout_s: float) -> None:
+        self._deadline_s = self.loop.time() + timeout_s
+        if self._timer is None:
+            self._arm()
+        elif self._timer_at_s > self._deadline_s:
+            self._timer.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer_at_s = self._deadline_s
+        self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._transport is None:
+            return
+        if self.loop.time() < self._deadline_s:
+            self._arm()
+        elif self._is_patient():
+            self._expect_within(IDLE_S)
+        else:
+            self._transport.abort()
