@@ -78,6 +78,11 @@ class Rulebook:
         self._is_read = False
         self._laws: dict[Caller, Law] = {}
 
+    @property
+    def mark(self) -> int | None:
+        """Differs from before if anything in the ledger may have changed up to the last look."""
+        return self._mark
+
     def policy(self) -> Policy:
         """The rules in force now.
 

@@ -34,10 +34,14 @@ _TOKENS_REMEMBERED: Final = 4096
 
 
 class _Known(NamedTuple):
-    """A token that was believed, until `expires_us`."""
+    """A token that was believed, until `expires_us`.
+
+    `mark` is that of the ledger in which its session was open; `None` if it has none of its own.
+    """
 
     caller: Caller
     expires_us: int | None
+    mark: int | None = None
 
 
 class ServedDoor:
@@ -46,8 +50,9 @@ class ServedDoor:
     Args:
         policy: the rules of this moment; what it raises refuses the request.
         tokens: for the tokens of sessions.
-        is_open: whether a session is in the ledger and has not ended; asked once per token and
-            policy.
+        is_open: whether a session is in the ledger and has not ended; asked once per token while
+            the ledger stays as it is.
+        mark: differs from before if that has changed, by whichever process.
         session_id: what requests are written down under that belong to no session.
     """
 
@@ -56,6 +61,7 @@ class ServedDoor:
         policy: Callable[[], Policy],
         tokens: SessionTokens,
         is_open: Callable[[str], bool],
+        mark: Callable[[], int | None],
         clock: Clock,
         *,
         session_id: str,
@@ -63,6 +69,7 @@ class ServedDoor:
         self._policy = policy
         self._tokens = tokens
         self._is_open = is_open
+        self._mark = mark
         self._clock = clock
         self._session_id = session_id
         self._revision: int | None = None
@@ -89,6 +96,11 @@ class ServedDoor:
             self._known[token] = known
         elif known.caller.session_id in self._ended:
             raise _unknown()
+        elif known.mark is not None and known.mark != (mark := self._mark()):
+            # It may have been ended at another gateway process.
+            if not self._is_open(known.caller.session_id):
+                raise _unknown()
+            self._known[token] = known._replace(mark=mark)
         if known.expires_us is not None and self._clock.now_us() >= known.expires_us:
             expired = key_expired(known.caller.virtual_key or "", known.expires_us)
             raise Barred(_refused(expired), known.caller)
@@ -144,7 +156,7 @@ class ServedDoor:
             require_usable(name, key, self._clock.now_us())
         except Denied as refusal:
             raise Barred(refusal, caller) from None
-        return _Known(caller, key.expires_us)
+        return _Known(caller, key.expires_us, None if session is None else self._mark())
 
 
 def require_usable(name: str, key: VirtualKey, now_us: int) -> None:

@@ -28,8 +28,8 @@ from opencode_gate.ledger.totals import UsageQuery, UsageRow
 class Store(Protocol):
     """The ledger. An instance belongs to the thread that opened it."""
 
-    def add_session(self, session: SessionRecord) -> None:
-        """Records the start of a session; an id that is known already stays as it is."""
+    def add_session(self, session: SessionRecord) -> bool:
+        """Records the start of a session; false if its id is known, which stays as it is."""
         ...
 
     def end_session(self, id: str, *, ended_at_us: int, exit_status: int | None) -> None:

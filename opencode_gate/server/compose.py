@@ -138,7 +138,7 @@ def compose(hello: Hello, secrets: Secrets, paths: Paths, settings: Settings) ->
     upstream = HttpUpstream(
         proxies=proxy_rules(os.environ), tls_context=lambda: provider_context(os.environ)
     )
-    entrance = entrance_of(hello, secrets, paths, rulebook.policy, folding.drain, clock)
+    entrance = entrance_of(hello, secrets, paths, rulebook, journal, folding, clock)
     pipeline = Pipeline(
         door=entrance.door,
         governor=governor,

@@ -106,6 +106,11 @@ class FoldingProcess:
         """The number of the process, `None` while there is none."""
         return None if self._link is None else self._link.process_id
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the process has not taken yet."""
+        return 0 if self._link is None else self._link.unsent_bytes
+
     def begin(self) -> None:
         """Has the process started soon, though nothing has ended: it settles what others left."""
         self._is_due = True
@@ -144,8 +149,11 @@ class FoldingProcess:
         self._is_due = True
         self._take_turn(Recover())
 
-    def drain(self) -> None:
+    def drain(self, *, recovering: bool = False) -> None:
         """Returns when everything submitted before is committed. Blocks: not for event loops.
+
+        Args:
+            recovering: what processes left that died meanwhile, too.
 
         Raises:
             LedgerError: it cannot be committed now; the journal keeps it for the next start.
@@ -155,6 +163,8 @@ class FoldingProcess:
             self._drains[number] = None
             if self._link is not None:
                 self._pass_on(self._link, None)
+                if recovering:
+                    self._link.queue(frame(Recover()))
                 self._link.queue(frame(Drain(number)))
         try:
             while (drained := self._drains[number]) is None:

@@ -5,8 +5,8 @@ it offers them names no address and no credential of a provider.
 """
 
 import dataclasses
-import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -20,17 +20,27 @@ from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.local_time import local_zone_name
 from opencode_gate.gateway.control import Control, SessionAccount
 from opencode_gate.governance.admission import Door, LaunchDoor
-from opencode_gate.governance.policy import Policy, Rules, document_of
+from opencode_gate.governance.policy import Rules, document_of
+from opencode_gate.governance.rulebook import Rulebook
 from opencode_gate.governance.served_keys import ServedDoor
 from opencode_gate.governance.session_tokens import SessionTokens
 from opencode_gate.governance.standing import Above, standings_above
 from opencode_gate.ledger.governance_store import PolicyDocument
+from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.key_files import kept_key
 from opencode_gate.ledger.records import SessionRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.store import Store
+from opencode_gate.ledger.unfolded import unfolded
+from opencode_gate.server.folding_process import FoldingProcess
 from opencode_gate.server.protocol import Hello, Secrets, Service
+
+OTHERS_WAIT_S = 10.0
+"""How long an ended session waits for other gateway processes to fold what they served of it."""
+RUNNING_WAIT_S = 1.0
+"""And for one that still runs there; its client is gone, so it is about to end."""
+LOOK_AGAIN_S = 0.05
 
 _ADDRESS_OF_NOBODY = "http://upstream.invalid"
 
@@ -38,11 +48,13 @@ _ADDRESS_OF_NOBODY = "http://upstream.invalid"
 class LedgerSessions:
     """The sessions of launchers in the ledger (`gateway.control.SessionBook`)."""
 
-    def __init__(self, ledger_file: Path, drain: Callable[[], None], clock: Clock) -> None:
+    def __init__(
+        self, ledger_file: Path, journal: Journal, folding: FoldingProcess, clock: Clock
+    ) -> None:
         self._ledger_file = ledger_file
-        self._drain = drain
+        self._journal = journal
+        self._folding = folding
         self._clock = clock
-        self._beginning = threading.Lock()
         self._asked: Store | None = None
 
     def is_open(self, session_id: str) -> bool:
@@ -56,10 +68,8 @@ class LedgerSessions:
         """Writes down the start of a session with rules of its own; false if its id is taken."""
         store = open_store(self._ledger_file)
         try:
-            with self._beginning:
-                if store.sessions_of([session.id]):
-                    return False
-                store.add_session(session)
+            if not store.add_session(session):
+                return False
         finally:
             store.close()
         if own is not None:
@@ -80,8 +90,13 @@ class LedgerSessions:
             store.close()
 
     def account(self, session_id: str, virtual_key: str | None) -> SessionAccount:
-        """A session and all its exchanges that have ended, once they are in the ledger."""
-        self._drain()
+        """A session and all its exchanges that have ended, once they are in the ledger.
+
+        Raises:
+            LedgerError: they cannot be put there now.
+        """
+        self._folding.drain()
+        self._await_others(session_id)
         store = open_store(self._ledger_file, read_only=True)
         governance = open_governance(self._ledger_file, read_only=True)
         try:
@@ -99,6 +114,25 @@ class LedgerSessions:
             governance.close()
             store.close()
 
+    def _await_others(self, session_id: str) -> None:
+        """Waits for what other gateway processes served of a session; see `unfolded`."""
+        began_s = self._clock.monotonic_s()
+        while True:
+            left = unfolded(self._journal.path.parent, session_id, but=self._journal.process_id)
+            waited_s = self._clock.monotonic_s() - began_s
+            if not left.has_ended and (not left.has_running or waited_s > RUNNING_WAIT_S):
+                return
+            if waited_s > OTHERS_WAIT_S:
+                raise LedgerError(
+                    "ledger-unwritable",
+                    "the session has ended, but another gateway process has not yet put all of it "
+                    "into the ledger",
+                    hint=f"ogate sessions show {session_id} at the gateway has it in a while",
+                )
+            if left.is_left:
+                self._folding.drain(recovering=True)
+            time.sleep(LOOK_AGAIN_S)
+
 
 class Entrance(NamedTuple):
     """Who is let in, what answers launchers, and the host names the gateway goes by."""
@@ -112,8 +146,9 @@ def entrance_of(
     hello: Hello,
     secrets: Secrets,
     paths: Paths,
-    policy: Callable[[], Policy],
-    drain: Callable[[], None],
+    rulebook: Rulebook,
+    journal: Journal,
+    folding: FoldingProcess,
     clock: Clock,
 ) -> Entrance:
     """The way in that `hello` asks for.
@@ -128,9 +163,16 @@ def entrance_of(
         return Entrance(
             LaunchDoor(token, session_id=hello.session.id, user=user, virtual_key=virtual_key)
         )
-    sessions = LedgerSessions(paths.ledger_file, drain, clock)
+    sessions = LedgerSessions(paths.ledger_file, journal, folding, clock)
     tokens = SessionTokens(_token_key(paths))
-    door = ServedDoor(policy, tokens, sessions.is_open, clock, session_id=hello.session.id)
+    door = ServedDoor(
+        rulebook.policy,
+        tokens,
+        sessions.is_open,
+        lambda: rulebook.mark,
+        clock,
+        session_id=hello.session.id,
+    )
     offers = offers_of(hello.rows, served)
     control = Control(door, sessions, offers, clock, session_id=hello.session.id)
     return Entrance(door, control, served.names)

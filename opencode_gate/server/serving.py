@@ -85,11 +85,13 @@ class Serving:
             name="parent-messages",
             daemon=True,
         ).start()
-        refresh = BackgroundRefresh(paths(), self._settings)
+        is_first = served is None or served.worker == 0
+        refresh = BackgroundRefresh(paths(), self._settings) if is_first else None
         try:
             await server.wait_stopped()
         finally:
-            refresh.stop()
+            if refresh is not None:
+                refresh.stop()
         await self._gateway.upstream.close()
 
     def _listen(self, in_loop: Callable[..., object], server: HttpServer) -> None:

@@ -64,7 +64,8 @@ def _ask(
 ) -> tuple[int, bytes]:
     clock = SystemClock()
     tokens = SessionTokens(b"k" * 32)
-    door = ServedDoor(lambda: POLICY, tokens, book.sessions.__contains__, clock, session_id=SERVED)
+    is_open = book.sessions.__contains__
+    door = ServedDoor(lambda: POLICY, tokens, is_open, lambda: 1, clock, session_id=SERVED)
     control = Control(door, book, {}, clock, session_id=SERVED)
     app = App(_NoPipeline(), control, names=("gate.example", "*.team.example"))  # type: ignore[arg-type]
     named = [*headers, (b"x-ogate-key", key.encode())]

@@ -75,10 +75,11 @@ class SqliteStore:
 
         return AuditTrail(self._connection, self._path)
 
-    def add_session(self, session: SessionRecord) -> None:
-        """Records the start of a session; an id that is known already stays as it is."""
+    def add_session(self, session: SessionRecord) -> bool:
+        """Records the start of a session; false if its id is known, which stays as it is."""
         with self._write():
-            self._connection.execute(queries.INSERT_SESSION, session_row(session))
+            added = self._connection.execute(queries.INSERT_SESSION, session_row(session))
+        return added.rowcount > 0
 
     def end_session(self, id: str, *, ended_at_us: int, exit_status: int | None) -> None:
         """Records its end. An exit status once known is not replaced by an unknown one."""

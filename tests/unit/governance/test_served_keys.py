@@ -35,6 +35,8 @@ class _Gateway:
     def __init__(self) -> None:
         self.clock = _Clock()
         self.open_sessions = {SESSION}
+        self.mark = 1
+        self.asked = 0
         self.policy = Policy(
             revision=1,
             virtual_keys={
@@ -48,10 +50,15 @@ class _Gateway:
         return ServedDoor(
             lambda: self.policy,
             SessionTokens(b"k" * 32),
-            lambda session_id: session_id in self.open_sessions,
+            self.is_open,
+            lambda: self.mark,
             self.clock,
             session_id=SERVED,
         )
+
+    def is_open(self, session_id: str) -> bool:
+        self.asked += 1
+        return session_id in self.open_sessions
 
     def change(self, name: str, **fields: object) -> None:
         changed = msgspec.structs.replace(self.policy.virtual_keys[name], **fields)
@@ -212,3 +219,19 @@ def test_one_wrong_character_is_enough(place: int, character: str) -> None:
     text = ADA.token[:place] + character + ADA.token[place + 1 :]
     if text != ADA.token:
         gateway.refusal((b"x-api-key", text.encode()))
+
+
+def test_a_session_that_another_process_has_ended_is_let_in_no_more(gateway: _Gateway) -> None:
+    """The ledger is asked again when it has changed, and only then."""
+    token = gateway.door.token_for(SESSION, gateway.door.admit([bearer(ADA.token)], b""))
+    for _ in range(3):
+        assert gateway.door.admit([bearer(token)], b"").session_id == SESSION
+    assert gateway.asked == 1
+    gateway.mark = 2
+    for _ in range(3):
+        assert gateway.door.admit([bearer(token)], b"").session_id == SESSION
+    assert gateway.asked == 2
+    gateway.open_sessions.clear()
+    gateway.mark = 3
+    for _ in range(2):
+        assert gateway.refusal(bearer(token)).code == "unknown-virtual-key"

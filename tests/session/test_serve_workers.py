@@ -1,0 +1,249 @@
+"""Several processes behind one address: every promise of one holds for all of them together."""
+
+import collections
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from opencode_gate.config.paths import paths
+from opencode_gate.core.semconv import ExchangeStatus
+from opencode_gate.governance.policy import RateLimit
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.sqlite import open_store
+from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
+from tests.support.served_gateway import (
+    ServedGateway,
+    change_key,
+    put_key,
+    serve_command,
+    served,
+)
+from tests.support.served_workers import each_worker
+
+
+@pytest.fixture
+def ada() -> str:
+    return put_key("ada")
+
+
+@pytest.fixture
+def endless() -> Iterator[ThreadedUpstream]:
+    with threaded_upstream() as upstream:
+        file = paths().config_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
+            'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n',
+            encoding="utf-8",
+        )
+        yield upstream
+
+
+def recorded() -> list[ExchangeRecord]:
+    """Every exchange in the ledger."""
+    store = open_store(paths().ledger_file, read_only=True)
+    try:
+        return [one for session in store.sessions() for one in store.exchanges(session.id)]
+    finally:
+        store.close()
+
+
+def test_it_says_that_it_serves_once_all_do_and_every_one_answers(tmp_path: Path, ada: str) -> None:
+    """One line for all of them; clients of each are let in, and nothing is lost at the end."""
+    with served(tmp_path, "--workers", "3") as gateway:
+        assert len(gateway.workers) == 3
+        with each_worker(gateway) as workers:
+            for one in workers.values():
+                assert one.chat(ada).status == 200
+        assert gateway.stop() == 0
+    assert sum("serving" in line for line in gateway.said) == 1
+    assert len(recorded()) == 3
+    (session,) = {record.session_id for record in recorded()}
+    store = open_store(paths().ledger_file, read_only=True)
+    assert store.session(session).ended_at_us is not None
+    store.close()
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "65"])
+def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, number: str) -> None:
+    done = subprocess.run(
+        serve_command("--port", "0", "--workers", number),
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--workers takes 1 to 64" in done.stderr
+
+
+def test_an_address_that_another_server_shares_out_is_taken_all_the_same(tmp_path: Path) -> None:
+    """Nobody's requests land with a second server by chance."""
+    with served(tmp_path, "--workers", "2") as gateway:
+        done = subprocess.run(
+            serve_command("--port", str(gateway.port), "--workers", "2"),
+            cwd=tmp_path,
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert "cannot listen" in done.stderr
+
+
+def test_one_that_cannot_serve_ends_all_with_its_message(tmp_path: Path) -> None:
+    """Nobody is left connecting to a socket that is not accepted from."""
+    (tmp_path / "no.pem").write_text("no certificate", encoding="ascii")
+    done = subprocess.run(
+        serve_command("--port", "0", "--workers", "3", "--tls-cert", "x.pem", "--tls-key", "x.pem"),
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "x.pem" in done.stderr
+
+
+def test_the_death_of_one_disturbs_no_other(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """Answers of the others go on; who connects to the dead one's socket waits for its successor;
+    what it had answered is in the ledger, and what it was answering too.
+    """
+    with served(tmp_path, "--workers", "2") as gateway:
+        with each_worker(gateway) as workers:
+            one, other = workers.values()
+            for worker in (one, other):
+                assert worker.chat(ada).status == 200
+            streams = {worker.pid: worker.stream(ada, "acme") for worker in (one, other)}
+            os.kill(one.pid, signal.SIGKILL)
+            for _ in range(20):
+                assert gateway.chat(ada).status == 200
+            assert one.pid not in gateway.workers
+            assert other.pid in gateway.workers
+            assert len(gateway.workers) == 2
+            endless.release.set()
+            assert b"[DONE]" in streams[other.pid].read()
+        assert gateway.stop() == 0
+    statuses = collections.Counter(record.status for record in recorded())
+    assert statuses == {ExchangeStatus.COMPLETED: 23, ExchangeStatus.INTERRUPTED: 1}
+
+
+def test_sigterm_lets_the_answers_of_all_end(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """They are whole, and so are their records."""
+    with served(tmp_path, "--workers", "2") as gateway:
+        with each_worker(gateway) as workers:
+            streams = [worker.stream(ada, "acme") for worker in workers.values()]
+            gateway.process.send_signal(signal.SIGTERM)
+            _until_said(gateway, "answers that run have 30 s")
+            endless.release.set()
+            assert all(b"[DONE]" in stream.read() for stream in streams)
+        assert gateway.process.wait(30) == 0
+    assert [record.status for record in recorded()] == [ExchangeStatus.COMPLETED] * 2
+
+
+def test_a_second_signal_waits_for_none(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    with served(tmp_path, "--workers", "2") as gateway:
+        with each_worker(gateway) as workers:
+            for worker in workers.values():
+                worker.stream(ada, "acme")
+            gateway.process.send_signal(signal.SIGTERM)
+            _until_said(gateway, "answers that run have 30 s")
+            gateway.process.send_signal(signal.SIGTERM)
+            assert gateway.process.wait(20) == 0
+    assert [record.status for record in recorded()] == [ExchangeStatus.INTERRUPTED] * 2
+
+
+def test_a_change_of_a_key_holds_on_every_worker_from_the_next_request_on(
+    tmp_path: Path, ada: str
+) -> None:
+    with (
+        served(tmp_path, "--workers", "3") as gateway,
+        each_worker(gateway) as workers,
+    ):
+        for active in (True, False, True, False):
+            change_key("ada", active=active)
+            for one in workers.values():
+                assert one.chat(ada).status == (200 if active else 401)
+
+
+def test_a_session_that_has_ended_has_ended_on_every_worker(tmp_path: Path, ada: str) -> None:
+    """Also on those that have let it in before."""
+    with (
+        served(tmp_path, "--workers", "3") as gateway,
+        each_worker(gateway) as workers,
+    ):
+        for ending in workers.values():
+            session_id, token = gateway.open_session(ada)
+            for one in workers.values():
+                assert one.chat(token).status == 200
+            ended = ending.ask("POST", "/ogate/v1/session/end", token, {"exit_status": 0})
+            assert len(ended.document["exchanges"]) == len(workers)
+            assert {one["session_id"] for one in ended.document["exchanges"]} == {session_id}
+            for one in workers.values():
+                assert one.chat(token).code == "unknown-virtual-key"
+
+
+def test_rate_limits_hold_over_all_workers(tmp_path: Path) -> None:
+    """Not one request more than allowed, and not one fewer, however many ask whom."""
+    few = put_key("few", limits=(RateLimit(requests=40, per="day"),))
+    with served(tmp_path, "--workers", "3") as gateway:
+        with each_worker(gateway) as workers, ThreadPoolExecutor(len(workers)) as pool:
+            asked = [
+                pool.submit(lambda one: [one.chat(few).status for _ in range(30)], one)
+                for one in workers.values()
+            ]
+            statuses = collections.Counter(status for one in asked for status in one.result())
+        assert gateway.stop() == 0
+    assert statuses[200] == 40
+    assert sum(statuses.values()) == 90
+    done = [record for record in recorded() if record.status is ExchangeStatus.COMPLETED]
+    assert len(done) == 40
+
+
+def test_what_runs_at_once_is_counted_over_all_workers_and_ends_with_a_death(
+    tmp_path: Path, endless: ThreadedUpstream
+) -> None:
+    """A slot of one worker is seen by another; one that is free is taken at once; those of a
+    worker that was killed are free again.
+    """
+    two = put_key("two", limits=(RateLimit(concurrent=2),))
+    with served(tmp_path, "--workers", "2") as gateway, each_worker(gateway) as workers:
+        one, other = workers.values()
+        one.stream(two, "acme")
+        second = other.stream(two, "acme")
+        waiting = threading.Thread(target=lambda: statuses.append(gateway.chat(two).status))
+        statuses: list[int] = []
+        waiting.start()
+        os.kill(one.pid, signal.SIGKILL)
+        waiting.join(30)
+        assert statuses == [200]
+        endless.release.set()
+        assert b"[DONE]" in second.read()
+
+
+def _until_said(gateway: ServedGateway, text: str) -> None:
+    """Waits for a line of a process that is certain to say it."""
+    import time
+
+    deadline = time.monotonic() + 30
+    while not any(text in line for line in gateway.said):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
