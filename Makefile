@@ -6,8 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .ogate-test
+RIVALS := .ogate-bench
 
-.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-start bench-ledger
+.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-memory bench-start bench-ledger
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,9 +52,13 @@ docs: $(VENV)/dev.stamp ## Write the generated documents and completions anew
 e2e: setup ## Only the tests that drive the real Opencode
 	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh -m e2e
 
-bench: setup ## Latency and memory beside nginx, in one run
-	$(BIN)/python -m bench.latency
-	$(BIN)/python -m bench.memory
+bench: $(VENV)/dev.stamp ## Beside nginx and other gateways, in one run of a quarter of an hour (QUICK=1: two minutes)
+	UV=$(BIN)/uv PYTHON=$(PYTHON) scripts/install_rivals.sh $(RIVALS) $(if $(QUICK),nginx ferrogw tensorzero portkey)
+	$(BIN)/python -m bench $(if $(QUICK),--quick --out $(RIVALS)/quick.json,--out docs/performance.json)
+	$(BIN)/python -m bench.report $(if $(QUICK),--show $(RIVALS)/quick.json)
+
+bench-memory: $(VENV)/dev.stamp ## Whether the gateway's memory grows (SOAK=20 times 11,000 requests)
+	$(BIN)/python -m bench.memory --soak $(or $(SOAK),5)
 
 bench-start: setup ## The launcher's own time
 	$(BIN)/python -m bench.start

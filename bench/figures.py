@@ -30,12 +30,15 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def bootstrap(
-    rounds: Sequence[Any], estimate: Callable[[Sequence[Any]], float], seed: int = 1
+    rounds: Sequence[Any],
+    estimate: Callable[[Sequence[Any]], float],
+    seed: int = 1,
+    resamples: int = _RESAMPLES,
 ) -> Interval:
     """`estimate` over `rounds`, its interval from resampled rounds (percentile bootstrap)."""
     chosen = random.Random(seed)
-    resampled = sorted(estimate([chosen.choice(rounds) for _ in rounds]) for _ in range(_RESAMPLES))
-    low, high = resampled[int(_RESAMPLES * 0.025)], resampled[int(_RESAMPLES * 0.975)]
+    resampled = sorted(estimate([chosen.choice(rounds) for _ in rounds]) for _ in range(resamples))
+    low, high = resampled[int(resamples * 0.025)], resampled[int(resamples * 0.975)]
     return Interval(estimate(rounds), low, high)
 
 
@@ -66,9 +69,22 @@ def machine() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _field("/proc/cpuinfo", "model name"),
+        "memory": _field("/proc/meminfo", "MemTotal"),
+        "is_virtual": "hypervisor" in (_field("/proc/cpuinfo", "flags") or ""),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def _field(file: str, name: str) -> str | None:
+    """The first field of that name in one of the kernel's files; `None` where there is none."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    fields = (line.partition(":") for line in lines)
+    return next((text.strip() for field, _, text in fields if field.strip() == name), None)
 
 
 def keep(name: str, document: dict[str, Any], markdown: str, folder: Path | None) -> None:

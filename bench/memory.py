@@ -1,62 +1,81 @@
-"""How much memory the gateway process takes: fresh, after a day's worth of requests, at its peak.
+"""How much memory our gateway takes: fresh, after a day's worth of requests, and whether it grows.
 
-    python -m bench.memory [--requests 2000] [--out FOLDER]
+    python -m bench.memory [--soak 3] [--out FOLDER]
 
-Linux only: it reads `/proc/PID/status` and `smaps_rollup`. The proportional size (PSS) counts
-pages shared with other processes once among them; the resident size is what `top` shows.
+One part of the soak is 10,000 plain requests and 1,000 streams. Linux only. The proportional
+size counts a page that several processes share once among them; the resident size is what
+`top` shows.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from bench.figures import publish, table
-from bench.latency import Client
-from bench.programs import gateway, origin
+from bench.latency import Client, template
+from bench.processes import descendants, settle, sizes_kib
+from bench.programs import Running, Upstream, gateway, origin
+
+REQUESTS = 10_000
+STREAMS = 1_000
+_CONNECTIONS = 50
 
 
-def sizes_kib(pid: int) -> dict[str, int]:
-    """Resident, proportional and peak resident size of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text() + Path(f"/proc/{pid}/smaps_rollup").read_text()
-    fields = {
-        name: int(rest.split()[0])
-        for name, _, rest in (line.partition(":") for line in lines.splitlines())
-        if name in ("VmRSS", "VmHWM", "Pss")
-    }
-    return {"resident": fields["VmRSS"], "proportional": fields["Pss"], "peak": fields["VmHWM"]}
+def measure(parts: int, folder: Path) -> dict[str, Any]:
+    """By moment, the sizes of each process of a gateway, the one that serves first."""
+    measured = {}
+    with (
+        origin() as provider,
+        gateway(Upstream(provider.port), folder) as running,
+    ):
+        measured["ready"] = _sizes(running)
+        client = Client(running)
+        asked = {
+            stream: template(running, "memory", stream=stream, body_bytes=8192)
+            for stream in (False, True)
+        }
+        for part in range(1, parts + 1):
+            for stream, count in ((False, REQUESTS), (True, STREAMS)):
+                for _ in range(count):
+                    client.ask(asked[stream], stream=stream)
+            settle(running.pid, lag_s=running.lag_s)
+            done = f"after {REQUESTS * part:,} requests and {STREAMS * part:,} streams"
+            measured[done] = _sizes(running)
+        client.close()
+        many = [Client(running) for _ in range(_CONNECTIONS)]
+        for client in many:
+            client.ask(asked[True], stream=True)
+        measured[f"with {_CONNECTIONS} connections"] = _sizes(running)
+        for client in many:
+            client.close()
+    return measured
+
+
+def _sizes(running: Running) -> list[dict[str, int]]:
+    return [sizes_kib(pid) for pid in descendants(running.pid)]
+
+
+def shown(measured: dict[str, Any]) -> str:
+    """The sizes as a table."""
+    rows = []
+    for when, processes in measured.items():
+        serving, others = processes[0], processes[1:]
+        sizes = [*serving.values(), sum(each["resident"] for each in others)]
+        rows.append([when, *(f"{kib / 1024:.1f} MiB" for kib in sizes)])
+    headings = ["gateway", "resident", "proportional", "peak", "other processes, resident"]
+    return table(headings, rows)
 
 
 def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--soak", type=int, default=1, metavar="N", help="parts of the soak")
     parser.add_argument("--out", type=Path, help="folder for memory.json and memory.md")
     arguments = parser.parse_args()
-    measured = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="ogate-bench-") as folder,
-        origin() as provider,
-        gateway(provider.port, Path(folder)) as running,
-    ):
-        measured["ready"] = sizes_kib(running.pid)
-        client = Client(running)
-        for stream, name in ((False, "plain requests"), (True, "streams")):
-            for _ in range(arguments.requests):
-                client.ask(stream=stream)
-            measured[f"after {arguments.requests} {name}"] = sizes_kib(running.pid)
-        client.close()
-        many = [Client(running) for _ in range(50)]
-        for client in many:
-            client.ask(stream=True)
-        measured["with 50 connections"] = sizes_kib(running.pid)
-        for client in many:
-            client.close()
-    rows = [
-        [when, *(f"{kib / 1024:.1f} MiB" for kib in sizes.values())]
-        for when, sizes in measured.items()
-    ]
-    text = table(["gateway process", "resident", "proportional", "peak"], rows)
-    publish("memory", {"unit": "KiB", **measured}, text, arguments.out)
+    with tempfile.TemporaryDirectory(prefix="ogate-bench-") as folder:
+        measured = measure(arguments.soak, Path(folder))
+    publish("memory", {"unit": "KiB", **measured}, shown(measured), arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from opencode_gate.governance.policy import (
     Owner,
     RateLimit,
     Rules,
+    VirtualKey,
     document_of,
 )
+from opencode_gate.governance.virtual_keys import new_virtual_key
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.sqlite.governance import open_governance
 
@@ -30,17 +32,41 @@ RULES = Rules(
     models=ModelRules(allow=("bench/*", "anthropic/*"), deny=("*/secret*",)),
 )
 
-PRICES = '[prices."bench/*"]\ninput = 3.0\noutput = 15.0\n'
-"""Of the bench's only model, in USD per million tokens, as `config.toml` says it."""
+_CONFIG = "[catalog]\nrefresh = false\n"
+"""No catalogue is fetched while something is measured."""
+
+_PRICES = '[prices."bench/*"]\ninput = 3.0\noutput = 15.0\n'
+"""Of the bench's only model, in USD per million tokens."""
+
+
+def write_config(home: Path, more: str = "") -> None:
+    """The settings of a gateway with that `OGATE_HOME`."""
+    config = home / "config" / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(_CONFIG + more, encoding="utf-8")
+
+
+def write_virtual_key(home: Path, name: str, base_url: str) -> str:
+    """Gives the ledger below `home` a virtual key, and its gateway the one provider it is for.
+
+    Returns the key's text.
+    """
+    write_config(
+        home, f'[providers.bench]\nname = "bench"\nbase_url = "{base_url}"\nkeyless = true\n'
+    )
+    key = new_virtual_key()
+    _put(home, "vkey", name, VirtualKey(public_id=key.public_id, secret_hash=key.secret_hash))
+    return key.token
 
 
 def write_rules(home: Path, user: str) -> None:
-    """Gives `user` the rules, in the ledger below `home` (an `OGATE_HOME`)."""
-    config = home / "config" / "config.toml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(PRICES, encoding="utf-8")
-    store = open_governance(home / "data" / "ledger.db")
+    """Gives `user` the rules, in the ledger below `home`."""
+    write_config(home, _PRICES)
     owner = Owner("user", user)
-    change = PolicyDocument(owner.kind, owner.name, document_of(RULES))
-    store.put_policy([change], operator="bench", at_us=0)
+    _put(home, owner.kind, owner.name, RULES)
+
+
+def _put(home: Path, kind: str, name: str, rules: Rules) -> None:
+    store = open_governance(home / "data" / "ledger.db")
+    store.put_policy([PolicyDocument(kind, name, document_of(rules))], operator="bench", at_us=0)
     store.close()
