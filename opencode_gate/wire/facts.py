@@ -8,7 +8,9 @@ unusual is left for the provider to judge.
 
 import re
 from collections.abc import Callable, Sequence
+from functools import reduce
 from math import ceil, isfinite
+from operator import and_
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,16 +18,27 @@ import msgspec
 from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation, WireFormat
 from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.plain_requests import (
+    ABSENT,
+    Members,
+    PlainRequest,
+    PlainTurn,
+    plain_request,
+)
 from opencode_gate.wire.routes import Route
 
 INSTRUCTIONS_HEAD_CHARS = 200
 
 _Members: TypeAlias = dict[str, Any]
 _NOTHING: _Members = {}
-_RAW_NULL = msgspec.Raw(b"null")
 _MEDIA_BYTES_MIN = 16 * 1024
 """In less than that, media cannot put an estimate out by much."""
-_MEDIA_RUN = re.compile(rb"[A-Za-z0-9+/=_-]{2048,}")
+_RUN_BYTES_MIN = 2048
+_STEP_BYTES = _RUN_BYTES_MIN // 2
+_LOOKED_AT = range(0, 48, 3)
+_MEDIA_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
+_IS_MEDIA = bytes(0xFF if byte in _MEDIA_BYTES else 0 for byte in range(256))
+_MEDIA = re.compile(rb"[A-Za-z0-9+/=_-]*")
 
 
 class BadBody(GateError):
@@ -56,6 +69,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         is_background: the provider works on when the client has left.
         fallback_models: what may be taken instead of the model: those a router is given
             (OpenRouter's `models`), or the deployment that the path names.
+        has_stream_options: the body has that member, whatever is in it.
+        plain: what was read of a body that has nothing unusual in it.
     """
 
     request_model: str | None = None
@@ -71,6 +86,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     speed: str | None = None
     is_background: bool = False
     fallback_models: tuple[str, ...] = ()
+    has_stream_options: bool = True
+    plain: PlainRequest | None = None
 
 
 class _Named(msgspec.Struct):
@@ -85,32 +102,18 @@ class _UsageOption(msgspec.Struct):
     include: Any = None
 
 
-class _Body(msgspec.Struct):
-    """The members of all four formats side by side: their names do not collide."""
+class _Body(Members):
+    """Any body that is an object."""
 
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: msgspec.Raw = _RAW_NULL
-    usage: msgspec.Raw = _RAW_NULL
-    messages: msgspec.Raw = _RAW_NULL
-    input: msgspec.Raw = _RAW_NULL
-    instructions: msgspec.Raw = _RAW_NULL
-    system: msgspec.Raw = _RAW_NULL
-    system_instruction: msgspec.Raw = msgspec.field(name="systemInstruction", default=_RAW_NULL)
-    max_tokens: msgspec.Raw = _RAW_NULL
-    max_completion_tokens: msgspec.Raw = _RAW_NULL
-    max_output_tokens: msgspec.Raw = _RAW_NULL
-    n: msgspec.Raw = _RAW_NULL
-    generation_config: msgspec.Raw = msgspec.field(name="generationConfig", default=_RAW_NULL)
-    # Google reads the names of its fields in both spellings.
-    generation_config_2: msgspec.Raw = msgspec.field(name="generation_config", default=_RAW_NULL)
-    thinking: msgspec.Raw = _RAW_NULL
-    reasoning: msgspec.Raw = _RAW_NULL
-    service_tier: msgspec.Raw = _RAW_NULL
-    service_tier_2: msgspec.Raw = msgspec.field(name="serviceTier", default=_RAW_NULL)
-    speed: msgspec.Raw = _RAW_NULL
-    background: msgspec.Raw = _RAW_NULL
-    models: msgspec.Raw = _RAW_NULL
+    messages: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+
+
+class _Turn(msgspec.Struct):
+    """One message or input item; what it says stays undecoded."""
+
+    role: Any = None
+    content: msgspec.Raw = ABSENT
 
 
 class _GenerationConfig(msgspec.Struct):
@@ -129,13 +132,6 @@ class _Thinking(msgspec.Struct):
     max_tokens: Any = None
 
 
-class _Turn(msgspec.Struct):
-    """One message or input item; what it says stays undecoded."""
-
-    role: Any = None
-    content: msgspec.Raw = _RAW_NULL
-
-
 class _TextPart(msgspec.Struct):
     text: Any = None
 
@@ -143,6 +139,8 @@ class _TextPart(msgspec.Struct):
 class _Parts(msgspec.Struct):
     parts: list[_TextPart] = []
 
+
+_Request: TypeAlias = PlainRequest | _Body
 
 _bodies = Lenient(_Body)
 _named_decoder = Lenient(_Named)
@@ -164,10 +162,8 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
     """
     if route.operation not in (Operation.GENERATE, Operation.COUNT_TOKENS):
         return RequestFacts(request_model=route.model, input_bytes=len(body))
-    try:
-        parsed = _bodies.decode(body)
-    except msgspec.DecodeError as error:
-        raise BadBody(f"The request body is not understood: {error}.") from error
+    plain = plain_request(body)
+    parsed: _Request = plain if plain is not None else _any_body(body)
     stream = route.stream if route.stream is not None else parsed.stream is True
     unusual = _NOTHING if _is_ordinary(parsed) else _unusual(parsed)
     if route.deployment is not None:
@@ -182,9 +178,18 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
         instructions_head=_INSTRUCTIONS[route.wire_format](parsed)[:INSTRUCTIONS_HEAD_CHARS],
         input_bytes=prompt_bytes(body),
         body_bytes=len(body),
+        has_stream_options=parsed.stream_options is not ABSENT,
+        plain=plain,
         **_LIMITS[route.wire_format](parsed),
         **unusual,
     )
+
+
+def _any_body(body: bytes) -> _Body:
+    try:
+        return _bodies.decode(body)
+    except msgspec.DecodeError as error:
+        raise BadBody(f"The request body is not understood: {error}.") from error
 
 
 def named_model(body: bytes) -> str | None:
@@ -196,9 +201,9 @@ def named_model(body: bytes) -> str | None:
     return model if isinstance(model, str) else None
 
 
-def _decoded(decoder: Lenient[Any], raw: msgspec.Raw) -> Any:
+def _decoded(decoder: Lenient[Any], raw: msgspec.Raw | None) -> Any:
     """The decoded part, or `None` when it is absent, null or of an unusual shape."""
-    if raw is _RAW_NULL:
+    if raw is None or raw is ABSENT:
         return None
     try:
         return decoder.decode(raw)
@@ -206,7 +211,7 @@ def _decoded(decoder: Lenient[Any], raw: msgspec.Raw) -> Any:
         return None
 
 
-def _asks_for_usage(wire_format: WireFormat, stream: bool, body: _Body) -> bool:
+def _asks_for_usage(wire_format: WireFormat, stream: bool, body: Members) -> bool:
     if wire_format is not WireFormat.OPENAI_CHAT or not stream:
         return True
     options = _decoded(_stream_options_decoder, body.stream_options)
@@ -228,32 +233,58 @@ def _joined(parts: Sequence[_TextPart]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part.text, str))
 
 
-def _leading_instructions(turns: msgspec.Raw) -> str:
-    for turn in _decoded(_turns_decoder, turns) or ():
+def _leading_instructions(turns: msgspec.Raw | list[PlainTurn] | None) -> str:
+    known = turns if isinstance(turns, list) else _decoded(_turns_decoder, turns)
+    for turn in known or ():
         if turn.role in ("system", "developer"):
             return _text(turn.content)
     return ""
 
 
-def _gemini_instructions(body: _Body) -> str:
+def _gemini_instructions(body: Members) -> str:
     system = _decoded(_parts_decoder, body.system_instruction)
     return _joined(system.parts) if system is not None else ""
 
 
 def prompt_bytes(body: bytes) -> int:
     """The size of a body, or of a part of one, without inline media."""
-    if len(body) < _MEDIA_BYTES_MIN or (b"base64" not in body and b"inlineData" not in body):
+    if len(body) < _MEDIA_BYTES_MIN:
         return len(body)
-    return len(body) - sum(match.end() - match.start() for match in _MEDIA_RUN.finditer(body))
+    places = _media_places(body)
+    if not places or (b"base64" not in body and b"inlineData" not in body):
+        return len(body)
+    media, end = 0, 0
+    for place in places:
+        if place >= end:
+            before = body[max(end, place - _STEP_BYTES) : place]
+            start = place - len(before) + len(before.rstrip(_MEDIA_BYTES))
+            match = _MEDIA.match(body, place)
+            end = place if match is None else match.end()
+            media += end - start if end - start >= _RUN_BYTES_MIN else 0
+    return len(body) - media
 
 
-def _chat_instructions(body: _Body) -> str:
+def _media_places(body: bytes) -> list[int]:
+    """Where a run of media may be: there is one of these places in the first half of each.
+
+    Bytes are looked at here and there, as most of a large body is passed over in this way.
+    """
+    last = len(body) - _LOOKED_AT[-1]
+    seen = [body[at : last + at : _STEP_BYTES].translate(_IS_MEDIA) for at in _LOOKED_AT]
+    in_all = reduce(and_, map(int.from_bytes, seen))
+    if not in_all:
+        return []
+    flags = in_all.to_bytes(len(seen[0]))
+    return [number * _STEP_BYTES for number, flag in enumerate(flags) if flag]
+
+
+def _chat_instructions(body: _Request) -> str:
     return _leading_instructions(body.messages)
 
 
 def _count(raw: msgspec.Raw) -> int | None:
     """A number of tokens or answers; one with a fraction counts up, as no provider counts more."""
-    return None if raw is _RAW_NULL else _whole(_decoded(_value_decoder, raw))
+    return None if raw is ABSENT else _whole(_decoded(_value_decoder, raw))
 
 
 def _whole(value: object) -> int | None:
@@ -268,15 +299,15 @@ def _larger(first: int | None, second: int | None) -> int | None:
     return max(first, second)
 
 
-def _chat_limits(body: _Body) -> _Members:
-    if body.max_completion_tokens is _RAW_NULL is body.n:
+def _chat_limits(body: Members) -> _Members:
+    if body.max_completion_tokens is ABSENT is body.n:
         return {"max_output_tokens": _count(body.max_tokens)}
     # Either name is read by some and passed over by others, so the larger one may be what holds.
     limit = _larger(_count(body.max_tokens), _count(body.max_completion_tokens))
     return {"max_output_tokens": limit, "choices": _choices(_count(body.n))}
 
 
-def _gemini_limits(body: _Body) -> _Members:
+def _gemini_limits(body: Members) -> _Members:
     limit, choices = None, None
     for raw in (body.generation_config, body.generation_config_2):
         config = _decoded(_generation_config_decoder, raw)
@@ -292,7 +323,7 @@ def _choices(count: int | None) -> int:
     return 1 if count is None else max(1, count)
 
 
-def _is_ordinary(body: _Body) -> bool:
+def _is_ordinary(body: Members) -> bool:
     """True without any of the members that few requests have; all but free."""
     return (
         body.thinking
@@ -302,11 +333,11 @@ def _is_ordinary(body: _Body) -> bool:
         is body.speed
         is body.background
         is body.models
-        is _RAW_NULL
+        is ABSENT
     )
 
 
-def _unusual(body: _Body) -> _Members:
+def _unusual(body: Members) -> _Members:
     budget = None
     for raw in (body.thinking, body.reasoning):
         thinking = _decoded(_thinking_decoder, raw)
@@ -334,7 +365,7 @@ def _names(raw: msgspec.Raw) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str))
 
 
-_LIMITS: dict[WireFormat, Callable[[_Body], _Members]] = {
+_LIMITS: dict[WireFormat, Callable[[Members], _Members]] = {
     WireFormat.OPENAI_CHAT: _chat_limits,
     WireFormat.UNKNOWN: _chat_limits,
     WireFormat.OPENAI_RESPONSES: (
@@ -343,7 +374,7 @@ _LIMITS: dict[WireFormat, Callable[[_Body], _Members]] = {
     WireFormat.ANTHROPIC_MESSAGES: lambda body: {"max_output_tokens": _count(body.max_tokens)},
     WireFormat.GEMINI_GENERATE: _gemini_limits,
 }
-_INSTRUCTIONS: dict[WireFormat, Callable[[_Body], str]] = {
+_INSTRUCTIONS: dict[WireFormat, Callable[[_Request], str]] = {
     WireFormat.OPENAI_CHAT: _chat_instructions,
     WireFormat.UNKNOWN: _chat_instructions,
     WireFormat.OPENAI_RESPONSES: (

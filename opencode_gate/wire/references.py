@@ -7,13 +7,15 @@ that costs no more than a larger reservation.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.facts import RequestFacts
+from opencode_gate.wire.plain_requests import ABSENT, PlainPiece, PlainRequest, plain_pieces
 from opencode_gate.wire.routes import Route
 
 _STORED_TYPES = ("item_reference", "container_upload", "input_file", "document", "file")
@@ -29,8 +31,8 @@ _MEDIA_BOUND_BYTES = 64 * 1024
 """Below it a picture may have more tokens than bytes: no provider counts more than some 50,000
 for one (gpt-4o-mini: 2,833, and 5,667 for each of at most eight tiles)."""
 
-_ABSENT = msgspec.Raw(b"null")
 _LIST_BYTE = ord("[")
+_NO_PARTS: Iterator["_Part"] = iter(())
 
 
 class _Request(msgspec.Struct):
@@ -52,10 +54,10 @@ class _Request(msgspec.Struct):
     modalities: Any = None
     generation_config: Any = msgspec.field(name="generationConfig", default=None)
     generation_config_2: Any = msgspec.field(name="generation_config", default=None)
-    messages: msgspec.Raw = _ABSENT
-    input: msgspec.Raw = _ABSENT
-    contents: msgspec.Raw = _ABSENT
-    system: msgspec.Raw = _ABSENT
+    messages: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+    contents: msgspec.Raw = ABSENT
+    system: msgspec.Raw = ABSENT
 
     @property
     def refers(self) -> bool:
@@ -87,11 +89,11 @@ class _Part(msgspec.Struct):
     """A turn, or a piece of one, without its text."""
 
     type: Any = None
-    content: msgspec.Raw = _ABSENT
-    parts: msgspec.Raw = _ABSENT
-    output: msgspec.Raw = _ABSENT
-    function_response: msgspec.Raw = msgspec.field(name="functionResponse", default=_ABSENT)
-    function_response_2: msgspec.Raw = msgspec.field(name="function_response", default=_ABSENT)
+    content: msgspec.Raw = ABSENT
+    parts: msgspec.Raw = ABSENT
+    output: msgspec.Raw = ABSENT
+    function_response: msgspec.Raw = msgspec.field(name="functionResponse", default=ABSENT)
+    function_response_2: msgspec.Raw = msgspec.field(name="function_response", default=ABSENT)
     file_id: Any = None
     file_url: Any = None
     file_data: Any = msgspec.field(name="fileData", default=None)
@@ -103,10 +105,13 @@ class _Part(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    parts: msgspec.Raw = _ABSENT
+    parts: msgspec.Raw = ABSENT
 
 
 _requests = Lenient(_Request)
+_tool_lists: Lenient[list[dict[str, msgspec.Raw]] | None] = Lenient(
+    list[dict[str, msgspec.Raw]] | None
+)
 _part_lists = Lenient(list[_Part])
 _responses = Lenient(_Response)
 _values: Lenient[Any] = Lenient(Any)
@@ -130,25 +135,52 @@ class References(NamedTuple):
     has_provider_tools: bool
 
 
-def read_references(route: Route, body: bytes) -> References:
-    """What a body refers to; in doubt, everything."""
+def read_references(route: Route, body: bytes, facts: RequestFacts | None = None) -> References:
+    """What a body refers to; in doubt, everything.
+
+    Args:
+        facts: of this body, where they are known; they save looking at all of it again.
+    """
+    plain = None if facts is None else facts.plain
     try:
-        request = _requests.decode(body)
-        tools = request.searches or any(map(_is_run_by_provider, request.tools or ()))
-        elsewhere = tools or route.wire_format is WireFormat.UNKNOWN or request.refers
-        sound = (
-            bool(request.audio)
-            or "audio" in _list(request.modalities)
-            or _asks_for_sound(request.generation_config)
-            or _asks_for_sound(request.generation_config_2)
-        )
-        for part in _parts_of(request):
-            if elsewhere and sound:
-                break
-            elsewhere = elsewhere or _is_more_than_its_bytes(part)
-            sound = sound or _is_sound(part)
+        if plain is None:
+            return _read(route, _requests.decode(body))
+        return _read_plain(route, plain)
     except msgspec.DecodeError:
         return References(True, True, True)
+
+
+def _read(route: Route, request: _Request) -> References:
+    tools = request.searches or any(map(_is_run_by_provider, request.tools or ()))
+    elsewhere = tools or route.wire_format is WireFormat.UNKNOWN or request.refers
+    sound = (
+        bool(request.audio)
+        or "audio" in _list(request.modalities)
+        or _asks_for_sound(request.generation_config)
+        or _asks_for_sound(request.generation_config_2)
+    )
+    return _with_parts(elsewhere, sound, tools, _parts_of(request))
+
+
+def _read_plain(route: Route, request: PlainRequest) -> References:
+    tools = request.tools is not ABSENT and any(
+        map(_is_run_by_provider, _tool_lists.decode(request.tools) or ())
+    )
+    sound = any(
+        _asks_for_sound(_values.decode(config))
+        for config in (request.generation_config, request.generation_config_2)
+        if config is not ABSENT
+    )
+    elsewhere = tools or route.wire_format is WireFormat.UNKNOWN
+    return _with_parts(elsewhere, sound, tools, _parts_of_plain(request))
+
+
+def _with_parts(elsewhere: bool, sound: bool, tools: bool, parts: Iterator[_Part]) -> References:
+    for part in parts:
+        if elsewhere and sound:
+            break
+        elsewhere = elsewhere or _is_more_than_its_bytes(part)
+        sound = sound or _is_sound(part)
     return References(elsewhere, sound, tools)
 
 
@@ -180,8 +212,54 @@ def _parts_of(request: _Request) -> Iterator[_Part]:
         msgspec.DecodeError: they are of an unusual shape.
     """
     for prompt in (request.messages, request.input, request.contents, request.system):
-        if prompt is not _ABSENT:
+        if prompt is not ABSENT:
             yield from _parts(prompt)
+
+
+def _parts_of_plain(request: PlainRequest) -> Iterator[_Part]:
+    """The same of a plain request, those passed over that are known to be text.
+
+    Raises:
+        msgspec.DecodeError: they are of an unusual shape.
+    """
+    for turns in (request.messages, request.input, request.contents):
+        if turns is not None:
+            yield from _parts_inside(turns)
+    if request.system is not ABSENT and memoryview(request.system)[0] == _LIST_BYTE:
+        yield from _parts_of_list(request.system)
+
+
+def _parts_inside(pieces: Iterable[PlainPiece]) -> Iterator[_Part]:
+    for piece in pieces:
+        content, parts, output = piece.content, piece.parts, piece.output
+        if content is not ABSENT and memoryview(content)[0] == _LIST_BYTE:
+            yield from _parts_of_list(content)
+        if parts is not ABSENT and memoryview(parts)[0] == _LIST_BYTE:
+            yield from _parts_of_list(parts)
+        if output is not ABSENT and memoryview(output)[0] == _LIST_BYTE:
+            yield from _parts_of_list(output)
+        if not (piece.function_response is piece.function_response_2 is ABSENT):
+            for response in (piece.function_response, piece.function_response_2):
+                if response is not ABSENT:
+                    yield from _parts(_responses.decode(response).parts)
+
+
+def _parts_of_list(raw: msgspec.Raw) -> Iterator[_Part]:
+    pieces = plain_pieces(raw)
+    if pieces is None:
+        return _parts(raw)
+    inner = [
+        piece
+        for piece in pieces
+        if not (
+            piece.content
+            is piece.parts
+            is piece.output
+            is piece.function_response
+            is piece.function_response_2
+        )
+    ]
+    return _parts_inside(inner) if inner else _NO_PARTS
 
 
 def _parts(raw: msgspec.Raw) -> Iterator[_Part]:
@@ -192,10 +270,10 @@ def _parts(raw: msgspec.Raw) -> Iterator[_Part]:
         yield part
         # What tools gave back may hold pictures too; arguments of calls hold only text.
         for inner in (part.content, part.parts, part.output):
-            if inner is not _ABSENT:
+            if inner is not ABSENT:
                 yield from _parts(inner)
         for response in (part.function_response, part.function_response_2):
-            if response is not _ABSENT:
+            if response is not ABSENT:
                 yield from _parts(_responses.decode(response).parts)
 
 

@@ -78,14 +78,17 @@ def with_changes(body: bytes, changes: Iterable[Change]) -> bytes:
     return b"".join((*pieces, body[index:]))
 
 
-def ask_for_usage(body: bytes) -> bytes:
+def ask_for_usage(body: bytes, *, has_stream_options: bool = True) -> bytes:
     """A streaming chat body that also asks for `stream_options.include_usage`.
 
     `body` must be a JSON object (as `read_facts` has found it). A member that is already
     there is completed in place.
+
+    Args:
+        has_stream_options: False where it is known that there are none.
     """
     start = body.index(b"{")
-    if b'"stream_options"' not in body:
+    if not has_stream_options or b'"stream_options"' not in body:
         return with_member(body, start, _ASK)
     options = [member for member in members(body, start) if member.name == "stream_options"]
     if not options:

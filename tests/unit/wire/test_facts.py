@@ -1,9 +1,12 @@
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.facts import BadBody, RequestFacts, read_facts
+from opencode_gate.wire.facts import BadBody, RequestFacts, prompt_bytes, read_facts
 from opencode_gate.wire.routes import identify
 from tests.support.wire_corpus import route_of
 
@@ -145,3 +148,23 @@ def test_inline_media_does_not_count_as_text():
 def test_requests_without_a_prompt_are_not_read():
     assert read_facts(identify("GET", "/v1/models"), b"") == RequestFacts()
     assert read_facts(identify("POST", "/v1/embeddings"), b"\xff").input_bytes == 1
+
+
+RUN = re.compile(rb"[A-Za-z0-9+/=_-]{2048,}")
+pieces = st.builds(
+    lambda char, length: char * length,
+    st.sampled_from([b"A", b"=", b"/", b" ", b'"', b"base64"]),
+    st.sampled_from([1, 100, 1023, 1024, 2047, 2048, 2049, 4096, 9000]) | st.integers(1, 9000),
+)
+
+
+@given(parts=st.lists(pieces, max_size=12))
+def test_media_are_taken_out_wherever_they_stand(parts):
+    """Only a few bytes of a body are looked at to find them; none is overlooked."""
+    body = b"".join([*parts, b'"base64"', b" text" * 4000])
+    media = sum(len(match[0]) for match in RUN.finditer(body))
+    assert prompt_bytes(body) == len(body) - media
+
+
+def test_a_long_word_is_no_media_where_none_is_named():
+    assert prompt_bytes(b"A" * 50_000) == 50_000

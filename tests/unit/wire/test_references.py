@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.references import may_write_1h, read_references
+from opencode_gate.wire.facts import BadBody, read_facts
+from opencode_gate.wire.references import References, may_write_1h, read_references
+from opencode_gate.wire.routes import Route
 from tests.support.agent_conversations import FORMATS
 from tests.support.json_bodies import prompts
 from tests.support.wire_corpus import route_of
@@ -23,8 +25,19 @@ ORDINARY_TOOLS = [
 ]
 
 
+def references(route: Route, body: bytes) -> References:
+    """What is read of a body, with and without what its facts already tell."""
+    found = read_references(route, body)
+    try:
+        facts = read_facts(route, body)
+    except BadBody:
+        return found
+    assert read_references(route, body, facts) == found
+    return found
+
+
 def refers(**body: object) -> bool:
-    return read_references(CHAT, json.dumps(body).encode()).refers_elsewhere
+    return references(CHAT, json.dumps(body).encode()).refers_elsewhere
 
 
 def part(**content: object) -> dict[str, object]:
@@ -117,31 +130,76 @@ def test_what_is_read_elsewhere_or_holds_more_than_its_bytes_is_seen(body):
 
 
 def test_a_name_written_in_escapes_is_seen():
-    assert read_references(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}').refers_elsewhere
+    assert references(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}').refers_elsewhere
     body = b'{"messages":[{"content":[{"type":"input_image","fil\\u0065_id":"f"}]}]}'
-    assert read_references(CHAT, body).refers_elsewhere
+    assert references(CHAT, body).refers_elsewhere
 
 
 def test_what_cannot_be_read_counts_as_more():
-    assert read_references(CHAT, b"{").refers_elsewhere
-    assert read_references(CHAT, b"[]").refers_elsewhere
-    assert read_references(CHAT, b'{"messages":[{"content":[1]}]}').refers_elsewhere
+    assert references(CHAT, b"{").refers_elsewhere
+    assert references(CHAT, b"[]").refers_elsewhere
+    assert references(CHAT, b'{"messages":[{"content":[1]}]}').refers_elsewhere
 
 
 @pytest.mark.parametrize("depth", [10, 400, 900, 5_000, 200_000])
 def test_turns_within_turns_without_end_are_looked_into_or_count_as_more(depth):
     picture = b'{"type":"input_image","file_id":"f"}'
     body = b'{"messages":' + b'[{"content":' * depth + b"[%s]" % picture + b"}]" * depth + b"}"
-    assert read_references(CHAT, body).refers_elsewhere
-    assert read_references(CHAT, body.replace(picture, b'{"type":"input_audio"}')).has_audio
+    assert references(CHAT, body).refers_elsewhere
+    assert references(CHAT, body.replace(picture, b'{"type":"input_audio"}')).has_audio
 
 
 @given(body=prompts())
 def test_no_prompt_is_too_odd(body):
     for wire_format in FORMATS:
-        assert read_references(route_of(wire_format), body).refers_elsewhere in (True, False)
-    assert read_references(CHAT, body).has_audio in (True, False)
+        found = references(route_of(wire_format), body)
+        assert {type(one) for one in found} == {bool}
     assert may_write_1h(body) in (True, False)
+
+
+def conversations() -> list[dict[str, object]]:
+    """As clients send them in each format; with nothing but text in them."""
+    turns = range(40)
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "s"},
+                *({"role": "user", "content": f"text {turn}"} for turn in turns),
+                {"role": "user", "content": [{"type": "text", "text": "t"}]},
+                {"role": "tool", "tool_call_id": "c", "content": "result"},
+            ],
+            "tools": ORDINARY_TOOLS[:1],
+        },
+        {
+            "input": [
+                {"role": "developer", "content": "s"},
+                *({"role": "user", "content": [{"type": "input_text"}]} for _ in turns),
+                {"type": "function_call", "arguments": "{}"},
+                {"type": "function_call_output", "output": [{"type": "input_text", "text": "t"}]},
+            ]
+        },
+        {
+            "system": [{"type": "text", "text": "s"}],
+            "messages": [
+                {"role": "user", "content": [{"type": "tool_result", "content": "t"}]},
+                {"role": "user", "content": [{"type": "tool_result", "content": [{"text": "t"}]}]},
+            ],
+        },
+        {
+            "contents": [{"role": "user", "parts": [{"text": "t"}]} for _ in turns]
+            + [{"parts": [{"functionResponse": {"name": "f", "response": {"output": "t"}}}]}]
+        },
+    ]
+
+
+@pytest.mark.parametrize("body", conversations())
+def test_a_conversation_of_text_is_not_decoded_twice(monkeypatch, body):
+    """It is long, and what it says was passed over when its facts were read."""
+    text = json.dumps(body).encode()
+    facts = read_facts(CHAT, text)
+    monkeypatch.setattr("opencode_gate.wire.references._requests", None)
+    monkeypatch.setattr("opencode_gate.wire.references._part_lists", None)
+    assert read_references(CHAT, text, facts) == (False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -173,4 +231,4 @@ def test_a_cache_that_is_kept_for_an_hour_is_seen(body, may):
     ],
 )
 def test_sound_is_heard(body, sounds):
-    assert read_references(CHAT, json.dumps(body).encode()).has_audio is sounds
+    assert references(CHAT, json.dumps(body).encode()).has_audio is sounds

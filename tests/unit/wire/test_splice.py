@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencode_gate.wire.facts import read_facts
+from opencode_gate.wire.routes import identify
 from opencode_gate.wire.splice import ask_for_usage
 
 MEMBER = '"stream_options":{"include_usage":true}'
@@ -71,3 +73,19 @@ def test_any_body_asks_for_usage_afterwards(body, options, indent, ensure_ascii)
     assert asked == {**(options or {}), "include_usage": True}
     body.pop("stream_options", None)
     assert spliced == body
+
+
+def test_a_body_known_to_have_no_options_is_not_searched_for_them():
+    """A long prompt is read once; what was read tells whether there are any, in any spelling."""
+    for text, has_options in (
+        (b'{"stream":true}', False),
+        (b'{"stream":true,"stream_options":null}', True),
+        (b'{"stream":true,"stream\\u005foptions":{}}', True),
+        (b'{"stream":true,"messages":[{"content":"\\"stream_options\\""}]}', False),
+        (b'{"messages":[{"stream_options":{}}]}', False),
+    ):
+        facts = read_facts(identify("POST", "/v1/chat/completions"), text)
+        assert facts.has_stream_options is has_options
+        if not has_options:
+            asked = ask_for_usage(text, has_stream_options=False)
+            assert json.loads(asked)["stream_options"] == {"include_usage": True}
