@@ -34,7 +34,7 @@ class App:
 
     async def __call__(self, request: ClientRequest) -> None:
         """Answers one request."""
-        headers = dict(request.headers)
+        headers = request.fields
         if not self._is_ours(headers.get(b"host", b"")) or b"origin" in headers:
             _bare(request, 403, b"this gateway serves programs, under its own name only\n")
         elif b"upgrade" in headers:

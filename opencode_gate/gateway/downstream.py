@@ -26,7 +26,8 @@ class ClientRequest(Protocol):
     Attributes:
         path: without the query, percent-decoded as UTF-8; `raw_path` as it came.
         query: what stands behind `?`, as it came.
-        received_s: when its head had come, on the monotonic clock.
+        fields: the last value of each header.
+        received_s: when the last of it had come, on the monotonic clock: its head, or its body.
     """
 
     method: str
@@ -34,6 +35,7 @@ class ClientRequest(Protocol):
     raw_path: bytes
     query: bytes
     headers: ClientHeaders
+    fields: dict[bytes, bytes]
     received_s: float
 
     async def body(self) -> bytes:

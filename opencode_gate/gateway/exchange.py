@@ -4,6 +4,7 @@ The invariant: `finish` runs to its end without awaiting and only its first call
 exchange that ends in any way, also in two ways at once, leaves exactly one record.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -55,7 +56,13 @@ class Rules(Protocol):
 
 
 class Exchange:
-    """The life of one exchange between `opened` and `finish`."""
+    """The life of one exchange between `opened` and `finish`.
+
+    Attributes:
+        waited_s: how long rules have had it wait.
+        dialled_s: how long a connection to its provider took to open.
+        arrived_s: when the answer's first bytes were here, on the monotonic clock.
+    """
 
     __slots__ = (
         "_abandon",
@@ -63,18 +70,24 @@ class Exchange:
         "_clock",
         "_facts",
         "_first_chunk_us",
-        "_next_progress_s",
+        "_progress",
         "_queued_us",
         "_record",
         "_recorder",
         "_rules",
+        "_sent_s",
         "_started_s",
+        "_told_chars",
+        "_written_s",
+        "arrived_s",
         "attempts",
+        "dialled_s",
         "ended",
         "grant",
         "has_client_left",
         "http_status",
         "meter",
+        "waited_s",
     )
 
     def __init__(
@@ -85,24 +98,28 @@ class Exchange:
         recorder: Recorder,
         clock: Clock,
         rules: "Rules",
+        received_s: float,
     ) -> None:
+        """An exchange whose request was whole at `received_s`, on the monotonic clock."""
         self._record = record
         self._body = body
         self._facts = facts
         self._recorder = recorder
         self._clock = clock
         self._rules = rules
-        self.grant = Grant(record.id)
-        self._started_s = clock.monotonic_s()
-        self._next_progress_s = self._started_s + PROGRESS_EVERY_S
+        self._started_s = received_s
         self._abandon: Callable[[], object] | None = None
+        self._progress: asyncio.TimerHandle | None = None
         self._queued_us: int | None = None
         self._first_chunk_us: int | None = None
+        self._sent_s: float | None = None
+        self._written_s: float | None = None
+        self.arrived_s = self.dialled_s = self.waited_s = 0.0
+        self.grant = Grant(record.id)
         self.attempts = 0
         self.http_status: int | None = None
         self.meter: ExchangeMeter | None = None
-        self.ended = False
-        self.has_client_left = False
+        self.ended = self.has_client_left = False
 
     @property
     def id(self) -> str:
@@ -115,7 +132,7 @@ class Exchange:
         return self._record.conversation_id
 
     @property
-    def waited_s(self) -> float:
+    def age_s(self) -> float:
         """How long it has been since the request was whole."""
         return self._clock.monotonic_s() - self._started_s
 
@@ -146,22 +163,40 @@ class Exchange:
         if not self.ended and self._abandon is not None:
             self._abandon()
 
-    def relayed(self) -> None:
-        """After each chunk: notes the first content, and about once a second the progress."""
-        meter = self.meter
-        if meter is None:
-            return
+    def handed_over(self, sent_s: float) -> None:
+        """The request was handed to the network then; where it is sent twice, the first counts."""
+        if self._sent_s is None:
+            self._sent_s = sent_s
+
+    def written(self) -> float:
+        """Something of the answer has just been given to the client; returns the time."""
         now_s = self._clock.monotonic_s()
-        if self._first_chunk_us is None:
-            if not meter.content_delivered:
-                return
-            self._first_chunk_us = self._elapsed_us()
-        if now_s >= self._next_progress_s:
-            self._next_progress_s = now_s + PROGRESS_EVERY_S
+        if self._written_s is None:
+            self._written_s = now_s
+        return now_s
+
+    def content_came(self, at_s: float) -> None:
+        """The client was given the first content then."""
+        self._first_chunk_us = round((at_s - self._started_s) * 1_000_000)
+
+    def follow(self) -> None:
+        """Writes down about once a second how far a stream has come, for as long as it lasts."""
+        self._told_chars = 0
+        loop = asyncio.get_running_loop()
+        self._progress = loop.call_later(PROGRESS_EVERY_S, self._tell_progress)
+
+    def _tell_progress(self) -> None:
+        meter = self.meter
+        if self.ended or meter is None:
+            return
+        if meter.delivered_chars != self._told_chars:
+            self._told_chars = meter.delivered_chars
             metering = meter.metering()
             self._recorder.progressed(
                 self._record.id, metering.usage, metering.delivered_text_chars
             )
+        loop = asyncio.get_running_loop()
+        self._progress = loop.call_later(PROGRESS_EVERY_S, self._tell_progress)
 
     def is_used_up(self) -> bool:
         """True once the answer has used up what is reserved for it; then it must be cut."""
@@ -186,7 +221,9 @@ class Exchange:
         if self.ended:
             return
         self.ended = True
-        seen: dict[str, Any] = {}
+        if self._progress is not None:
+            self._progress.cancel()
+        seen = _NOTHING
         if not is_billed:
             seen = _NOT_BILLED
         elif self._record.operation is Operation.GENERATE:
@@ -204,6 +241,7 @@ class Exchange:
             queued_us=self._queued_us,
             time_to_first_chunk_us=self._first_chunk_us,
             duration_us=self._elapsed_us(),
+            gateway_us=self._own_us(),
             **_granted(self.grant, was_sent=self.attempts > 0),
             **seen,
         )
@@ -217,10 +255,19 @@ class Exchange:
             metering = estimated(metering, self._facts)
         return metering
 
+    def _own_us(self) -> int | None:
+        """What of the time was the gateway's own; `None` where the provider has not answered."""
+        sent_s, written_s = self._sent_s, self._written_s
+        if sent_s is None or written_s is None:
+            return None
+        asking_s = sent_s - self._started_s - self.waited_s - self.dialled_s
+        return round((asking_s + written_s - self.arrived_s) * 1_000_000)
+
     def _elapsed_us(self) -> int:
         return round((self._clock.monotonic_s() - self._started_s) * 1_000_000)
 
 
+_NOTHING: dict[str, Any] = {}
 _NOT_BILLED: dict[str, Any] = {
     "cost_nano_usd": 0,
     "cost_quality": CostQuality.PRICED,
@@ -230,6 +277,8 @@ _NOT_BILLED: dict[str, Any] = {
 
 def _granted(grant: Grant, *, was_sent: bool) -> dict[str, Any]:
     """The fields of a record that the rules know, the model that was sent instead among them."""
+    if grant == Grant(grant.exchange_id):
+        return _NOTHING
     known: dict[str, Any] = {} if grant.model is None else {"request_model": grant.model}
     return known | {
         "virtual_key": grant.virtual_key,

@@ -9,8 +9,10 @@ provider but its own, and every other end-to-end header passes as it came.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
+from itertools import compress
+from operator import itemgetter
 from urllib.parse import quote
 
 from opencode_gate.catalog.provider_facts import WIRE_BY_NPM
@@ -20,7 +22,12 @@ from opencode_gate.core.semconv import WireFormat
 
 RETRY_AFTER_LIMIT_S = 60.0
 
-Headers = list[tuple[bytes, bytes]]
+Field = tuple[bytes, bytes]
+Headers = list[Field]
+
+_FIELDS_REMEMBERED = 64
+_NAMES_REMEMBERED = 512
+_VALUE_REMEMBERED_BYTES = 256
 
 _HOP_BY_HOP = frozenset(
     (
@@ -48,49 +55,82 @@ _SET_ANEW = _HOP_BY_HOP | {
     b"x-method-override",
 }
 
-_PASSED_AT_TIMES = frozenset((b"content-length", b"retry-after", b"retry-after-ms"))
+_PAUSES = frozenset((b"retry-after", b"retry-after-ms"))
+_NOTED = _PAUSES | {b"content-length", b"content-type", b"content-encoding"}
+_name_of = itemgetter(0)
 _OURS = b"x-ogate-"
 _VIRTUAL_KEY = b"ogk-"
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"))
 
 
+class FieldSwap(dict[Field, Field | None]):
+    """What becomes of each header that one caller sends to one provider, remembered.
+
+    An agent sends the same headers over and over: those it has sent before cost nothing but a
+    look. What is remembered is bounded, and no longer value is.
+
+    Attributes:
+        key: the provider's key it was made with.
+    """
+
+    __slots__ = ("_added", "_is_dropped", "_secret", "_token", "key")
+
+    def __init__(
+        self,
+        row: ProviderRow,
+        token: bytes,
+        key: Secret | None,
+        wire_format: WireFormat = WireFormat.UNKNOWN,
+    ) -> None:
+        super().__init__()
+        self.key = key
+        self._token = token
+        self._is_dropped = _SET_ANEW
+        secret = key.reveal().encode() if key is not None else None
+        self._secret = secret if row.auth_header is None else None
+        self._added: Headers = [(b"accept-encoding", b"identity")]
+        if token.startswith(_VIRTUAL_KEY):
+            self._is_dropped |= _CREDENTIALS
+            if self._secret is not None:
+                self._added += _credential(self._secret, row, wire_format)
+        if secret is not None and row.auth_header is not None:
+            name = row.auth_header.lower().encode()
+            bearer = name.endswith(b"authorization")
+            self._added.append((name, b"Bearer " + secret if bearer else secret))
+        own = {extra.lower().encode(): text.encode() for extra, text in row.headers.items()}
+        self._is_dropped |= own.keys()
+        self._added += own.items()
+
+    def headers(self, client: Iterable[Field]) -> Headers:
+        """The headers towards the provider: the credential swapped, `identity` asked for."""
+        return [*filter(None, map(self.__getitem__, client)), *self._added]
+
+    def __missing__(self, field: Field) -> Field | None:
+        sent = self._sent(field)
+        if field[0] != b"content-length" and len(field[1]) <= _VALUE_REMEMBERED_BYTES:
+            if len(self) >= _FIELDS_REMEMBERED:
+                self.clear()
+            self[field] = sent
+        return sent
+
+    def _sent(self, field: Field) -> Field | None:
+        name, value = field
+        if name in self._is_dropped or name.startswith(_OURS):
+            return None
+        if self._token not in value:
+            return field
+        return None if self._secret is None else (name, value.replace(self._token, self._secret))
+
+
 def request_headers(
-    client: Iterable[tuple[bytes, bytes]],
+    client: Iterable[Field],
     row: ProviderRow,
     token: bytes,
     key: Secret | None,
     wire_format: WireFormat = WireFormat.UNKNOWN,
 ) -> Headers:
-    """The headers towards the provider: the credential swapped, `identity` asked for."""
-    secret = key.reveal().encode() if key is not None else None
-    placed: Headers = []
-    if token.startswith(_VIRTUAL_KEY):
-        client = [field for field in client if field[0] not in _CREDENTIALS]
-        if secret is not None and row.auth_header is None:
-            placed = _credential(secret, row, wire_format)
-    own: dict[bytes, bytes] = {}
-    set_anew = _SET_ANEW
-    if row.headers:
-        own = {extra.lower().encode(): text.encode() for extra, text in row.headers.items()}
-        set_anew = _SET_ANEW.union(own)
-    sent: Headers = []
-    for field in client:
-        name, value = field
-        if name in set_anew or name.startswith(_OURS):
-            continue
-        if token in value:
-            if secret is None or row.auth_header is not None:
-                continue
-            field = name, value.replace(token, secret)
-        sent.append(field)
-    sent.append((b"accept-encoding", b"identity"))
-    sent.extend(placed)
-    if secret is not None and row.auth_header is not None:
-        name = row.auth_header.lower().encode()
-        bearer = name.endswith(b"authorization")
-        sent.append((name, b"Bearer " + secret if bearer else secret))
-    sent.extend(own.items())
-    return sent
+    """The headers of one request towards the provider; see `FieldSwap`."""
+    return FieldSwap(row, token, key, wire_format).headers(client)
 
 
 def _credential(secret: bytes, row: ProviderRow, wire_format: WireFormat) -> Headers:
@@ -117,25 +157,67 @@ def request_query(query: bytes, row: ProviderRow, token: bytes, key: Secret | No
     return b"&".join(part for part in query.split(b"&") if token not in part)
 
 
-def response_headers(upstream: Iterable[tuple[bytes, bytes]], *, keep_length: bool) -> Headers:
-    """The headers towards the client.
+class AnswerHead:
+    """What the headers of an answer say, and those of them that the client gets."""
 
-    A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
-    """
-    passed: Headers = []
-    for field in upstream:
-        name = field[0].lower()
-        if name in _HOP_BY_HOP:
-            continue
-        if name in _PASSED_AT_TIMES:
-            is_passed = keep_length if name == b"content-length" else _is_short(name, field[1])
-            if not is_passed:
-                continue
-        passed.append(field)
-    return passed
+    __slots__ = ("_described", "_kinds", "_upstream")
+
+    def __init__(self, upstream: Headers) -> None:
+        kinds = [*map(_KINDS.__getitem__, map(_name_of, upstream))]
+        self._upstream = upstream
+        self._kinds = kinds
+        # Of a header that stands there twice the first counts.
+        self._described = dict(zip(reversed(kinds), reversed(upstream), strict=True))
+
+    @property
+    def content_type(self) -> bytes | None:
+        """`None` where the answer has none."""
+        field = self._described.get(b"content-type")
+        return None if field is None else field[1]
+
+    @property
+    def content_encoding(self) -> str | None:
+        """`None` where the answer has none."""
+        field = self._described.get(b"content-encoding")
+        return None if field is None else field[1].decode("latin-1")
+
+    def passed(self, *, keep_length: bool) -> Headers:
+        """The headers towards the client.
+
+        A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
+        """
+        passed = [*compress(self._upstream, self._kinds)]
+        described = self._described
+        if not keep_length and b"content-length" in described:
+            passed = [field for field in passed if _KINDS[field[0]] != b"content-length"]
+        if b"retry-after" in described or b"retry-after-ms" in described:
+            passed = [field for field in passed if _is_short(_KINDS[field[0]], field[1])]
+        return passed
+
+
+class _Kinds(dict[bytes, bytes]):
+    """By its name as it came, what a header of an answer is: nothing where it is not passed on."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        lowered = name.lower()
+        kind = b"" if lowered in _HOP_BY_HOP else lowered if lowered in _NOTED else b"other"
+        if len(self) < _NAMES_REMEMBERED and len(name) <= _VALUE_REMEMBERED_BYTES:
+            self[name] = kind
+        return kind
+
+
+_KINDS = _Kinds()
+
+
+def response_headers(upstream: Iterable[Field], *, keep_length: bool) -> Headers:
+    """The headers of an answer towards the client; see `AnswerHead.passed`."""
+    return AnswerHead([*upstream]).passed(keep_length=keep_length)
 
 
 def _is_short(name: bytes, value: bytes) -> bool:
+    """False for a header that asks for a longer pause than a client should make."""
+    if name not in _PAUSES:
+        return True
     try:
         delay = float(value) / (1000 if name.endswith(b"-ms") else 1)
     except ValueError:
@@ -144,8 +226,3 @@ def _is_short(name: bytes, value: bytes) -> bool:
         except (ValueError, OverflowError):
             return False
     return delay <= RETRY_AFTER_LIMIT_S
-
-
-def by_name(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The first value of each header, by its lower-case name."""
-    return {name.lower(): value for name, value in reversed(headers)}

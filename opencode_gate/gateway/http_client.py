@@ -1,9 +1,9 @@
 """The client towards providers: HTTP/1.1 over kept connections, made for one thing only.
 
-One exchange costs: a look into the pool, one write, one awaited future for the head and one
-for each network read of the body (docs/decisions/0002-own-upstream-client.md has the
-measurements). It has no redirects, no cookies, no decompression and no total timeout: the
-client of the gateway decides about all of these.
+One exchange costs: a look into the pool, one write, one awaited future, and one call for each
+network read of the body (docs/decisions/0002-own-upstream-client.md has the measurements). It has
+no redirects, no cookies, no decompression and no total timeout: the client of the gateway decides
+about all of these.
 
 A kept connection that dies at once, before any byte of the answer, is replaced once by a fresh
 one: the provider closed it as idle while the request was on its way (RFC 9112 §9.3.1). Nothing
@@ -12,14 +12,16 @@ else is retried here: who dies later may have worked on the answer, and bill it.
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from typing import Final
 
 from opencode_gate.config.proxies import ProxyRules
 from opencode_gate.config.tls import provider_context
 from opencode_gate.gateway.dialling import Destination, dial
-from opencode_gate.gateway.http_connection import HttpConnection, HttpResponse
-from opencode_gate.gateway.upstream import UpstreamFailure, UpstreamRequest
+from opencode_gate.gateway.http_connection import HttpConnection
+from opencode_gate.gateway.http_response import HttpResponse
+from opencode_gate.gateway.upstream import OnHead, UpstreamFailure, UpstreamRequest
 
 _OWN_FIELDS: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-authorization")
@@ -95,7 +97,9 @@ class HttpUpstream:
         """How many connections stand, in use or idle."""
         return len(self._connections)
 
-    async def send(self, request: UpstreamRequest, *, header_timeout_s: float) -> HttpResponse:
+    async def send(
+        self, request: UpstreamRequest, *, header_timeout_s: float, on_head: OnHead | None = None
+    ) -> HttpResponse:
         """See `Upstream.send`."""
         origin = self._origins.get((request.scheme, request.host, request.port))
         if origin is None:
@@ -104,24 +108,28 @@ class HttpUpstream:
         is_head_request = request.method == "HEAD"
         kept = _take(origin.idle)
         if kept is not None:
-            now_s = asyncio.get_running_loop().time
-            race_ends_s = now_s() + self._idle_race_s
+            race_ends_s = time.monotonic() + self._idle_race_s
             try:
                 return await kept.exchange(
                     head,
                     request.body,
                     is_head_request=is_head_request,
                     header_timeout_s=header_timeout_s,
+                    on_head=on_head,
                 )
             except UpstreamFailure as failure:
-                if failure.kind != "reset" or kept.has_received or now_s() >= race_ends_s:
+                is_race = time.monotonic() < race_ends_s
+                if failure.kind != "reset" or kept.has_received or not is_race:
                     raise
+        began_s = time.monotonic()
         fresh = await self._connect(origin, min(self._connect_timeout_s, header_timeout_s))
+        request.dialled_s = time.monotonic() - began_s
         return await fresh.exchange(
             head,
             request.body,
             is_head_request=is_head_request,
             header_timeout_s=header_timeout_s,
+            on_head=on_head,
         )
 
     async def close(self) -> None:

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to a provider: a protocol around the parser of Node (llhttp).
 
-The idea: no streams, no queue, no task. The parser's callbacks fill the answer and resolve
-the one future somebody waits on; what arrived in one network read becomes one `read()`.
+The idea: no streams, no queue, no task. The parser's callbacks fill the answer, and what arrived
+in one network read goes on as one part: straight into the sink of whoever relays it, within the
+same call of the event loop, or to the one future somebody waits on.
 
 Invariants: at most one exchange at a time; a connection goes back to the pool only after a
 whole answer that allows keep-alive, with nothing unsent and nothing unasked for received;
@@ -10,101 +11,24 @@ late `abort()` cannot hit the next exchange.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
 import httptools
 
-from opencode_gate.gateway.upstream import FailureKind, RawHeaders, UpstreamFailure
+from opencode_gate.gateway.http_response import HttpResponse
+from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, UpstreamFailure
 
 HEAD_LIMIT_BYTES: Final = 256 * 1024
-BUFFER_LIMIT_BYTES: Final = 256 * 1024
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
+_LOOKS: Final = 4
+"""How often in the time it may take silence is looked for: no read costs a look at the clock."""
 
 
 class _UnaskedAnswer(Exception):
     """Ends the parser's work on a network read; the parser wraps it in its own error."""
-
-
-class HttpResponse:
-    """An answer on its way in. Implements `UpstreamResponse`."""
-
-    __slots__ = (
-        "_buffered_bytes",
-        "_connection",
-        "_failure",
-        "_is_whole",
-        "_parts",
-        "_waiter",
-        "headers",
-        "status",
-    )
-
-    def __init__(self, connection: "HttpConnection") -> None:
-        self.status = 0
-        self.headers: RawHeaders = []
-        self._connection: HttpConnection | None = connection
-        self._parts: list[bytes] = []
-        self._buffered_bytes = 0
-        self._is_whole = False
-        self._failure: UpstreamFailure | None = None
-        self._waiter: asyncio.Future[bytes] | None = None
-
-    async def read(self) -> bytes:
-        """See `UpstreamResponse.read`."""
-        parts = self._parts
-        if parts:
-            part = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            self._buffered_bytes = 0
-            if self._connection is not None:
-                self._connection.resume()
-            return part
-        if self._is_whole:
-            return b""
-        if self._failure is not None or self._connection is None:
-            raise self._failure or UpstreamFailure(
-                "reset", "the answer was given up", bytes_sent=True
-            )
-        waiter = self._waiter = self._connection.part_waiter()
-        return await waiter
-
-    def abort(self) -> None:
-        """See `UpstreamResponse.abort`."""
-        if self._connection is not None:
-            self._connection.abort("the answer was given up")
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for the next bytes."""
-        return self._waiter is not None and not self._waiter.done()
-
-    def deliver(self, part: bytes) -> bool:
-        """Takes bytes from the connection; false when the buffer is full."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(part)
-            return True
-        self._parts.append(part)
-        self._buffered_bytes += len(part)
-        return self._buffered_bytes < BUFFER_LIMIT_BYTES
-
-    def end(self) -> None:
-        """The body is whole; the connection is no longer ours."""
-        self._is_whole = True
-        self._connection = None
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(b"")
-
-    def fail(self, failure: UpstreamFailure) -> None:
-        """The body was cut; bytes that did arrive can still be read."""
-        self._failure = failure
-        self._connection = None
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(failure)
 
 
 class HttpConnection(asyncio.Protocol):
@@ -120,17 +44,20 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_can_stay",
         "_deadline_s",
+        "_has_new_head",
         "_head_bytes",
-        "_head_waiter",
         "_is_head_done",
         "_is_head_request",
         "_is_paused",
         "_is_whole",
         "_loop",
         "_lost",
+        "_new_fields",
         "_new_parts",
+        "_on_head",
         "_parser",
         "_peer",
+        "_quiet_looks",
         "_read_timeout_s",
         "_released",
         "_response",
@@ -140,6 +67,7 @@ class HttpConnection(asyncio.Protocol):
         "has_received",
         "is_lost",
         "on_body",
+        "on_header",
     )
 
     def __init__(
@@ -156,14 +84,21 @@ class HttpConnection(asyncio.Protocol):
         self._released = released
         self._lost = lost
         self._new_parts: list[bytes] = []
+        self._new_fields: RawHeaders = []
         # The parser looks its callbacks up once: a body part costs one call in C.
         self.on_body = self._new_parts.append
+        add_field = self._new_fields.append
+        self.on_header: Callable[[bytes, bytes], None] = lambda name, value: add_field(
+            (name, value)
+        )
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._response: HttpResponse | None = None
-        self._head_waiter: asyncio.Future[HttpResponse] | None = None
+        self._on_head: OnHead | None = None
         self._head_bytes = 0
+        self._quiet_looks = 0
         self._is_head_done = False
+        self._has_new_head = False
         self._is_head_request = False
         self._is_whole = False
         self._can_stay = False
@@ -183,37 +118,45 @@ class HttpConnection(asyncio.Protocol):
         return not self.is_lost and transport is not None and not transport.is_closing()
 
     async def exchange(
-        self, head: bytes, body: bytes, *, is_head_request: bool, header_timeout_s: float
+        self,
+        head: bytes,
+        body: bytes,
+        *,
+        is_head_request: bool,
+        header_timeout_s: float,
+        on_head: OnHead | None = None,
     ) -> HttpResponse:
-        """Sends one request and waits for the head of its answer.
+        """Sends one request and waits for its answer; see `Upstream.send`.
 
         Raises:
-            UpstreamFailure: no head came; `has_received` tells whether any byte did.
+            UpstreamFailure: no head came, or a pushed body was cut; `has_received` tells whether
+                any byte came.
         """
         transport = self._transport
         if transport is None or not self.is_usable:
             message = f"{self._peer} closed the connection at once"
             raise UpstreamFailure("reset", message, bytes_sent=False)
-        response = self._response = HttpResponse(self)
-        waiter: asyncio.Future[HttpResponse] = self._loop.create_future()
-        self._head_waiter = waiter
+        response = self._response = HttpResponse(self, self._loop.create_future())
+        self._on_head = on_head
         self._head_bytes = 0
-        self._is_head_done = self._is_whole = self.has_received = False
+        self._new_fields.clear()
+        self._is_head_done = self._has_new_head = self._is_whole = self.has_received = False
         self._is_head_request = is_head_request
         if len(body) <= _ONE_WRITE_BYTES:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
+        response.sent_s = time.monotonic()
         self._expect_within(header_timeout_s)
         try:
-            return await waiter
+            return await response.head
         except asyncio.CancelledError:
             response.abort()
             raise
 
     def part_waiter(self) -> asyncio.Future[bytes]:
         """A future for the next bytes of the current body, with the silence limit running."""
-        self._expect_within(self._read_timeout_s)
+        self._quiet_looks = 0
         return self._loop.create_future()
 
     def resume(self) -> None:
@@ -228,7 +171,15 @@ class HttpConnection(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Closes at once; an unfinished answer fails with `reason`."""
-        self._fail("reset", f"{reason} ({self._peer})")
+        self._fail("reset", f"{reason} ({self._peer})", is_given_up=True)
+
+    def break_off(self, error: Exception) -> None:
+        """Closes at once; the answer fails with the error of whoever took it."""
+        response = self._response
+        self._response = None
+        if response is not None:
+            response.fail(error, is_given_up=True)
+        self._close()
 
     # Called by the event loop
 
@@ -242,28 +193,29 @@ class HttpConnection(asyncio.Protocol):
         if response is None:
             self._close()  # bytes nobody asked for: what they belong to is unknown
             return
-        self.has_received = True
+        if self._is_head_done:
+            self._quiet_looks = 0
+        else:
+            self._count_head(data, response)
+        is_nonsense = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._can_stay = False
-            if not self._is_whole:
-                self._fail("protocol", f"{self._peer} sent something that is not HTTP/1.1")
-                return
-        parts = self._new_parts
-        if self._is_head_request:
-            parts.clear()
-        if parts:
-            part = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            if not response.deliver(part) and not self._is_whole:
-                self._pause()
+            is_nonsense = True
+        try:
+            if self._has_new_head:
+                self._begin(response)
+            self._hand_on(response)
+        except Exception as error:  # noqa: BLE001 - raised to whoever waits for the answer
+            self.break_off(error)
+            return
         if self._is_whole:
+            self._can_stay = self._can_stay and not is_nonsense
             self._finish(response)
-        elif not self._is_head_done:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_LIMIT_BYTES:
-                self._fail("protocol", f"{self._peer} sent a head of over {HEAD_LIMIT_BYTES} bytes")
+        elif is_nonsense:
+            self._fail("protocol", f"{self._peer} sent something that is not HTTP/1.1")
+        elif not self._is_head_done and self._head_bytes > HEAD_LIMIT_BYTES:
+            self._fail("protocol", f"{self._peer} sent a head of over {HEAD_LIMIT_BYTES} bytes")
 
     def connection_lost(self, error: Exception | None) -> None:
         """The other end is gone: a clean end only for a body that ends with the connection."""
@@ -274,8 +226,8 @@ class HttpConnection(asyncio.Protocol):
         response = self._response
         if response is not None:
             if error is None and self._is_head_done and _ends_with_connection(response):
-                self._response = None
-                response.end()
+                self._is_whole = True
+                self._end_by_closing(response)
             else:
                 when = "inside the answer" if self._is_head_done else "before the answer"
                 self._fail("reset", f"{self._peer} closed the connection {when}")
@@ -288,25 +240,19 @@ class HttpConnection(asyncio.Protocol):
         if self._is_whole:
             raise _UnaskedAnswer
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head; trailers come here too and are dropped."""
-        if not self._is_head_done and self._response is not None:
-            self._response.headers.append((name, value))
-
     def on_headers_complete(self) -> None:
-        """Resolves the exchange, unless this head is an interim one (RFC 9110 §15.2)."""
+        """The head of the answer, unless it is an interim one (RFC 9110 §15.2)."""
         response = self._response
         if response is None or self._is_head_done:
             return
         status = self._parser.get_status_code()
         if status < 200 and status != _SWITCHING_PROTOCOLS:
-            response.headers.clear()
+            self._new_fields.clear()
             return
         response.status = status
-        self._is_head_done = True
-        waiter = self._head_waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(response)
+        response.headers = self._new_fields.copy()
+        self._new_fields.clear()
+        self._is_head_done = self._has_new_head = True
         if self._is_head_request:
             self._can_stay = False
             self._is_whole = True
@@ -318,6 +264,45 @@ class HttpConnection(asyncio.Protocol):
             self._can_stay = self._parser.should_keep_alive()
 
     # Inside
+
+    def _count_head(self, data: bytes, response: HttpResponse) -> None:
+        if not self.has_received:
+            self.has_received = True
+            response.arrived_s = time.monotonic()
+        self._head_bytes += len(data)
+
+    def _begin(self, response: HttpResponse) -> None:
+        self._has_new_head = False
+        if not self._is_whole:
+            self._quiet_looks = 0
+            self._expect_within(self._read_timeout_s / _LOOKS)
+        response.begin(self._on_head)
+
+    def _hand_on(self, response: HttpResponse) -> None:
+        """What one network read brought of the body, as one piece; the end of it with the last."""
+        parts = self._new_parts
+        is_whole = self._is_whole
+        if parts and not self._is_head_request:
+            part = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if not response.deliver(part, is_whole) and not is_whole:
+                self._pause()
+            return
+        parts.clear()
+        # What came behind the body are trailers, of which nothing is kept.
+        if self._is_head_done:
+            self._new_fields.clear()
+        if is_whole and response.is_pushed:
+            response.deliver(b"", True)
+
+    def _end_by_closing(self, response: HttpResponse) -> None:
+        try:
+            self._hand_on(response)
+        except Exception as error:  # noqa: BLE001 - raised to whoever waits for the answer
+            self.break_off(error)
+            return
+        self._response = None
+        response.end()
 
     def _finish(self, response: HttpResponse) -> None:
         self._response = None
@@ -335,15 +320,12 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._close()
 
-    def _fail(self, kind: FailureKind, message: str) -> None:
+    def _fail(self, kind: FailureKind, message: str, *, is_given_up: bool = False) -> None:
         response = self._response
         self._response = None
         if response is not None:
             failure = UpstreamFailure(kind, message, bytes_sent=True)
-            response.fail(failure)
-            waiter = self._head_waiter
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(failure)
+            response.fail(failure, is_given_up=is_given_up)
         self._close()
 
     def _close(self) -> None:
@@ -371,14 +353,26 @@ class HttpConnection(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
+        response = self._response
         if self._loop.time() < self._deadline_s:
             self._arm()
-        elif self._response is None:
+        elif response is None:
             self._close()
-        elif not self._is_head_done:
+        elif self._is_head_done:
+            self._look_for_silence(response)
+        else:
             self._fail("timeout", f"{self._peer} did not begin to answer in time")
-        elif self._response.is_awaited:
+
+    def _look_for_silence(self, response: HttpResponse) -> None:
+        """Between one and one and a quarter of the limit pass until silence is noticed."""
+        if not response.is_awaited:
+            self._quiet_looks = 0
+        elif self._quiet_looks == _LOOKS:
             self._fail("timeout", f"{self._peer} went silent inside the answer")
+            return
+        else:
+            self._quiet_looks += 1
+        self._expect_within(self._read_timeout_s / _LOOKS)
 
 
 def _ends_with_connection(response: HttpResponse) -> bool:

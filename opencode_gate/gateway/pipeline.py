@@ -15,9 +15,14 @@ record, whatever way it ended.
 """
 
 import asyncio
-from collections.abc import Mapping
+import types
+from collections.abc import Coroutine, Generator, Mapping
+from typing import Any
 
-from opencode_gate.agents.opencode.answers import conversation_of, kind_of
+import msgspec
+
+from opencode_gate.agents.opencode.answers import conversation_in, kind_of
+from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import CredentialError, GateError
 from opencode_gate.core.ids import new_ulid
@@ -28,17 +33,12 @@ from opencode_gate.core.semconv import (
     Operation,
     WireFormat,
 )
-from opencode_gate.gateway.asked import Asked, as_granted, told_headers
+from opencode_gate.gateway.asked import Asked, as_granted
 from opencode_gate.gateway.downstream import ClientGone, ClientRequest
 from opencode_gate.gateway.exchange import Exchange, Recorder
-from opencode_gate.gateway.headers import (
-    by_name,
-    request_headers,
-    request_query,
-    response_headers,
-)
+from opencode_gate.gateway.headers import FieldSwap, request_query
 from opencode_gate.gateway.refusing import answer_failure, refuse, status_of
-from opencode_gate.gateway.relay import begun_answer, relay_body, relay_stream
+from opencode_gate.gateway.relay import MISUNDERSTOOD, Answer, UsedUp, begun_answer
 from opencode_gate.gateway.upstream import (
     Upstream,
     UpstreamFailure,
@@ -49,10 +49,10 @@ from opencode_gate.governance.admission import Barred, Door
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.governor import Governor
 from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
 from opencode_gate.wire.facts import BadBody, read_facts
-from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import Route, identify
 from opencode_gate.wire.splice import ask_for_usage
 
@@ -60,6 +60,18 @@ HEADER_TIMEOUT_S = 240.0
 """How long a provider may think before its headers; Opencode itself gives up after 300 s."""
 
 PATHS_REMEMBERED = 512
+SWAPS_REMEMBERED = 256
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What a path says, and what follows from it for every request."""
+
+    route: Route
+    destination: Destination
+    provider_id: str
+    credential_name: str | None
+    upstream: Upstream
+    may_ask_for_usage: bool
 
 
 class Pipeline:
@@ -88,36 +100,37 @@ class Pipeline:
         self._recorder = recorder
         self._clock = clock
         self._never_ask: set[str] = set()
-        self._known_paths: dict[tuple[str, bytes], tuple[Route, Destination]] = {}
+        self._known_paths: dict[tuple[str, bytes], _Known] = {}
+        self._swaps: dict[tuple[str, WireFormat, bytes], FieldSwap] = {}
 
     async def serve(self, client: ClientRequest) -> None:
         """Answers one request."""
-        method, raw_path = client.method, client.raw_path
-        known = self._known_paths.get((method, raw_path))
-        route = identify(method, client.path) if known is None else known[0]
-        barred: Barred | None = None
+        known = self._known_paths.get((client.method, client.raw_path))
+        route = identify(client.method, client.path) if known is None else known.route
+        refused: GateError | None = None
         try:
             try:
                 caller = self._door.admit(client.headers, client.query)
-            except Barred as refusal:
-                caller, barred = refusal.caller, refusal
-            destination = self._destination(method, raw_path, route) if known is None else known[1]
+            except Barred as barred:
+                caller, refused = barred.caller, barred
+            if known is None:
+                known = self._learn(client, route)
             body = await client.body()
         except ClientGone:
             return
         except GateError as refusal:
-            refuse(client, route, barred or refusal)
+            refuse(client, route, refused or refusal)
             return
-        started_us = self._clock.now_us()
-        try:
-            facts = read_facts(route, body) if route.operation is Operation.GENERATE else None
-            unreadable = None
-        except BadBody as error:
-            facts, unreadable = None, error
+        facts = None
+        if route.operation is Operation.GENERATE:
+            try:
+                facts = read_facts(route, body)
+            except BadBody as unreadable:
+                refused = refused or unreadable
         asked = Asked(
             caller,
-            method,
-            destination,
+            client.method,
+            known.destination,
             route,
             client.headers,
             client.query,
@@ -125,234 +138,256 @@ class Pipeline:
             facts,
         )
         exchange = Exchange(
-            self._record_of(asked, started_us),
+            self._record_of(asked, known, client.fields),
             body,
             facts,
             self._recorder,
             self._clock,
             self._governor,
+            client.received_s,
         )
         work = asyncio.current_task()
         assert work is not None
         exchange.on_client_left(work.cancel)
         client.on_left(exchange.client_left)
         try:
-            await self._serve_admitted(asked, exchange, barred or unreadable, client)
+            await self._serve_admitted(asked, known, exchange, refused, client)
         finally:
-            exchange.finish(
-                ExchangeStatus.INTERRUPTED,
-                error_type="gateway_bug",
-                is_billed=exchange.attempts > 0,
-            )
-
-    def _destination(self, method: str, raw_path: bytes, route: Route) -> Destination:
-        """Where a path leads, remembered: an agent uses very few of them."""
-        destination = self._routes.destination(raw_path, route.wire_format)
-        if len(self._known_paths) < PATHS_REMEMBERED:
-            self._known_paths[method, raw_path] = route, destination
-        return destination
-
-    async def _serve_admitted(
-        self,
-        asked: Asked,
-        exchange: Exchange,
-        refused: GateError | None,
-        client: ClientRequest,
-    ) -> None:
-        try:
-            if refused is not None:
-                self._governor.put_down_to(asked.caller, exchange.grant)
-                raise refused
-            asked = await self._governed(asked, exchange)
-            key = self._key_for(asked)
-            await self._attempt(asked, exchange, key, client)
-        except GateError as refusal:
-            if isinstance(refusal, Denied):
-                exchange.grant.decisions.append(refusal.decision)
-            exchange.http_status = refusal.http_status
-            exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
-            refuse(client, asked.route, refusal)
-        except asyncio.CancelledError:
-            # Either the client left, or the server is being stopped while the answer streams.
-            is_billed = exchange.attempts > 0 and (
-                exchange.http_status is None or exchange.http_status < 400
-            )
-            if exchange.meter is not None and exchange.meter.has_ended:
-                # Some clients hang up on `[DONE]`, before the stream itself has ended.
-                exchange.finish(ExchangeStatus.COMPLETED)
-            elif exchange.has_client_left:
-                exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED, is_billed=is_billed)
-            else:
+            if not exchange.ended:
                 exchange.finish(
-                    ExchangeStatus.INTERRUPTED, error_type="gateway_stopped", is_billed=is_billed
+                    ExchangeStatus.INTERRUPTED,
+                    error_type="gateway_bug",
+                    is_billed=exchange.attempts > 0,
                 )
 
-    def _record_of(self, asked: Asked, started_us: int) -> ExchangeRecord:
-        conversation_id, parent_id = conversation_of(asked.headers)
-        facts = asked.facts
+    def _learn(self, client: ClientRequest, route: Route) -> _Known:
+        """Where a path leads, remembered: an agent uses very few of them."""
+        destination = self._routes.destination(client.raw_path, route.wire_format)
+        row = destination.target.row
+        known = _Known(
+            route,
+            destination,
+            row.id,
+            self._key_names.get(row.id),
+            self._builtin_upstreams.get(row.id, self._upstream),
+            route.wire_format is WireFormat.OPENAI_CHAT and row.stream_usage == "ask",
+        )
+        if len(self._known_paths) < PATHS_REMEMBERED:
+            self._known_paths[client.method, client.raw_path] = known
+        return known
+
+    def _record_of(
+        self, asked: Asked, known: _Known, fields: Mapping[bytes, bytes]
+    ) -> ExchangeRecord:
+        conversation_id, parent_id = conversation_in(fields)
+        facts, route = asked.facts, known.route
         return ExchangeRecord(
             id=new_ulid(),
             session_id=asked.caller.session_id,
             conversation_id=conversation_id,
             parent_conversation_id=parent_id,
             kind=ConversationKind.MAIN if facts is None else kind_of(facts, parent_id),
-            operation=asked.route.operation,
-            wire_format=asked.route.wire_format,
-            provider_name=asked.destination.target.row.id,
-            credential_name=self._key_names.get(asked.destination.target.row.id),
-            request_model=asked.route.model if facts is None else facts.request_model,
+            operation=route.operation,
+            wire_format=route.wire_format,
+            provider_name=known.provider_id,
+            credential_name=known.credential_name,
+            request_model=route.model if facts is None else facts.request_model,
             streamed=facts is not None and facts.stream,
             status=ExchangeStatus.OPEN,
-            started_at_us=started_us,
+            started_at_us=self._clock.now_us(),
         )
 
-    async def _governed(self, asked: Asked, exchange: Exchange) -> Asked:
-        """The request as the rules let it pass: as it came, with a lower limit, another model."""
-        grant = exchange.grant
-        ask = Ask(
-            exchange_id=exchange.id,
-            caller=asked.caller,
-            provider_id=asked.destination.target.row.id,
-            route=asked.route,
-            facts=asked.facts,
-            body=asked.body,
-            conversation_id=exchange.conversation_id,
-        )
-        await self._governor.admit(ask, grant)
-        if grant.model is None and grant.output_limit_tokens is None:
-            return asked
-        return as_granted(asked, grant)
+    async def _serve_admitted(
+        self,
+        asked: Asked,
+        known: _Known,
+        exchange: Exchange,
+        refused: GateError | None,
+        client: ClientRequest,
+    ) -> None:
+        answer: Answer | None = None
+        try:
+            if refused is not None:
+                self._governor.put_down_to(asked.caller, exchange.grant)
+                raise refused
+            ask = Ask(
+                exchange_id=exchange.id,
+                caller=asked.caller,
+                provider_id=known.provider_id,
+                route=known.route,
+                facts=asked.facts,
+                body=asked.body,
+                conversation_id=exchange.conversation_id,
+            )
+            grant = exchange.grant
+            ruling = self._governor.admit(ask, grant)
+            try:
+                waited_for = ruling.send(None)
+            except StopIteration:
+                pass  # nothing had to be waited for
+            else:
+                began_s = self._clock.monotonic_s()
+                await gone_on(ruling, waited_for)
+                exchange.waited_s = self._clock.monotonic_s() - began_s
+            if grant.model is not None or grant.output_limit_tokens is not None:
+                asked = as_granted(asked, grant)
+            answer = Answer(client, exchange, asked, asks_for_usage=self._asks(asked, known))
+            await self._attempt(asked, known, exchange, answer, client)
+        except GateError as refusal:
+            if isinstance(refusal, Denied):
+                exchange.grant.decisions.append(refusal.decision)
+            exchange.http_status = refusal.http_status
+            exchange.finish(ExchangeStatus.DENIED, denial=refusal.code, is_billed=False)
+            refuse(client, known.route, refusal)
+        except asyncio.CancelledError:
+            self._cancelled(exchange, answer)
 
-    def _key_for(self, asked: Asked) -> Secret | None:
-        key = self._keys.get(asked.destination.target.row.id)
-        if isinstance(key, CredentialError):
-            raise key
-        return key
+    def _cancelled(self, exchange: Exchange, answer: Answer | None) -> None:
+        """Either the client left, or the server is being stopped while the answer streams."""
+        if answer is not None and answer.is_over:
+            answer.settle()
+            return
+        is_billed = exchange.attempts > 0 and (
+            exchange.http_status is None or exchange.http_status < 400
+        )
+        if exchange.meter is not None and exchange.meter.has_ended:
+            # Some clients hang up on `[DONE]`, before the stream itself has ended.
+            exchange.finish(ExchangeStatus.COMPLETED)
+        elif exchange.has_client_left:
+            exchange.finish(ExchangeStatus.CLIENT_DISCONNECTED, is_billed=is_billed)
+        else:
+            exchange.finish(
+                ExchangeStatus.INTERRUPTED, error_type="gateway_stopped", is_billed=is_billed
+            )
 
     async def _attempt(
-        self, asked: Asked, exchange: Exchange, key: Secret | None, client: ClientRequest
+        self,
+        asked: Asked,
+        known: _Known,
+        exchange: Exchange,
+        answer: Answer,
+        client: ClientRequest,
     ) -> None:
         """Sends the request and relays its answer."""
-        row = asked.destination.target.row
+        request = self._request(asked, known, answer)
         exchange.opened()
-        asks = self._asks_for_usage(asked)
+        exchange.attempts = 1
         try:
-            response = await self._send(asked, exchange, key, asks_for_usage=asks)
-            if asks and response.status in (400, 422):
-                refused = await begun_answer(response)
-                if b"stream_options" in refused.beginning:
-                    refused.abort()
-                    self._never_ask.add(row.id)
-                    asks = False
-                    response = await self._send(asked, exchange, key, asks_for_usage=False)
-                else:
-                    response = refused
+            # What rules had it wait for counts too: the agent waits for all of it.
+            response = await known.upstream.send(
+                request,
+                header_timeout_s=HEADER_TIMEOUT_S - exchange.age_s,
+                on_head=answer.begin,
+            )
+            if not answer.is_over:
+                await self._take(asked, known, exchange, answer, response)
+            answer.settle()
         except UpstreamFailure as failure:
+            if answer.has_begun:
+                status = exchange.http_status
+                is_error = status is not None and status >= 400
+                exchange.finish(
+                    ExchangeStatus.UPSTREAM_ERROR,
+                    error_type=f"http_{status}" if is_error else failure.kind,
+                    is_billed=not is_error,
+                )
+                return
             exchange.http_status = status_of(failure)
             exchange.finish(
                 ExchangeStatus.UPSTREAM_ERROR,
                 error_type=failure.kind,
                 is_billed=failure.bytes_sent,
             )
-            answer_failure(client, asked.route, row.id, failure)
-            return
+            answer_failure(client, known.route, known.provider_id, failure)
+        except UsedUp:
+            exchange.finish(ExchangeStatus.INTERRUPTED, error_type=BUDGET_STOP)
+        finally:
+            exchange.dialled_s = request.dialled_s
+
+    async def _take(
+        self,
+        asked: Asked,
+        known: _Known,
+        exchange: Exchange,
+        answer: Answer,
+        response: UpstreamResponse,
+    ) -> None:
+        """Takes an answer that was not pushed; asks again where ours was a word too many."""
         try:
-            await self._relay(asked, exchange, response, client, asked_for_usage=asks)
+            if answer.asks_for_usage and response.status in MISUNDERSTOOD:
+                response = await begun_answer(response)
+                if b"stream_options" in response.beginning:
+                    response.abort()
+                    self._never_ask.add(known.provider_id)
+                    answer.asks_for_usage = False
+                    exchange.attempts += 1
+                    response = await known.upstream.send(
+                        self._request(asked, known, answer),
+                        header_timeout_s=HEADER_TIMEOUT_S - exchange.age_s,
+                        on_head=answer.begin,
+                    )
+            if not answer.is_over:
+                await answer.pull(response)
         finally:
             response.abort()
 
-    def _asks_for_usage(self, asked: Asked) -> bool:
-        row = asked.destination.target.row
+    def _asks(self, asked: Asked, known: _Known) -> bool:
+        """Whether usage is asked for in place of the client, who would not get it."""
+        facts = asked.facts
         return (
-            asked.route.wire_format is WireFormat.OPENAI_CHAT
-            and asked.facts is not None
-            and asked.facts.stream
-            and not asked.facts.asks_for_usage
-            and row.stream_usage == "ask"
-            and row.id not in self._never_ask
+            known.may_ask_for_usage
+            and facts is not None
+            and facts.stream
+            and not facts.asks_for_usage
+            and known.provider_id not in self._never_ask
         )
 
-    async def _send(
-        self, asked: Asked, exchange: Exchange, key: Secret | None, *, asks_for_usage: bool
-    ) -> UpstreamResponse:
-        target = asked.destination.target
-        token = asked.caller.token
-        query = request_query(asked.query, target.row, token, key)
-        exchange.attempts += 1
-        upstream = self._builtin_upstreams.get(target.row.id, self._upstream)
-        return await upstream.send(
-            UpstreamRequest(
-                method=asked.method,
-                scheme=target.scheme,
-                host=target.host,
-                port=target.port,
-                target=asked.destination.path + (b"?" + query if query else b""),
-                headers=request_headers(
-                    asked.headers, target.row, token, key, asked.route.wire_format
-                ),
-                body=ask_for_usage(asked.body) if asks_for_usage else asked.body,
-            ),
-            # What rules had it wait for counts too: the agent waits for all of it.
-            header_timeout_s=HEADER_TIMEOUT_S - exchange.waited_s,
+    def _request(self, asked: Asked, known: _Known, answer: Answer) -> UpstreamRequest:
+        """The request as it goes to the provider.
+
+        Raises:
+            CredentialError: the provider's key cannot be read.
+        """
+        key = self._keys.get(known.provider_id)
+        if isinstance(key, CredentialError):
+            raise key
+        token, target = asked.caller.token, asked.destination.target
+        swap = self._swaps.get((known.provider_id, known.route.wire_format, token))
+        if swap is None or swap.key is not key:
+            swap = self._new_swap(target.row, known.route.wire_format, token, key)
+        path = asked.destination.path
+        if asked.query:
+            query = request_query(asked.query, target.row, token, key)
+            path = path + b"?" + query if query else path
+        return UpstreamRequest(
+            method=asked.method,
+            scheme=target.scheme,
+            host=target.host,
+            port=target.port,
+            target=path,
+            headers=swap.headers(asked.headers),
+            body=ask_for_usage(asked.body) if answer.asks_for_usage else asked.body,
         )
 
-    async def _relay(
-        self,
-        asked: Asked,
-        exchange: Exchange,
-        response: UpstreamResponse,
-        client: ClientRequest,
-        *,
-        asked_for_usage: bool,
-    ) -> None:
-        """Passes the answer on as its kind demands."""
-        status = response.status
-        described = by_name(response.headers)
-        content_type = described.get(b"content-type")
-        # Some providers call an error an event stream too; it is a body like any other.
-        is_stream = (
-            status < 400
-            and content_type is not None
-            and content_type.startswith(b"text/event-stream")
-        )
-        if status == 200 and asked.expects_stream and not is_stream:
-            # It may well have generated a whole answer, and bill it.
-            exchange.http_status = _NotAStream.http_status
-            exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type="protocol")
-            raise _NotAStream(
-                "upstream-protocol",
-                f"{asked.destination.target.row.id} did not stream: it answered with "
-                f"{'no content type' if content_type is None else content_type.decode('latin-1')}",
-                hint="check the address with ogate providers show",
-            )
-        encoding = described.get(b"content-encoding")
-        exchange.meter = ExchangeMeter(
-            asked.route,
-            streamed=is_stream,
-            asked_for_usage=asked_for_usage,
-            content_encoding=None if encoding is None else encoding.decode("latin-1"),
-        )
-        exchange.http_status = status
-        client.begin(
-            status,
-            response_headers(response.headers, keep_length=not is_stream)
-            + told_headers(exchange.grant),
-        )
+    def _new_swap(
+        self, row: ProviderRow, wire_format: WireFormat, token: bytes, key: Secret | None
+    ) -> FieldSwap:
+        if len(self._swaps) >= SWAPS_REMEMBERED:
+            self._swaps.clear()
+        swap = self._swaps[row.id, wire_format, token] = FieldSwap(row, token, key, wire_format)
+        return swap
+
+
+@types.coroutine
+def gone_on(work: Coroutine[Any, Any, None], waited_for: Any) -> Generator[Any, Any, None]:
+    """Goes on with work that has been begun, and waits for something."""
+    while True:
         try:
-            if is_stream:
-                await relay_stream(exchange, exchange.meter, response, client)
+            try:
+                told = yield waited_for
+            except BaseException as error:  # noqa: BLE001 - it is the work's to deal with
+                waited_for = work.throw(error)
             else:
-                await relay_body(exchange, exchange.meter, response, client)
-        except UpstreamFailure as failure:
-            exchange.finish(
-                ExchangeStatus.UPSTREAM_ERROR,
-                error_type=f"http_{status}" if status >= 400 else failure.kind,
-                is_billed=status < 400,
-            )
-
-
-class _NotAStream(GateError):
-    """The client asked for a stream and must not be given anything else."""
-
-    http_status = 400
-    error_type = "upstream_error"
+                waited_for = work.send(told)
+        except StopIteration:
+            return

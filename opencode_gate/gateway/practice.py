@@ -13,12 +13,18 @@ of `messages` and `tools`.
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 
-from opencode_gate.gateway.upstream import RawHeaders, UpstreamFailure, UpstreamRequest
+from opencode_gate.gateway.upstream import (
+    OnHead,
+    RawHeaders,
+    UpstreamFailure,
+    UpstreamRequest,
+)
 
 MODEL_ID: Final = "scripted"
 PIECE_PAUSE_S: Final = 0.02
@@ -91,10 +97,11 @@ class _Answer(msgspec.Struct, frozen=True):
 class PracticeResponse:
     """A scripted answer. Implements `UpstreamResponse`."""
 
-    __slots__ = ("_parts", "headers", "status")
+    __slots__ = ("_parts", "arrived_s", "headers", "sent_s", "status")
 
     def __init__(self, status: int, headers: RawHeaders, parts: AsyncIterator[bytes]) -> None:
         self.status = status
+        self.sent_s = self.arrived_s = time.monotonic()
         self.headers = headers
         self._parts: AsyncIterator[bytes] | None = parts
 
@@ -119,8 +126,10 @@ class PracticeUpstream:
     def __init__(self, *, piece_pause_s: float = PIECE_PAUSE_S) -> None:
         self._piece_pause_s = piece_pause_s
 
-    async def send(self, request: UpstreamRequest, *, header_timeout_s: float) -> PracticeResponse:
-        """See `Upstream.send`; it never fails and never keeps anybody waiting."""
+    async def send(
+        self, request: UpstreamRequest, *, header_timeout_s: float, on_head: OnHead | None = None
+    ) -> PracticeResponse:
+        """See `Upstream.send`; it never fails, never keeps anybody waiting, and pushes nothing."""
         path = request.target.partition(b"?")[0]
         if request.method == "GET" and path.endswith(b"/models"):
             return _json(200, {"object": "list", "data": [_model()]})

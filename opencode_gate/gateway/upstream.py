@@ -4,12 +4,17 @@ The pipeline knows only these names. `http_client.HttpUpstream` speaks to real p
 `practice.PracticeUpstream` is the scripted model; neither is visible from the other side of
 `Upstream`.
 
+A body is either read, or pushed: whoever sends a request may be called back with the head of its
+answer, and give what takes the body, part by part, as it comes from the network.
+
 The invariant: bytes of a response body come out as the provider sent them (only the chunked
 framing is taken off), and a body that did not end cleanly raises, it never just stops.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
+
+import msgspec
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 """Header fields in their original order and case."""
@@ -17,8 +22,7 @@ RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 FailureKind: TypeAlias = Literal["dns", "connect", "tls", "timeout", "reset", "protocol", "proxy"]
 
 
-@dataclass(slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, kw_only=True):
     """One request to a provider, complete in memory.
 
     Attributes:
@@ -27,6 +31,7 @@ class UpstreamRequest:
         target: raw path and query as they go on the request line, already percent-encoded.
         headers: end-to-end fields. `Host`, `Content-Length`, `Transfer-Encoding` and
             `Connection` are set by the client; given ones are left out.
+        dialled_s: filled in by whoever sends it: how long it waited for a connection.
     """
 
     method: str
@@ -36,6 +41,7 @@ class UpstreamRequest:
     target: bytes
     headers: RawHeaders
     body: bytes
+    dialled_s: float = 0.0
 
 
 class UpstreamFailure(Exception):
@@ -55,8 +61,22 @@ class UpstreamFailure(Exception):
         self.bytes_sent = bytes_sent
 
 
+WhenReady: TypeAlias = Callable[[Callable[[], object]], None]
+"""Has a deed called once when more can be taken."""
+
+Sink: TypeAlias = Callable[[bytes, bool], WhenReady | None]
+"""Takes a part of a body, and whether the body has come to its clean end with it.
+
+The end may come alone, with no bytes. Whoever has enough for now returns how to tell when there is
+room again: until then nothing is pushed, the provider is held back, and its silence is none.
+"""
+
+OnHead: TypeAlias = Callable[["UpstreamResponse"], Sink | None]
+"""Looks at the head of an answer the moment it is here; `None` leaves the body to be read."""
+
+
 class UpstreamResponse(Protocol):
-    """An answer whose head has arrived and whose body is read piece by piece."""
+    """An answer whose head has arrived."""
 
     @property
     def status(self) -> int:
@@ -66,6 +86,16 @@ class UpstreamResponse(Protocol):
     @property
     def headers(self) -> RawHeaders:
         """The header fields; trailers are dropped."""
+        ...
+
+    @property
+    def sent_s(self) -> float:
+        """When the request had been handed to the network, on the monotonic clock."""
+        ...
+
+    @property
+    def arrived_s(self) -> float:
+        """When the first bytes of the answer were here, on the monotonic clock."""
         ...
 
     async def read(self) -> bytes:
@@ -84,11 +114,17 @@ class UpstreamResponse(Protocol):
 class Upstream(Protocol):
     """Whoever answers requests."""
 
-    async def send(self, request: UpstreamRequest, *, header_timeout_s: float) -> UpstreamResponse:
+    async def send(
+        self, request: UpstreamRequest, *, header_timeout_s: float, on_head: OnHead | None = None
+    ) -> UpstreamResponse:
         """Sends `request` and waits for the head of the answer.
 
+        Where `on_head` is asked and gives a sink, it waits until the whole body has been pushed;
+        an upstream need not ask it. What `on_head` or the sink raises is raised here, and the
+        answer given up.
+
         Raises:
-            UpstreamFailure: no head came, for the reason in `kind`.
+            UpstreamFailure: no head came, or a pushed body was cut, for the reason in `kind`.
         """
         ...
 

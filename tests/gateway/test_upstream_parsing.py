@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway.http_connection import BUFFER_LIMIT_BYTES, HttpConnection, HttpResponse
+from opencode_gate.gateway.http_connection import HttpConnection
+from opencode_gate.gateway.http_response import BUFFER_LIMIT_BYTES, HttpResponse
 from opencode_gate.gateway.upstream import UpstreamFailure
 from tests.support.watched_transport import WatchedTransport
 

@@ -28,6 +28,7 @@ class HeardClient:
         self.raw_path = path.encode()
         self.query = query
         self.headers = [] if headers is None else headers
+        self.fields = dict(self.headers)
         self.received_s = time.monotonic()
         self.status: int | None = None
         self.answer_headers: ClientHeaders = []

@@ -6,7 +6,8 @@ and compactions are told by the head of their instructions. The invariant: a req
 nothing gets `None` and `OTHER` or `MAIN`, never a guess at an id.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, Protocol
 
 from opencode_gate.core.semconv import ConversationKind
@@ -34,17 +35,21 @@ class Instructed(Protocol):
 
 
 def conversation_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
+    """See `conversation_in`; of headers in their order."""
+    return conversation_in(dict(headers))
+
+
+def conversation_in(fields: Mapping[bytes, bytes]) -> tuple[str | None, str | None]:
     """The conversation a request belongs to and that conversation's parent.
 
-    Header names are lower case, as ASGI has them.
+    The names of the headers are lower case.
     """
-    given = dict(headers)
     own = None
     for name in _CONVERSATION_HEADERS:
-        own = _id(given.get(name))
+        own = _id(fields.get(name))
         if own is not None:
             break
-    return own, _id(given.get(_PARENT_HEADER))
+    return own, _id(fields.get(_PARENT_HEADER))
 
 
 def kind_of(facts: Instructed, parent_id: str | None) -> ConversationKind:
@@ -59,6 +64,7 @@ def kind_of(facts: Instructed, parent_id: str | None) -> ConversationKind:
     return ConversationKind.SUBAGENT if parent_id is not None else ConversationKind.MAIN
 
 
+@lru_cache(maxsize=256)
 def _id(raw: bytes | None) -> str | None:
     """An id fit for a ledger column: short printable ASCII."""
     if not raw or len(raw) > _MAX_ID_BYTES:
