@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TOOLS := .ogate-test
 RIVALS := .ogate-bench
 
-.PHONY: help run demo install setup test test-full lint fix types docs e2e bench bench-memory bench-start bench-ledger
+.PHONY: help run demo install setup test test-full lint fix types docs e2e fuzz bench bench-memory bench-start bench-ledger
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ docs: $(VENV)/dev.stamp ## Write the generated documents and completions anew
 
 e2e: setup ## Only the tests that drive the real Opencode
 	@TOOLS=$(TOOLS) BIN=$(BIN) scripts/check.sh -m e2e
+
+fuzz: $(VENV)/dev.stamp ## A million inputs at each edge where strangers' bytes come in (INPUTS=1000000)
+	$(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000)
 
 bench: $(VENV)/dev.stamp ## Beside nginx and other gateways, in one run of a quarter of an hour (QUICK=1: two minutes)
 	UV=$(BIN)/uv PYTHON=$(PYTHON) scripts/install_rivals.sh $(RIVALS) $(if $(QUICK),nginx ferrogw tensorzero portkey)

@@ -118,6 +118,8 @@ class ClientConnection(ClientLine):
         else:
             if self._has_ended:
                 self._has_ended = False
+                if self._incoming is not None:
+                    self._unfinished(len(data))
                 if self._waiting:
                     self._transport.pause_reading()  # type: ignore[union-attr]
             else:
@@ -190,7 +192,7 @@ class ClientConnection(ClientLine):
     def on_chunk_header(self) -> None:
         """A body in chunks may be in nothing else, whose end others might see elsewhere."""
         if self._incoming is not None:
-            check_coding(self._incoming.fields, is_old=self._incoming.is_old)
+            check_coding(self._incoming.headers, is_old=self._incoming.is_old)
 
     def on_message_complete(self) -> None:
         """The request is whole."""

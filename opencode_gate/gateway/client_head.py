@@ -39,13 +39,16 @@ def check_hosts(headers: ClientHeaders, *, is_old: bool) -> None:
         raise NotServed
 
 
-def check_coding(fields: dict[bytes, bytes], *, is_old: bool) -> None:
+def check_coding(headers: ClientHeaders, *, is_old: bool) -> None:
     """A body in chunks may be in nothing else, whose end others might see elsewhere.
+
+    The parser believes the last of several fields.
 
     Raises:
         NotServed: it is.
     """
-    if is_old or fields[b"transfer-encoding"].lower() != b"chunked":
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if is_old or codings != [b"chunked"]:
         raise NotServed
 
 
