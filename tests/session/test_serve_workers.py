@@ -3,9 +3,11 @@
 import collections
 import os
 import signal
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import RateLimit
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
+from tests.support.scripted_upstream import certificates
 from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
 from tests.support.served_gateway import (
     ServedGateway,
@@ -103,9 +106,12 @@ def test_an_address_that_another_server_shares_out_is_taken_all_the_same(tmp_pat
 
 def test_one_that_cannot_serve_ends_all_with_its_message(tmp_path: Path) -> None:
     """Nobody is left connecting to a socket that is not accepted from."""
-    (tmp_path / "no.pem").write_text("no certificate", encoding="ascii")
+    (tmp_path / "other").mkdir()
+    own = certificates(tmp_path, "127.0.0.1")
+    others = certificates(tmp_path / "other", "127.0.0.1")
+    files = ("--tls-cert", str(own.server_file), "--tls-key", str(others.server_file))
     done = subprocess.run(
-        serve_command("--port", "0", "--workers", "3", "--tls-cert", "x.pem", "--tls-key", "x.pem"),
+        serve_command("--port", "0", "--workers", "3", *files),
         cwd=tmp_path,
         env=os.environ,
         capture_output=True,
@@ -113,8 +119,27 @@ def test_one_that_cannot_serve_ends_all_with_its_message(tmp_path: Path) -> None
         timeout=30,
         check=False,
     )
-    assert done.returncode != 0
-    assert "x.pem" in done.stderr
+    assert done.returncode == 5
+    assert done.stderr.count("cannot be used for TLS") == 1
+
+
+def test_one_that_dies_again_and_again_ends_all_of_them(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """As one alone would end; answers of the others are still given to their end."""
+    with served(tmp_path, "--workers", "2") as gateway:
+        with each_worker(gateway) as workers:
+            kept = next(iter(workers))
+            stream = workers[kept].stream(ada, "acme")
+            for death in range(1, 7):
+                (dying,) = (pid for pid in gateway.workers if pid != kept)
+                os.kill(dying, signal.SIGKILL)
+                # It says so when each successor serves, and of the last one there is none.
+                _until(lambda: _times_serving(gateway) > death or _is_refused(gateway))  # noqa: B023
+            endless.release.set()
+            assert b"[DONE]" in stream.read()
+        assert gateway.process.wait(30) == 5
+    assert any("died 6 times within a minute" in line for line in gateway.said)
 
 
 def test_the_death_of_one_disturbs_no_other(
@@ -160,14 +185,13 @@ def test_sigterm_lets_the_answers_of_all_end(
 def test_a_second_signal_waits_for_none(
     tmp_path: Path, ada: str, endless: ThreadedUpstream
 ) -> None:
-    with served(tmp_path, "--workers", "2") as gateway:
-        with each_worker(gateway) as workers:
-            for worker in workers.values():
-                worker.stream(ada, "acme")
-            gateway.process.send_signal(signal.SIGTERM)
-            _until_said(gateway, "answers that run have 30 s")
-            gateway.process.send_signal(signal.SIGTERM)
-            assert gateway.process.wait(20) == 0
+    with served(tmp_path, "--workers", "2") as gateway, each_worker(gateway) as workers:
+        for worker in workers.values():
+            worker.stream(ada, "acme")
+        gateway.process.send_signal(signal.SIGTERM)
+        _until_said(gateway, "answers that run have 30 s")
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(20) == 0
     assert [record.status for record in recorded()] == [ExchangeStatus.INTERRUPTED] * 2
 
 
@@ -240,10 +264,24 @@ def test_what_runs_at_once_is_counted_over_all_workers_and_ends_with_a_death(
 
 
 def _until_said(gateway: ServedGateway, text: str) -> None:
-    """Waits for a line of a process that is certain to say it."""
-    import time
+    _until(lambda: any(text in line for line in gateway.said))
 
+
+def _times_serving(gateway: ServedGateway) -> int:
+    return sum("serving" in line for line in gateway.said)
+
+
+def _is_refused(gateway: ServedGateway) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", gateway.port), 1).close()
+    except (ConnectionRefusedError, ConnectionResetError):
+        return True
+    return False
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Waits for something another process is certain to do."""
     deadline = time.monotonic() + 30
-    while not any(text in line for line in gateway.said):
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
