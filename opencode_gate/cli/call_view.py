@@ -284,13 +284,9 @@ def _times(exchange: "ExchangeRecord") -> str:
         ("waited here", exchange.queued_us),
         ("gateway's own time", exchange.gateway_us),
     )
-    return " · ".join(f"{label} {_short_time(us)}" for label, us in times if us is not None)
-
-
-def _short_time(time_us: int) -> str:
-    if time_us < 10_000:
-        return f"{time_us / 1000:.2f} ms"
-    return figures.seconds_text(time_us / 1e6)
+    return " · ".join(
+        f"{label} {figures.brief_time_text(us)}" for label, us in times if us is not None
+    )
 
 
 def _costs(exchange: "ExchangeRecord") -> str:

@@ -94,6 +94,11 @@ def seconds_text(seconds: float) -> str:
     )
 
 
+def brief_time_text(time_us: float) -> str:
+    """A time that may be very short: `0.31 ms`, `2.40 ms`, `0.45 s`."""
+    return f"{time_us / 1000:.2f} ms" if time_us < 10_000 else seconds_text(time_us / 1e6)
+
+
 def time_text(time_us: int) -> str:
     """A moment in local time, to the minute."""
     return datetime.fromtimestamp(time_us / 1e6).strftime("%Y-%m-%d %H:%M")

@@ -74,6 +74,7 @@ def summary_document(summary: "Summary") -> dict[str, object]:
             "time_to_first_chunk_s_p50": _rounded(summary.timing.time_to_first_chunk_s_p50),
             "time_to_first_chunk_s_p95": _rounded(summary.timing.time_to_first_chunk_s_p95),
             "output_tokens_per_s": _rounded(summary.timing.output_tokens_per_s),
+            "gateway_us_p50": _rounded(summary.timing.gateway_us_p50),
         },
         "budgets": [standing_document(standing) for standing in summary.budgets],
         "rules": decided_document(summary.decided),
@@ -277,6 +278,8 @@ def _speed(summary: "Summary") -> str:
         parts.append(text)
     if timing.output_tokens_per_s is not None:
         parts.append(f"{timing.output_tokens_per_s:.0f} tokens/s")
+    if timing.gateway_us_p50 is not None:
+        parts.append(f"gateway's own {figures.brief_time_text(timing.gateway_us_p50)}")
     return " · ".join(parts)
 
 

@@ -53,11 +53,16 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How fast answers came, in seconds and output tokens a second; `None` if none streamed."""
+    """How fast answers came, in seconds and output tokens a second; `None` if none streamed.
+
+    `gateway_us_p50` is the median of the gateway's own time per call, without the provider's and
+    without what rules had it wait; `None` where no call has one.
+    """
 
     time_to_first_chunk_s_p50: float | None = None
     time_to_first_chunk_s_p95: float | None = None
     output_tokens_per_s: float | None = None
+    gateway_us_p50: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,13 +192,15 @@ def _trouble(exchanges: Sequence[ExchangeRecord]) -> Trouble:
 
 
 def _timing(exchanges: Sequence[ExchangeRecord]) -> Timing:
+    own_us = [record.gateway_us for record in exchanges if record.gateway_us is not None]
+    gateway_us_p50 = statistics.median(own_us) if own_us else None
     streamed = [
         record
         for record in exchanges
         if record.streamed and record.time_to_first_chunk_us is not None
     ]
     if not streamed:
-        return Timing()
+        return Timing(gateway_us_p50=gateway_us_p50)
     waits_s = sorted((record.time_to_first_chunk_us or 0) / 1e6 for record in streamed)
     flowing = [
         (record.usage.output, record.duration_us - (record.time_to_first_chunk_us or 0))
@@ -207,6 +214,7 @@ def _timing(exchanges: Sequence[ExchangeRecord]) -> Timing:
         time_to_first_chunk_s_p50=statistics.median(waits_s),
         time_to_first_chunk_s_p95=waits_s[min(len(waits_s) - 1, round(0.95 * len(waits_s)))],
         output_tokens_per_s=sum(output for output, _ in flowing) / flow_s if flow_s > 0 else None,
+        gateway_us_p50=gateway_us_p50,
     )
 
 

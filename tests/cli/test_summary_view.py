@@ -90,6 +90,7 @@ FULL = Summary(
         time_to_first_chunk_s_p50=1.2345678,
         time_to_first_chunk_s_p95=4.0,
         output_tokens_per_s=71.4,
+        gateway_us_p50=312.5,
     ),
     hidden=("OPENAI_API_KEY",),
     resume="ogate run -- -s ses_1",
@@ -121,7 +122,7 @@ def test_the_screen_is_the_one_of_the_design() -> None:
 
  by conversation   main $1.61 · 2 sub-agents $0.53 · titles and compaction $0.05
  cache             saved $9.84 against uncached prices
- speed             first token 1.2 s median, 4.0 s p95 · 71 tokens/s
+ speed             first token 1.2 s median, 4.0 s p95 · 71 tokens/s · gateway's own 0.31 ms
  trouble           2 retries, 1 failover, 1 interrupted answer
  budget            session $2.19 of $5.00 · today $6.40 of $20.00
  check             Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)
@@ -311,6 +312,7 @@ def test_the_document_has_exactly_the_published_names() -> None:
         "time_to_first_chunk_s_p50": 1.235,
         "time_to_first_chunk_s_p95": 4.0,
         "output_tokens_per_s": 71.4,
+        "gateway_us_p50": 312.5,
     }
     assert [found["spent"] for found in document["budgets"]] == ["2.185", "6.4"]
     assert document["rules"] == {

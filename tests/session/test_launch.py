@@ -131,6 +131,7 @@ def test_the_summary_as_json_has_the_promised_form(tmp_path: Path) -> None:
     assert set(document["trouble"]) == {"retries", "failovers", "interrupted", "errors"}
     assert set(document["timing"]) == {
         "time_to_first_chunk_s_p50", "time_to_first_chunk_s_p95", "output_tokens_per_s",
+        "gateway_us_p50",
     }  # fmt: skip
     assert (document["totals"]["requests"], document["totals"]["cost_usd"]) == (1, "0")
 

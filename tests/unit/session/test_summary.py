@@ -103,6 +103,14 @@ def test_speed_is_over_answers_that_really_streamed(store: SqliteStore) -> None:
     assert timing.time_to_first_chunk_s_p50 == pytest.approx(0.5)
 
 
+def test_the_gateways_own_time_is_a_median_of_what_is_known(store: SqliteStore) -> None:
+    """Calls of which nobody wrote it down are left out, and are not counted as no time."""
+    store.fold([exchange(1, gateway_us=None)])
+    assert summarise(store, SESSION.id).timing.gateway_us_p50 is None
+    store.fold([exchange(2, gateway_us=300), exchange(3, gateway_us=900, streamed=False)])
+    assert summarise(store, SESSION.id).timing.gateway_us_p50 == 600
+
+
 def test_trouble_counts_second_tries_cuts_and_errors(store: SqliteStore) -> None:
     store.fold(
         [
