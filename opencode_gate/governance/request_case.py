@@ -129,7 +129,7 @@ class Cases:
             terms += tuple(
                 [await self._known(ask.provider_id, one) for one in facts.fallback_models]
             )
-        references = read_references(ask.route, ask.body)
+        references = read_references(ask.route, ask.body, facts)
         contexts = [one.context_tokens for one in terms]
         known = [tokens for tokens in contexts if tokens is not None]
         output_tokens = _least(facts.max_output_tokens, terms[0].output_tokens)

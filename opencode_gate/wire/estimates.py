@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from opencode_gate.core.semconv import UsageQuality, WireFormat
+from opencode_gate.wire.decoding import NOT_DECODED
 
 _CHARS_PER_TOKEN: dict[WireFormat, float] = {
     WireFormat.ANTHROPIC_MESSAGES: 3.5,
@@ -46,7 +47,7 @@ def texts_of_a_part(body: bytes) -> Iterator[str]:
     for match in _TEXTS.finditer(body):
         try:
             yield msgspec.json.decode(b'"' + match[1] + b'"', type=str)
-        except msgspec.DecodeError:
+        except NOT_DECODED:
             yield match[1].decode("utf-8", "replace")
 
 

@@ -275,9 +275,10 @@ class ExchangeMeter:
         relayed = _edited(block, passed, edits) if passed or edits else block
         if self._is_blind:
             return relayed + buffer.drop()
-        if buffer.held or self._inflate is not None:
+        if buffer.held:
             self._form = None
-        else:
+            return relayed + self._overdue(buffer) if buffer.held > HELD_BYTES_MAX else relayed
+        if self._inflate is None:
             self._form = form_of(block, found[-1]) if found else USUAL_FORM
         return relayed
 

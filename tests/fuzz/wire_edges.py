@@ -6,7 +6,8 @@ client gets the provider's own bytes, but for whole events that are put in or ta
 
 import json
 import zlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from itertools import pairwise
 from random import Random
 
@@ -146,6 +147,12 @@ class StreamEdge:
             _check_bytes(data, received, meter.metering().repaired is not None, drops=False)
         finally:
             meter_module.HELD_BYTES_MAX, meter_module.READ_BYTES_MAX = held_max, read_max
+
+
+def stream_edges() -> dict[str, Callable[[], StreamEdge]]:
+    """One for each format, by name."""
+    formats = [one for one in WireFormat if one is not WireFormat.UNKNOWN]
+    return {f"stream-{one}": partial(StreamEdge, one) for one in formats}
 
 
 def _relayed(meter: ExchangeMeter, chunks: Sequence[bytes]) -> tuple[bytes, bool]:
