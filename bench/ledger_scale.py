@@ -20,9 +20,10 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bench.figures import Interval, median_of, millis, publish, table
 from bench.programs import environment

@@ -6,12 +6,13 @@ python scripts/build_docs.py --check
 
 import argparse
 import ast
-import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.cli.command_tree import Node, tree
 from opencode_gate.cli.exit_codes import MEANINGS
@@ -130,15 +131,15 @@ def _settings_section(title: str, found: type) -> str:
     }
     rows = [
         f"| `{field.name}` | {_default(field)} | {meanings[field.name]} |"
-        for field in dataclasses.fields(found)
+        for field in msgspec.structs.fields(found)
     ]
     head = "| key | default | meaning |\n| --- | --- | --- |\n"
     return f"## `{title}`\n\n{summary}\n\n{head}" + "\n".join(rows) + "\n"
 
 
-def _default(field: "dataclasses.Field[object]") -> str:
+def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
-    if value is dataclasses.MISSING or value in (None, ()):
+    if value is msgspec.NODEFAULT or value in (None, ()) or isinstance(value, Mapping):
         return ""
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f'`"{value}"`'
 

@@ -13,9 +13,10 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from opencode_gate.catalog.provider_facts import WIRE_BY_NPM
 
@@ -28,8 +29,7 @@ class BadCatalogue(Exception):
     """The bytes are not a catalogue; the caller goes on with another one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueMeta:
+class CatalogueMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Where a catalogue came from: its date (`2026-09-28`), and what to ask for a newer one."""
 
     date: str
@@ -57,7 +57,7 @@ def pack(api: object, *, date: str | None = None, etag: str | None = None) -> by
         raise BadCatalogue(f"{len(providers)} providers, at least {FEWEST_PROVIDERS} expected")
     meta = CatalogueMeta(date=date if date is not None else _newest_entry(providers), etag=etag)
     members = {
-        "meta.json": _json(asdict(meta)),
+        "meta.json": _json(msgspec.structs.asdict(meta)),
         "providers.json": _json([_index_entry(provider) for provider in providers.values()]),
         "names.tsv": _names(providers),
     }

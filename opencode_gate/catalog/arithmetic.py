@@ -6,7 +6,6 @@ input as input, reasoning as output), and a request above a tier's threshold is 
 tier as a whole. The invariant: a missing count is not charged as zero but said (`is_exact`).
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 
 import msgspec
@@ -18,8 +17,7 @@ _PER = Decimal(1_000_000)
 _ZERO = Decimal(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True, kw_only=True):
     """A cost in USD.
 
     Attributes:

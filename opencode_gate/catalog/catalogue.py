@@ -7,11 +7,12 @@ or older than the bundled one is passed over in silence, since the bundled one a
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue
 from opencode_gate.catalog.model_entries import described_model, model_row
@@ -29,8 +30,7 @@ BUNDLED = Path(__file__).parent / "data" / "catalogue.zip"
 _NOTHING_SAID = ProviderSettings()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelHit:
+class ModelHit(msgspec.Struct, frozen=True, kw_only=True):
     """A model a search found; the rest of it is in `Catalogue.models`."""
 
     provider_id: str

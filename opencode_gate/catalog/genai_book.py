@@ -11,10 +11,12 @@ for it. A lookup that succeeded or failed is remembered, a failed one scans ever
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.catalog.arithmetic import Amount, is_complete
 from opencode_gate.catalog.rows import ModelPrice, PriceTier
@@ -53,8 +55,7 @@ _PER_THOUSAND = ("per_request",)
 """Those it gives for a thousand and not for a million; ours are for one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The prices of a model at a moment, and what the book says of them.
 
     Attributes:

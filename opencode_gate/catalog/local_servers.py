@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.rows import ModelRow, ProviderRow
@@ -22,8 +23,7 @@ LOOPBACK = "127.0.0.1"
 _MOST_BYTES = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsualPort:
+class UsualPort(msgspec.Struct, frozen=True, kw_only=True):
     """Where a kind of server listens unless told otherwise."""
 
     provider_id: str
@@ -39,8 +39,7 @@ USUAL_PORTS: tuple[UsualPort, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalServer:
+class LocalServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server that answered, and what it has loaded or could load."""
 
     row: ProviderRow

@@ -5,9 +5,10 @@ a price. Prices are read as the decimal number that was written, never through b
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import replace
 
 from opencode_gate.catalog.rows import ModelPrice, ModelRow, PriceTier
 from opencode_gate.config.settings import ModelSettings

@@ -5,18 +5,20 @@ filled in from another book.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from decimal import Decimal
+
+import msgspec
 
 from opencode_gate.catalog.rows import ModelPrice, PriceTier
 from opencode_gate.config.price_settings import PriceSettings, PriceTierSettings
 
-_RATES = tuple(one.name for one in fields(ModelPrice) if one.name not in ("per_request", "tiers"))
+_RATES = tuple(
+    name for name in ModelPrice.__struct_fields__ if name not in ("per_request", "tiers")
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnPrice:
+class OwnPrice(msgspec.Struct, frozen=True, kw_only=True):
     """A price of the user's and the days (UTC) it holds, `None` without end.
 
     Attributes:

@@ -9,11 +9,12 @@ books say is kept beside it.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Protocol, Self, TypeVar
+
+import msgspec
 
 from opencode_gate.catalog.arithmetic import Amount, cost_of, uncached
 from opencode_gate.catalog.catalogue import Catalogue
@@ -62,8 +63,7 @@ class Priceable(Protocol):
 Record = TypeVar("Record", bound=Priceable)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceAnswer:
+class PriceAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Prices of a model, USD per million tokens, and which book they are from.
 
     Attributes:
@@ -86,8 +86,7 @@ class PriceAnswer:
     address: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quote:
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
     """What a book says some tokens cost."""
 
     amount: Amount

@@ -8,8 +8,9 @@ looked up to route a request.
 import re
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from opencode_gate.catalog.header_values import variables_in
 from opencode_gate.catalog.provider_facts import (

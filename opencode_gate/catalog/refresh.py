@@ -9,10 +9,11 @@ replaced in one step by an archive that has been read back.
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue, pack
 from opencode_gate.config.paths import Paths
@@ -26,8 +27,7 @@ _TIMEOUT_S = 30.0
 _MOST_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed:
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
     """What came of asking: a newer catalogue (`updated`) or the one at hand is it (`current`)."""
 
     outcome: Literal["updated", "current"]

@@ -9,8 +9,9 @@ may not be those of the exchange's day. So they give an amount where there was n
 user took a price of their own back, but they never replace another book's.
 """
 
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from opencode_gate.catalog.prices import (
     AGENT_SOURCE,
@@ -43,8 +44,7 @@ class Repriceable(Priceable, Protocol):
 Record = TypeVar("Record", bound=Repriceable)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A new amount for an exchange, in nano-dollars.
 
     Attributes:
@@ -89,8 +89,7 @@ def change_of(record: Repriceable, book: PriceBook) -> Change | None:
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class ModelChanges:
+class ModelChanges(msgspec.Struct, kw_only=True):
     """What changes for one model: exchanges, sums in nano-dollars before and after.
 
     Attributes:
@@ -103,7 +102,7 @@ class ModelChanges:
     old_cost_nano_usd: int | None = None
     old_unknown: int = 0
     new_cost_nano_usd: int = 0
-    sources: set[str] = field(default_factory=set)
+    sources: set[str] = msgspec.field(default_factory=set)
 
 
 class Tally:

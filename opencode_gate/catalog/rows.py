@@ -4,17 +4,17 @@ The invariant: nothing outside this package asks which provider it is talking to
 row for the fact it needs.
 """
 
-from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Literal, TypeAlias
+
+import msgspec
 
 StreamUsage: TypeAlias = Literal["ask", "always", "never"]
 ProviderSource: TypeAlias = Literal["builtin", "catalogue", "config", "agent", "local"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderRow:
-    """Where a provider is reached and how; serialisable with `dataclasses.asdict`.
+class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a provider is reached and how; serialisable as JSON.
 
     Attributes:
         id: the id Opencode and the catalogue use (`anthropic`).
@@ -48,11 +48,11 @@ class ProviderRow:
     doc_url: str | None = None
     keyless: bool = False
     auth_header: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     stream_usage: StreamUsage = "ask"
     subscription: Literal["direct", "key"] | None = None
     wire: str | None = None
-    wire_bases: dict[str, str] = field(default_factory=dict)
+    wire_bases: dict[str, str] = msgspec.field(default_factory=dict)
     source: ProviderSource = "catalogue"
     missing_variables: tuple[str, ...] = ()
     why_not: str | None = None
@@ -64,8 +64,7 @@ class ProviderRow:
         return f"ogate providers edit {self.id} {wanted}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPrice:
+class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
     """Prices in USD per million tokens; `None` is unknown, 0 is free.
 
     `per_request` are USD for each request, whatever goes in and comes out; no model has them
@@ -86,20 +85,18 @@ class ModelPrice:
     @property
     def is_free(self) -> bool:
         """Whether input and output cost nothing, and nothing else costs anything."""
-        own = (getattr(self, one.name) for one in fields(self) if one.name != "tiers")
+        own = (getattr(self, name) for name in self.__struct_fields__ if name != "tiers")
         return self.input == 0 and self.output == 0 and not any(own) and not self.tiers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceTier:
+class PriceTier(msgspec.Struct, frozen=True, kw_only=True):
     """Prices that replace the base ones for a whole request with more input than the threshold."""
 
     above_input_tokens: int
     price: ModelPrice
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRow:
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model of one provider. `context_tokens` and `output_tokens` are limits, `None` unknown.
 
     `raw` is the models.dev entry itself, for what Opencode needs written back.
@@ -117,4 +114,4 @@ class ModelRow:
     npm: str | None = None
     status: str | None = None
     price: ModelPrice | None = None
-    raw: dict[str, object] = field(default_factory=dict)
+    raw: dict[str, object] = msgspec.field(default_factory=dict)

@@ -8,7 +8,8 @@ own answers came to corrects it (`ledger/calibration.py`).
 """
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 SCRIPTS = (
     ("vietnamese", "\u1e00-\u1eff\u01a0-\u01b0"),
@@ -80,8 +81,7 @@ _RATIOS = {
 """Tokens for each token of o200k_base, by class."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(msgspec.Struct, frozen=True):
     """Models that cut text alike.
 
     Attributes:

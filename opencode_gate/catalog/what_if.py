@@ -8,8 +8,9 @@ holds is always part of the answer.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from opencode_gate.catalog.arithmetic import uncached
 from opencode_gate.catalog.prices import Priceable, PriceBook, Quote, quality_of
@@ -28,8 +29,7 @@ class Flow(Priceable, Protocol):
     def cost_quality(self) -> CostQuality: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OtherModel:
+class OtherModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model to compare with; `context_tokens` is what fits into it, `None` where unknown."""
 
     provider_id: str
@@ -42,8 +42,7 @@ class OtherModel:
         return f"{self.provider_id}/{self.model_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caveat:
+class Caveat(msgspec.Struct, frozen=True, kw_only=True):
     """Why an amount is not what it would really have been.
 
     Attributes:
@@ -70,8 +69,7 @@ GENERAL_CAVEATS = (
 """What holds for every comparison."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sum:
+class Sum(msgspec.Struct, frozen=True, kw_only=True):
     """What some requests cost, in nano-dollars; `None` where nothing is known."""
 
     requests: int = 0
@@ -92,8 +90,7 @@ class Sum:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alternative:
+class Alternative(msgspec.Struct, frozen=True, kw_only=True):
     """The same tokens on another model.
 
     Attributes:
@@ -112,8 +109,7 @@ class Alternative:
     caveats: tuple[Caveat, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WhatIf:
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     """A comparison; token counts are sums, `None` where no request said any."""
 
     actual: Sum
@@ -154,29 +150,27 @@ def _is_nothing(flow: Flow) -> bool:
     return flow.usage.is_empty and flow.cost_nano_usd is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Caching:
+class _Caching(msgspec.Struct, frozen=True, kw_only=True):
     reads: bool
     writes: bool
 
 
-@dataclass(slots=True)
-class _Reckoning:
+class _Reckoning(msgspec.Struct):
     """One model's sums while the requests pass."""
 
     model: OtherModel
     book: PriceBook
-    total: Sum = field(default_factory=Sum)
+    total: Sum = msgspec.field(default_factory=Sum)
     compared: int = 0
     cost_nano_usd: int = 0
     actual_nano_usd: int = 0
-    sources: set[str] = field(default_factory=set)
+    sources: set[str] = msgspec.field(default_factory=set)
     unpriced: int = 0
     too_long: int = 0
     not_cached: int = 0
     unread: int = 0
     unwritten: int = 0
-    _caching: dict[int, _Caching] = field(default_factory=dict)
+    _caching: dict[int, _Caching] = msgspec.field(default_factory=dict)
 
     def add(self, flow: Flow) -> None:
         usage = flow.usage

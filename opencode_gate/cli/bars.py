@@ -5,7 +5,8 @@ that stands for nothing is empty.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 _FULL = "█"
 _PARTS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
@@ -13,8 +14,7 @@ _STEPS = len(_PARTS)
 _LONGEST_LABEL = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
     """One bar: its name, its length (`None` where unknown), and its length in words."""
 
     label: str

@@ -7,10 +7,11 @@ the others: an error of ours is itself a finding.
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.core.errors import CredentialError, GateError
@@ -20,8 +21,7 @@ Level: TypeAlias = Literal["ok", "note", "bad"]
 OLD_CATALOGUE_DAYS = 45
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found.
 
     Attributes:
@@ -37,8 +37,7 @@ class Finding:
     mend: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the checks look."""
 
     paths: Paths

@@ -5,8 +5,9 @@ know an option that the program does not.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from opencode_gate.cli import command_group, registry
 
@@ -37,8 +38,7 @@ _VALUES_BELOW = {
 _HELP_WIDTH = 80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """An option or a positional argument.
 
     Attributes:
@@ -64,8 +64,7 @@ class Parameter:
         return bool(self.label)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A command: `path` is its words behind `ogate`, empty for the root."""
 
     path: tuple[str, ...]

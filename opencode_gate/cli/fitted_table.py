@@ -5,8 +5,9 @@ figures are shown whole or not at all; only columns that say so are cut short.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from opencode_gate.cli.plain import GAP, cell_width
 from opencode_gate.cli.render import Column, Table, printable
@@ -15,8 +16,7 @@ _LEAST = 12
 """What a column that is cut short keeps, unless it never had so much."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FittedColumn:
+class FittedColumn(msgspec.Struct, frozen=True, kw_only=True):
     """A column with its cells.
 
     Attributes:

@@ -7,8 +7,9 @@ stdin or from a variable, never from the command line, and is shown as its last 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from opencode_gate.cli import prompts
 from opencode_gate.cli.render import talk

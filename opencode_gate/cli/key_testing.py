@@ -7,9 +7,11 @@ test, not the end of all tests.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.cli.key_view import place_of
 from opencode_gate.cli.render import Block, Column, Table, talk
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from opencode_gate.credentials.vault import Vault
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(msgspec.Struct, frozen=True, kw_only=True):
     """One key to test: a stored one, a found one, or none for a provider that needs none."""
 
     provider_id: str

@@ -5,16 +5,16 @@ a day with nothing is empty, and the highest day fills the height.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
+
+import msgspec
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STEPS = len(_BLOCKS) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plot:
+class Plot(msgspec.Struct, frozen=True, kw_only=True):
     """Bars over consecutive days: their heights and what the highest one stands for."""
 
     days: Sequence[date]

@@ -5,12 +5,10 @@ that command runs. The invariant: every entry resolves; a test resolves them all
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One command.
 
     Attributes:

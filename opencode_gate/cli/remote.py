@@ -5,10 +5,11 @@ The invariant: a key is asked for on a hidden prompt, and kept once the gateway 
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from opencode_gate.cli import prompts
 from opencode_gate.cli.render import talk
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from opencode_gate.session.run_rules import RunRules
 
 
-@dataclass(slots=True)
-class Remote:
+class Remote(msgspec.Struct):
     """A gateway that others run, and what it routes once it was asked."""
 
     gateway: "RemoteGateway"

@@ -10,8 +10,9 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
+
+import msgspec
 
 from opencode_gate.core.errors import GateError
 
@@ -24,8 +25,7 @@ _PIPE_WIDTH = 10_000
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """A column of a table; numbers and money are right-aligned, `wrap` columns give way first."""
 
     title: str
@@ -33,8 +33,7 @@ class Column:
     wrap: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """A table for people. Cells are plain text; `footer` is a last row set apart."""
 
     columns: Sequence[Column]
@@ -43,16 +42,14 @@ class Table:
     title: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """A line of text for people, with an optional rich style."""
 
     text: str
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """A label and what it says, with an optional rich style for the latter."""
 
     label: str
@@ -60,8 +57,7 @@ class Fact:
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """Labelled lines below each other."""
 
     rows: Sequence[Fact]
@@ -70,8 +66,7 @@ class Facts:
 Block = Table | Text | Facts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What a command found: `data` for machines, `blocks` for people, `talk` for stderr."""
 
     data: Mapping[str, object]

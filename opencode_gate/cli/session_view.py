@@ -5,8 +5,9 @@ it, the lines directly under it add up to it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from opencode_gate.cli import figures
 from opencode_gate.cli.render import Block, Column, Table, Text
@@ -22,8 +23,7 @@ _NO_CONVERSATION = "calls that named no conversation"
 _OWN = "its own turns"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionDetail:
+class SessionDetail(msgspec.Struct, frozen=True, kw_only=True):
     """What a session is made of; `directory` is where it was started."""
 
     directory: str

@@ -5,16 +5,16 @@ given to `--until` still counts.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.local_time import day_start_us, local_day
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A span `[since_us, until_us)` of UTC microseconds, `None` where it has no end.
 
     `label` names it for people; `time_zone` is the zone its days are counted in.

@@ -5,14 +5,13 @@ below them is readable by others.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from opencode_gate.core.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
+class Paths(NamedTuple):
     """The folders of one user: settings, data (ledger, key index), cache, run folders."""
 
     config: Path

@@ -6,11 +6,13 @@ order between them has to be known.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from typing import ClassVar
 
-from opencode_gate.config.toml_shape import ShapeProblem
+import msgspec
+
+from opencode_gate.config.toml_shape import Check, ShapeProblem
 
 
 def _tiers_problem(tiers: "Sequence[PriceTierSettings]") -> str | None:
@@ -22,8 +24,7 @@ def _tiers_problem(tiers: "Sequence[PriceTierSettings]") -> str | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceTierSettings:
+class PriceTierSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a whole request costs whose input is longer; what is not said here stays as it is.
 
     Written below its price: `[[prices."PROVIDER/MODEL".tiers]]`. The longest one that fits counts.
@@ -51,8 +52,7 @@ class PriceTierSettings:
     output_audio: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceSettings:
+class PriceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Your own price of a model, in USD per million tokens; it beats every other source.
 
     `PROVIDER/*` is every model of a provider that has no price of its own here. A price that
@@ -84,7 +84,9 @@ class PriceSettings:
     reasoning: Decimal | None = None
     input_audio: Decimal | None = None
     output_audio: Decimal | None = None
-    tiers: tuple[PriceTierSettings, ...] = field(default=(), metadata={"check": _tiers_problem})
+    tiers: tuple[PriceTierSettings, ...] = ()
+
+    CHECKS: ClassVar[Mapping[str, Check]] = {"tiers": _tiers_problem}
 
     def holds_on(self, day: date) -> bool:
         """Whether it is the price of that day (UTC)."""

@@ -7,16 +7,16 @@ address is never proxied, whatever the variables say.
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
 
 from opencode_gate.core.secrets import Secret
 
 _PROXY_PORT = 80
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
+class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy. `authorization` is the value of the `Proxy-Authorization` header.
 
     `unusable` says why it cannot be used; requests meant for it fail with that text, since
@@ -29,8 +29,7 @@ class Proxy:
     unusable: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyRules:
+class ProxyRules(msgspec.Struct, frozen=True, kw_only=True):
     """Where requests go: the proxy of their scheme, unless the host is an exception."""
 
     http: Proxy | None = None

@@ -1,6 +1,6 @@
 """What the user has decided: `config.toml`, over it `OGATE_*` variables.
 
-The idea: one tree of frozen dataclasses, read once at the start and handed down; nobody reads
+The idea: one tree of frozen values, read once at the start and handed down; nobody reads
 the file or the environment for a setting anywhere else. The invariant: what was not understood
 is refused with its file, line and key; a typing error never becomes a silent default.
 
@@ -8,19 +8,21 @@ The reference page is made from the `Attributes` of these docstrings.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.price_settings import PriceSettings, check_prices, price_key_problem
 from opencode_gate.config.toml_lines import line_of
 from opencode_gate.config.toml_shape import (
+    Check,
     ShapeProblem,
     dotted,
     field_types,
@@ -86,8 +88,7 @@ def _budget_problem(budget_usd: Decimal) -> str | None:
     return None if budget_usd > 0 else "is an amount in USD above 0"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSettings:
+class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a session is run.
 
     Attributes:
@@ -101,12 +102,13 @@ class RunSettings:
     keep_env: bool = False
     agent_path: str | None = None
     summary: SummaryForm = "table"
-    budget: Decimal | None = field(default=None, metadata={"check": _budget_problem})
+    budget: Decimal | None = None
     gateway: str | None = None
 
+    CHECKS: ClassVar[Mapping[str, Check]] = {"budget": _budget_problem}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogSettings:
+
+class CatalogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the list of providers and models comes from.
 
     Attributes:
@@ -116,8 +118,7 @@ class CatalogSettings:
     refresh: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricingSettings:
+class PricingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What happens where a price is missing.
 
     Attributes:
@@ -131,8 +132,7 @@ def _days_problem(days: int) -> str | None:
     return None if days >= 0 else f"is a number of days from 0 up, not {days}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerSettings:
+class LedgerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the bulky part of what is recorded is kept. Rows are kept for ever.
 
     Attributes:
@@ -140,7 +140,9 @@ class LedgerSettings:
             requests differ (`ogate sessions show --cache`); older ones go when a session starts.
     """
 
-    keep_parts_days: int = field(default=30, metadata={"check": _days_problem})
+    keep_parts_days: int = 30
+
+    CHECKS: ClassVar[Mapping[str, Check]] = {"keep_parts_days": _days_problem}
 
 
 def _count_problem(count: int) -> str | None:
@@ -149,8 +151,7 @@ def _count_problem(count: int) -> str | None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunawaySettings:
+class RunawaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """When an agent that goes round in a circle is stopped. With 0 a check never is made.
 
     Attributes:
@@ -170,15 +171,18 @@ class RunawaySettings:
     """
 
     mode: Literal["enforce", "warn", "off"] = "enforce"
-    same_tool_calls: int = field(default=10, metadata={"check": _count_problem})
-    same_questions: int = field(default=6, metadata={"check": _count_problem})
-    failed_attempts: int = field(default=40, metadata={"check": _count_problem})
-    spend_factor: int = field(default=20, metadata={"check": _count_problem})
+    same_tool_calls: int = 10
+    same_questions: int = 6
+    failed_attempts: int = 40
+    spend_factor: int = 20
+
+    CHECKS: ClassVar[Mapping[str, Check]] = dict.fromkeys(
+        ("same_tool_calls", "same_questions", "failed_attempts", "spend_factor"), _count_problem
+    )
     spend_usd_per_minute: Decimal = Decimal(10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A model of a server you added, as far as you care to describe it.
 
     Attributes:
@@ -196,8 +200,7 @@ class ModelSettings:
     reasoning: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderSettings:
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A provider of your own, or what is different about a built-in one.
 
     Attributes:
@@ -215,24 +218,26 @@ class ProviderSettings:
         models: the models of a server of your own, by id.
     """
 
-    base_url: str | None = field(default=None, metadata={"check": base_url_problem})
+    base_url: str | None = None
     wire: WireName | None = None
     name: str | None = None
     keyless: bool | None = None
-    auth_header: str | None = field(default=None, metadata={"check": header_name_problem})
-    headers: Mapping[str, str] = field(
-        default_factory=lambda: _EMPTY, metadata={"check": _headers_problem}
-    )
+    auth_header: str | None = None
+    headers: Mapping[str, str] = _EMPTY
     stream_usage: Literal["ask", "always", "never"] | None = None
     subscription: Literal["direct", "key"] | None = None
-    variables: Mapping[str, str] = field(
-        default_factory=lambda: _EMPTY, metadata={"check_key": variable_name_problem}
-    )
-    models: Mapping[str, ModelSettings] = field(default_factory=lambda: _EMPTY)
+    variables: Mapping[str, str] = _EMPTY
+    models: Mapping[str, ModelSettings] = _EMPTY
+
+    CHECKS: ClassVar[Mapping[str, Check]] = {
+        "base_url": base_url_problem,
+        "auth_header": header_name_problem,
+        "headers": _headers_problem,
+    }
+    KEY_CHECKS: ClassVar[Mapping[str, Check]] = {"variables": variable_name_problem}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole of `config.toml`.
 
     Attributes:
@@ -246,18 +251,19 @@ class Settings:
             under one name hold on different days.
     """
 
-    run: RunSettings = field(default_factory=RunSettings)
-    catalog: CatalogSettings = field(default_factory=CatalogSettings)
-    pricing: PricingSettings = field(default_factory=PricingSettings)
-    ledger: LedgerSettings = field(default_factory=LedgerSettings)
-    runaway: RunawaySettings = field(default_factory=RunawaySettings)
-    providers: Mapping[str, ProviderSettings] = field(
-        default_factory=lambda: _EMPTY, metadata={"check_key": provider_id_problem}
-    )
-    prices: Mapping[str, tuple[PriceSettings, ...]] = field(
-        default_factory=lambda: _EMPTY,
-        metadata={"check_key": price_key_problem, "check": check_prices},
-    )
+    run: RunSettings = RunSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    pricing: PricingSettings = PricingSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    runaway: RunawaySettings = RunawaySettings()
+    providers: Mapping[str, ProviderSettings] = _EMPTY
+    prices: Mapping[str, tuple[PriceSettings, ...]] = _EMPTY
+
+    CHECKS: ClassVar[Mapping[str, Check]] = {"prices": check_prices}
+    KEY_CHECKS: ClassVar[Mapping[str, Check]] = {
+        "providers": provider_id_problem,
+        "prices": price_key_problem,
+    }
 
 
 ENVIRONMENT_SECTIONS = ("run", "catalog", "pricing", "ledger", "runaway")
@@ -289,6 +295,9 @@ def parse_settings(text: str, *, source: str) -> Settings:
     Raises:
         ConfigError: `bad-config`.
     """
+    # Most people have no such file.
+    import tomllib
+
     try:
         tables = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:

@@ -1,12 +1,11 @@
-"""TOML tables read into frozen dataclasses, and nothing let through that was not understood.
+"""TOML tables read into frozen values, and nothing let through that was not understood.
 
-The idea: the dataclass is the schema. A key it does not have, or a value of another type, is a
-`ShapeProblem` that names the key, and the nearest key where there is one. The invariant: a
-value that comes out has the type its field declares, so nobody checks again. A field that is a
-tuple takes one table or several (`[[…]]`).
+The idea: the class of the values is the schema. A key it does not have, or a value of another
+type, is a `ShapeProblem` that names the key, and the nearest key where there is one. The
+invariant: a value that comes out has the type its field declares, so nobody checks again. A field
+that is a tuple takes one table or several (`[[…]]`).
 """
 
-import dataclasses
 import math
 import types
 import typing
@@ -16,6 +15,8 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+import msgspec
+
 KeyPath = tuple[str, ...]
 Place = tuple[str | int, ...]
 """Keys from the root down; a number is the place of a table in a list of them, from 0 on."""
@@ -23,10 +24,10 @@ Place = tuple[str | int, ...]
 Check = Callable[[Any], str | None]
 """Says what is wrong with a value, or `None`; raises `ShapeProblem` for what is below it.
 
-Put under `"check"` in a field's metadata, or `"check_key"` for the keys of a mapping.
+Stands by field in a class's `CHECKS`, or in `KEY_CHECKS` for the keys of a mapping.
 """
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -43,38 +44,34 @@ class ShapeProblem(Exception):
 
 
 @cache
-def field_types(shape: type) -> dict[str, Any]:
-    """The declared type of each field of a dataclass, `Optional` taken off."""
+def field_types(shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """The declared type of each field of a class of values, `Optional` taken off."""
     hints = typing.get_type_hints(shape)
-    return {field.name: _without_none(hints[field.name]) for field in dataclasses.fields(shape)}
+    return {name: _without_none(hints[name]) for name in shape.__struct_fields__}
 
 
 def read_table(shape: type[T], table: object, path: Place = ()) -> T:
-    """`table` as an instance of the dataclass `shape`.
+    """`table` as an instance of `shape`.
 
     Raises:
         ShapeProblem: an unknown key, a wrong type, a value a check refuses, a missing key.
     """
     if not isinstance(table, Mapping):
         raise ShapeProblem(path, "is a table, written [" + dotted(path) + "]")
-    declared = field_types(shape)  # type: ignore[arg-type]  # mypy: a class is hashable
-    fields = {field.name: field for field in dataclasses.fields(shape)}  # type: ignore[arg-type]
+    declared = field_types(shape)
     values: dict[str, Any] = {}
     for key, raw in table.items():
         if key not in declared:
             raise ShapeProblem((*path, key), "is not a setting", _nearest_hint(key, declared))
         values[key] = _read_value(declared[key], raw, (*path, key))
-        _check(fields[key], values[key], (*path, key))
-    for field in fields.values():
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if required and field.name not in values:
+        _check(shape, key, values[key], (*path, key))
+    for field in msgspec.structs.fields(shape):
+        if field.required and field.name not in values:
             raise ShapeProblem(path, f"needs the key {field.name}")
     return shape(**values)
 
 
-def read_text(shape: type, name: str, text: str, path: KeyPath) -> Any:
+def read_text(shape: type[msgspec.Struct], name: str, text: str, path: KeyPath) -> Any:
     """The value of field `name` of `shape` from text: a variable, a flag, a command's argument.
 
     Raises:
@@ -82,12 +79,11 @@ def read_text(shape: type, name: str, text: str, path: KeyPath) -> Any:
     """
     declared = field_types(shape)[name]
     value = _read_value(declared, _value_of_text(declared, text, path), path)
-    field = next(field for field in dataclasses.fields(shape) if field.name == name)
-    _check(field, value, path)
+    _check(shape, name, value, path)
     return value
 
 
-def read_text_at(shape: type, path: KeyPath, text: str) -> Any:
+def read_text_at(shape: type[msgspec.Struct], path: KeyPath, text: str) -> Any:
     """The value at a dotted path below `shape` from text, by the type declared there.
 
     Raises:
@@ -97,16 +93,20 @@ def read_text_at(shape: type, path: KeyPath, text: str) -> Any:
     for depth, key in enumerate(path[:-1]):
         declared = _member(declared, key, path[: depth + 1])
     owner, last = declared, path[-1]
-    if dataclasses.is_dataclass(owner) and last in field_types(owner):  # type: ignore[arg-type]
-        return read_text(typing.cast(type, owner), last, text, path)
+    if _is_table(owner) and last in field_types(owner):
+        return read_text(owner, last, text, path)
     return _read_value(_member(owner, last, path), text, path)
+
+
+def _is_table(declared: Any) -> bool:
+    return isinstance(declared, type) and issubclass(declared, msgspec.Struct)
 
 
 def _member(declared: Any, key: str, path: KeyPath) -> Any:
     if typing.get_origin(declared) is tuple:
         declared = typing.get_args(declared)[0]
-    if dataclasses.is_dataclass(declared):
-        known = field_types(declared)  # type: ignore[arg-type]  # mypy: a class is hashable
+    if _is_table(declared):
+        known = field_types(declared)
         if key not in known:
             raise ShapeProblem(path, "is not a setting", _nearest_hint(key, known))
         return known[key]
@@ -154,8 +154,8 @@ def _read_value(declared: Any, raw: object, path: Place) -> Any:
         return raw
     if origin is not None and issubclass(origin, Mapping):
         return _read_mapping(typing.get_args(declared)[1], raw, path)
-    if dataclasses.is_dataclass(declared):
-        return read_table(typing.cast(type, declared), raw, path)
+    if _is_table(declared):
+        return read_table(declared, raw, path)
     if declared is Decimal:
         return _read_amount(raw, path)
     if declared is date:
@@ -212,15 +212,15 @@ def _value_of_text(declared: Any, text: str, path: KeyPath) -> object:
     return text
 
 
-def _check(field: "dataclasses.Field[Any]", value: Any, path: Place) -> None:
-    check: Check | None = field.metadata.get("check")
+def _check(shape: type, name: str, value: Any, path: Place) -> None:
+    check: Check | None = getattr(shape, "CHECKS", {}).get(name)
     try:
         problem = check(value) if check is not None else None
     except ShapeProblem as below:
         raise ShapeProblem((*path, *below.path), below.text, below.hint) from below
     if problem is not None:
         raise ShapeProblem(path, problem)
-    check_key: Check | None = field.metadata.get("check_key")
+    check_key: Check | None = getattr(shape, "KEY_CHECKS", {}).get(name)
     for key in value if check_key is not None else ():
         if check_key is not None and (wrong := check_key(key)) is not None:
             raise ShapeProblem((*path, key), wrong)

@@ -14,9 +14,10 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import exclusive, replace_private
@@ -37,8 +38,7 @@ _SALT_BYTES = 16
 _SCRYPT_COST_MAX = 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Header:
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
     """The readable part of the file."""
 
     protection: Protection

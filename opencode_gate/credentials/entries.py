@@ -1,7 +1,8 @@
 """What is known about a key without the key."""
 
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 CredentialStoreName: TypeAlias = Literal["keyring", "file", "env"]
 
@@ -16,8 +17,7 @@ PLACE_WORDS: dict[str, str] = {
 """Where a key lies, in words for people."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialEntry:
+class CredentialEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One named key of one provider, as the index lists it.
 
     Attributes:

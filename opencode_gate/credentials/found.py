@@ -5,8 +5,9 @@ is offered once a provider, and not when the provider already has a stored key.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from opencode_gate.core.secrets import Secret
 from opencode_gate.credentials.index import CredentialIndex
@@ -16,8 +17,7 @@ from opencode_gate.credentials.stores import from_environment
 FoundKind = Literal["env", "agent-auth"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundKey:
+class FoundKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key that is not `ogate`'s own.
 
     Attributes:

@@ -8,8 +8,10 @@ has keys has exactly one default.
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import exclusive, replace_private
@@ -21,7 +23,7 @@ DEFAULT_NAME = "default"
 """What a key is called when nobody gave it a name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_FIELDS = {field.name for field in fields(CredentialEntry)}
+_FIELDS = set(CredentialEntry.__struct_fields__)
 _REQUIRED = {"provider_id": str, "name": str, "store": str, "added_at_us": int}
 _OPTIONAL = {
     "variable": str,
@@ -178,7 +180,7 @@ class CredentialIndex:
     ) -> None:
         with exclusive(self._path):
             entries = _with_one_default(change(list(self._read())), prefer)
-            document = {"version": VERSION, "keys": [asdict(entry) for entry in entries]}
+            document = {"version": VERSION, "keys": list(map(msgspec.structs.asdict, entries))}
             replace_private(self._path, json.dumps(document, indent=1).encode() + b"\n")
             self._entries = tuple(entries)
 

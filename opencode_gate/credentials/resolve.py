@@ -6,8 +6,9 @@ keyring; it runs on every start, over every provider.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import msgspec
 
 from opencode_gate.core.errors import CredentialError
 from opencode_gate.core.secrets import Secret
@@ -55,8 +56,7 @@ class ProviderFacts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialSource:
+class CredentialSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where a provider's key lies.
 
     Attributes:

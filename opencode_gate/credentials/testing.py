@@ -8,9 +8,10 @@ provider's own address only (no redirect is followed), and never into a verdict.
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
+
+import msgspec
 
 from opencode_gate.config.proxies import Proxy, proxy_rules
 from opencode_gate.config.tls import provider_context
@@ -132,8 +133,7 @@ def test_key(
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     """What came back: the status, the text (bounded), where a redirect points."""
 
     status: int

@@ -9,8 +9,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.errors import CredentialError, GateError

@@ -10,9 +10,10 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
+
+import msgspec
 
 from opencode_gate.core.secrets import Secret
 
@@ -40,8 +41,7 @@ _WRONG_KEY = re.compile(
 _RESTRICTED = re.compile(r"scope|permission|not (allowed|permitted)|region|country", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyTest:
+class KeyTest(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a test: `result` for programs, `detail` for people, `hint` what to do."""
 
     result: KeyTestResult

@@ -6,7 +6,8 @@ first, in the order they were made.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from opencode_gate.governance.policy import Budget, Owner, Policy, Rules, Unit, policy_of
 from opencode_gate.governance.windows import later, window_of
@@ -14,8 +15,7 @@ from opencode_gate.ledger.governance_store import GovernanceStore, Standing, Win
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Above:
+class Above(msgspec.Struct, frozen=True, kw_only=True):
     """Whose rules are asked for: those above a request of this session, user and virtual key."""
 
     session_id: str | None = None
@@ -23,8 +23,7 @@ class Above:
     virtual_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetStanding:
+class BudgetStanding(msgspec.Struct, frozen=True, kw_only=True):
     """One budget in its window of one moment; amounts in nano-dollars or tokens.
 
     Attributes:

@@ -9,11 +9,11 @@ budget.
 """
 
 import math
-from dataclasses import fields, replace
 from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.catalog.arithmetic import price_at
 from opencode_gate.catalog.rows import ModelPrice, PriceTier
@@ -31,7 +31,7 @@ UNLIMITED_TOKENS = 1 << 40
 _PICO_PER_NANO = 1_000
 _MILLION = 1_000_000
 _CACHED_MAX = 1_024
-_RATE_NAMES = tuple(one.name for one in fields(ModelPrice) if one.name != "tiers")
+_RATE_NAMES = tuple(name for name in ModelPrice.__struct_fields__ if name != "tiers")
 _PLAIN_TIERS = frozenset(
     {None, "default", "standard", "standard_only", "flex", "batch", "on_demand"}
 )

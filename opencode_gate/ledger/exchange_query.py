@@ -3,13 +3,12 @@
 The idea: conditions that are given hold together, those that are `None` or empty ask for nothing.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from opencode_gate.core.semconv import ExchangeStatus
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeQuery:
+class ExchangeQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on exchanges.
 
     Attributes:

@@ -4,8 +4,9 @@ Apart from what learns and corrects by them, because every start opens the ledge
 gateway estimates.
 """
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 Kind: TypeAlias = Literal["input_size", "output_text", "output_size"]
 RatioKey: TypeAlias = tuple[str, str, Kind]
@@ -16,8 +17,7 @@ _ESTIMATED_TOKENS_MIN = 200
 _FACTOR_MIN, _FACTOR_MAX = 0.5, 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
+class Ratio(msgspec.Struct, frozen=True):
     """Sums over answers whose counts the provider told."""
 
     estimated_tokens: int

@@ -4,7 +4,6 @@ Times are UTC microseconds, money is integer nano-dollars, ids are ULIDs (conver
 the agent's own id). `None` is unknown and never stands for zero.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -22,8 +21,7 @@ from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage, sum_known
 _LARGEST = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRecord:
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run of an agent, as of its launch; `ended_at_us` and `exit_status` come at its end."""
 
     id: str
@@ -41,8 +39,7 @@ class SessionRecord:
     exit_status: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationRecord:
+class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A thread inside the agent; `id` is the agent's own (`ses_…`), `directory` where it worked."""
 
     id: str
@@ -258,8 +255,7 @@ def folded_exchange(record: ExchangeRecord) -> FoldedExchange:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Annotation:
+class Annotation(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent's own records tell of an exchange afterwards; `None` adds nothing.
 
     Attributes:
@@ -273,8 +269,7 @@ class Annotation:
     conversation_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolUse:
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """How often one set of tools was offered to one model in one session.
 
     `tool_set` is `None` where no tools were; `usage` are the sums of what is known.

@@ -12,8 +12,9 @@ ledgers) and held together by a test. The rules:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from opencode_gate.core.errors import UsageError
 from opencode_gate.core.semconv import CostQuality, ExchangeStatus, Operation
@@ -52,8 +53,7 @@ A key is the provider's, a vkey one of this gateway. A model is `provider/model`
 _WORST_LAST = tuple(CostQuality)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums in tokens and nano-dollars; `None` where nothing is known.
 
     Attributes:
@@ -73,8 +73,7 @@ class Totals:
     unknown_cost_requests: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageQuery:
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which exchanges, grouped how.
 
     Attributes:
@@ -119,8 +118,7 @@ class UsageQuery:
             ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageRow:
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """The totals of one group; `key` has a value per name of the query's `by`."""
 
     key: Mapping[str, str | None]

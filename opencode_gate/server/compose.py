@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from opencode_gate.catalog.catalogue import open_catalogue
 from opencode_gate.catalog.prices import PriceBook

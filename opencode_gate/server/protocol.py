@@ -6,17 +6,16 @@ end when the launcher dies) and `finish`, which may come again to hurry. Up its 
 is written nowhere else.
 """
 
-import dataclasses
 import json
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.ledger.records import SessionRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Service(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway that serves many people has beyond one that serves a session.
 
     Attributes:
@@ -33,14 +32,13 @@ class Service:
     tls_cert: str | None = None
     tls_key: str | None = None
     grace_s: float = 30.0
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     without_key: tuple[str, ...] = ()
     workers: int = 1
     worker: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway serves: one session, or with `served` everybody who has a virtual key.
 
     Attributes:
@@ -59,14 +57,13 @@ class Hello:
     socket: str
     run_folder: str
     rows: tuple[ProviderRow, ...]
-    key_names: dict[str, str] = field(default_factory=dict)
-    costs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    key_names: dict[str, str] = msgspec.field(default_factory=dict)
+    costs: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     virtual_key: str | None = None
     served: Service | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secrets:
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
     """The launch token, keys by provider id, and for those that could not be read the reason.
 
     Attributes:
@@ -74,43 +71,38 @@ class Secrets:
     """
 
     launch_token: str
-    keys: dict[str, str] = field(repr=False)
-    problems: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    keys: dict[str, str]
+    problems: dict[str, str] = msgspec.field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Secrets(providers={sorted(self.keys)})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's process; the start time tells it from a later one with the same number."""
 
     pid: int
     started: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """Settle and go; answers that still stream get `grace_s`. A second one may shorten that."""
 
     grace_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
     """The gateway accepts requests."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """The gateway cannot serve; its last words."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """Everything recorded is in the ledger; not `is_whole` if the disk refused the journal."""
 
     exchanges: int
@@ -129,10 +121,10 @@ _KINDS: dict[str, type[Any]] = {
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
-def packed(message: object) -> bytes:
+def packed(message: Any) -> bytes:
     """One line for a message."""
-    fields = dataclasses.asdict(message)  # type: ignore[call-overload]
-    return json.dumps({"type": _NAMES[type(message)], **fields}).encode() + b"\n"
+    fields: dict[str, Any] = msgspec.structs.asdict(message)
+    return msgspec.json.encode({"type": _NAMES[type(message)], **fields}) + b"\n"
 
 
 def unpacked(line: bytes) -> Any:
@@ -155,7 +147,7 @@ def unpacked(line: bytes) -> Any:
 
 
 def provider_row(fields: dict[str, Any]) -> ProviderRow:
-    """The row that `dataclasses.asdict` and JSON made a dictionary of."""
+    """The row that JSON made a dictionary of."""
     return ProviderRow(**_with_tuples(fields))
 
 

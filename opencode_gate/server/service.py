@@ -4,7 +4,6 @@ The second has a door of its own, host names, and an interface for launchers. Th
 it offers them names no address and no credential of a provider.
 """
 
-import dataclasses
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -195,7 +194,7 @@ def offers_of(rows: Iterable[ProviderRow], served: Service) -> dict[str, msgspec
         row.id: msgspec.Raw(
             msgspec.json.encode(
                 {
-                    "row": dataclasses.asdict(_without_address(row)),
+                    "row": _without_address(row),
                     "models": served.models.get(row.id, {}),
                     "has_key": row.id not in served.without_key,
                 }
@@ -208,6 +207,6 @@ def offers_of(rows: Iterable[ProviderRow], served: Service) -> dict[str, msgspec
 def _without_address(row: ProviderRow) -> ProviderRow:
     """A row whose base is only the path that an SDK expects behind `/p/<provider>`."""
     path = urlsplit(row.base_url or "").path.rstrip("/")
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         row, base_url=f"{_ADDRESS_OF_NOBODY}{path}", headers={}, auth_header=None, wire_bases={}
     )

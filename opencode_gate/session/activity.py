@@ -6,8 +6,10 @@ journal until it is folded and from the ledger after that, so that the spend nev
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.errors import PolicyDenied
@@ -35,8 +37,7 @@ _DAY_US = 86_400_000_000
 _STALLED_US = 3_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flight:
+class Flight(msgspec.Struct, frozen=True, kw_only=True):
     """A request that has not ended.
 
     Attributes:
@@ -50,8 +51,7 @@ class Flight:
     tokens_per_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningSession:
+class RunningSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session whose gateway lives, with its totals up to this moment."""
 
     session: SessionRecord
@@ -60,8 +60,7 @@ class RunningSession:
     flights: tuple[Flight, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """All of it at one moment.
 
     Attributes:
@@ -90,8 +89,7 @@ class Activity:
         return sum(flight.tokens_per_s or 0.0 for flight in self.flights)
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(msgspec.Struct):
     """The output of one request: how much when last told, and how fast it came until then."""
 
     at_us: int
@@ -99,8 +97,7 @@ class _Progress:
     tokens_per_s: float | None
 
 
-@dataclass(slots=True)
-class Watch:
+class Watch(msgspec.Struct):
     """Looks again and again; what one look learns makes the next one cheaper and tells speeds.
 
     Attributes:
@@ -116,10 +113,10 @@ class Watch:
     journals: Path
     price: Price
     time_zone: str
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
     shown_errors: int = 5
-    _known: dict[Path, tuple[tuple[int, int], JournalContents]] = field(default_factory=dict)
-    _progress: dict[str, _Progress] = field(default_factory=dict)
+    _known: dict[Path, tuple[tuple[int, int], JournalContents]] = {}
+    _progress: dict[str, _Progress] = {}
 
     def look(self) -> Activity:
         """What is going on at this moment.

@@ -8,11 +8,11 @@ cause is `UNKNOWN`, not the likeliest guess; without a price there is no amount,
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
 import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.catalog.arithmetic import cost_of
 from opencode_gate.catalog.rows import ModelPrice
@@ -48,8 +48,7 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fall:
+class Fall(msgspec.Struct, frozen=True, kw_only=True):
     """One request that was read anew although it had been read before.
 
     Attributes:
@@ -79,8 +78,7 @@ class Fall:
     extra_cost_nano_usd: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheHistory:
+class CacheHistory(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation: its requests with reported cache reads in their order, and its falls."""
 
     conversation_id: str | None

@@ -5,8 +5,9 @@ and a reason is named only if it makes a difference in the column the line is ab
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from opencode_gate.core.money import NANO_PER_USD
 from opencode_gate.session.reconciliation import NOTHING, Figures, Reason, Reconciliation
@@ -57,8 +58,7 @@ def check_line(reconciliation: Reconciliation) -> str | None:
     return f"Opencode counted the same: {unit.text(unit.of(agent))}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
+class _Unit(msgspec.Struct, frozen=True):
     """One column of figures, and how its sums are written."""
 
     of: Callable[[Figures], int]

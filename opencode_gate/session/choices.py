@@ -5,8 +5,9 @@ question: a damaged file counts as empty and never stops a start.
 """
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.config.private_files import replace_private
 
@@ -14,8 +15,7 @@ _VERSION = 1
 _FOLDERS_KEPT = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Where a session starts.
 
     `model_id` is `None` where only the provider is known so far, and `small_model_id` where
@@ -48,7 +48,7 @@ def remember(file: Path, folder: Path, choice: Choice) -> None:
     """
     folders = _read(file)
     folders.pop(str(folder.absolute()), None)
-    folders[str(folder.absolute())] = asdict(choice)
+    folders[str(folder.absolute())] = msgspec.structs.asdict(choice)
     kept = dict(list(folders.items())[-_FOLDERS_KEPT:])
     text = json.dumps({"version": _VERSION, "folders": kept}, indent=2) + "\n"
     replace_private(file, text.encode())

@@ -4,7 +4,6 @@ The invariant: nothing is worked out again here; a decision is shown in the word
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,8 +13,7 @@ from opencode_gate.governance.decisions import Decision, Outcome
 from opencode_gate.ledger.records import ExchangeRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were refused for one reason; `last` is what the last of them was told."""
 
     code: str
@@ -23,8 +21,7 @@ class Refused:
     last: Decision
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replaced:
+class Replaced(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in which a cheaper model was put in place; both as `provider/model`.
 
     Attributes:
@@ -38,16 +35,14 @@ class Replaced:
     last: Decision | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Firing:
+class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """The runaway breaker warned about a request, or stopped it."""
 
     exchange_id: str
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """All of it.
 
     Attributes:

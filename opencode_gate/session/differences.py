@@ -7,7 +7,8 @@ by construction (`session.reconciliation` says what a reason means).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from opencode_gate.agents.opencode.run_record import (
     AgentFigures,
@@ -37,8 +38,7 @@ from opencode_gate.session.reconciliation import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that tells the two figures apart."""
 
     reason: Reason

@@ -7,8 +7,9 @@ invariant: nothing here opens a keyring, reaches a network beyond this machine, 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.agents.opencode.auth import AuthFile, read_auth
 from opencode_gate.agents.opencode.folders import AgentFolders, agent_folders
@@ -25,8 +26,7 @@ _NO_KEY = CredentialSource(kind="none", label="Opencode's configuration, no key"
 _LOCAL = CredentialSource(kind="none", label="local server")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsableProvider:
+class UsableProvider(msgspec.Struct, frozen=True, kw_only=True):
     """A provider that can be routed.
 
     Attributes:
@@ -40,8 +40,7 @@ class UsableProvider:
     is_new_to_agent: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Discovery:
+class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, by provider id.
 
     Attributes:

@@ -14,9 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from opencode_gate.core.errors import GatewayError
 from opencode_gate.server.processes import start_time
@@ -46,8 +47,7 @@ else:
     _CREATION_FLAGS = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True):
     """What the gateway needs to be told, whichever process it is.
 
     Attributes:

@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from opencode_gate.agents.opencode.configuration import (
     config_text,
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
 SIGKILL_STATUS = 137
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a session ended.
 
     Attributes:
@@ -114,13 +114,12 @@ def _put_rules(plan: RunPlan, paths: Paths) -> None:
         store.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeysRead:
+class KeysRead(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of a session, the reasons for those that could not be read, and extra headers."""
 
     keys: dict[str, str]
     problems: dict[str, str]
-    headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"KeysRead(providers={sorted(self.keys)}, problems={sorted(self.problems)})"

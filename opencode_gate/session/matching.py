@@ -9,7 +9,9 @@ given to the nearest turn for want of a better one.
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.run_record import RecordedPrompt, RecordedTurn, RunRecord
 from opencode_gate.core.semconv import (
@@ -24,8 +26,7 @@ from opencode_gate.ledger.records import ExchangeRecord
 _ASIDE_KINDS = (ConversationKind.TITLE, ConversationKind.OTHER)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent's records say of one exchange; `None` where they say nothing.
 
     Attributes:

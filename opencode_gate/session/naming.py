@@ -5,9 +5,10 @@ ones, or with the command that makes it reachable.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
 from opencode_gate.agents.opencode.database import session_model
@@ -20,8 +21,7 @@ from opencode_gate.session.choices import Choice
 from opencode_gate.session.discovery import Discovery, UsableProvider
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for; `agent_arguments` is what stands behind `--`.
 
     Attributes:

@@ -6,11 +6,12 @@ wizard calls it only when the person's step needs it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from opencode_gate.catalog.familiar import familiarity_rank
 from opencode_gate.catalog.rows import ModelRow
@@ -34,8 +35,7 @@ class ProviderGroup(IntEnum):
     """It cannot pass through the gateway; `why_not` says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderOption:
+class ProviderOption(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the provider list.
 
     Attributes:
@@ -62,8 +62,7 @@ class ProviderOption:
     why_not: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelOption:
+class ModelOption(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the model list; prices in USD per million tokens, `None` unknown, 0 free."""
 
     id: str
@@ -77,8 +76,7 @@ class ModelOption:
     is_last_used: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """All the wizard needs to know before its first screen.
 
     Attributes:

@@ -6,8 +6,9 @@ message would be "Unexpected server error".
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.agents.opencode.arguments import AgentArguments
 from opencode_gate.agents.opencode.configuration import session_config
@@ -41,8 +42,7 @@ from opencode_gate.session.run_rules import NO_RULES, RunRules, is_pure, require
 from opencode_gate.session.told_models import stated_costs, told_models
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlan:
+class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One session, ready to be started.
 
     Attributes:

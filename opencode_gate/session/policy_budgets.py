@@ -4,7 +4,6 @@ The invariant: an owner has at most one budget of a window, a unit and a way to 
 is not said of it stays as it was.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -29,8 +28,7 @@ from opencode_gate.session.operator import os_user
 NOT_ROLLING = ("session", "total")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetName:
+class BudgetName(msgspec.Struct, frozen=True, kw_only=True):
     """Which of an owner's budgets is meant."""
 
     window: Window
@@ -50,8 +48,7 @@ class BudgetName:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetOptions:
+class BudgetOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is said of a budget beside its amount; `None` leaves it as it is."""
 
     at_end: str | None = None

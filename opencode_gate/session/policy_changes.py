@@ -6,7 +6,6 @@ before anything is written; every change names who made it.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import cast
 
 import msgspec
@@ -37,8 +36,7 @@ RuleChanges = Mapping[Owner, Rules | None]
 """New rules by owner; `None` takes an owner's rules away."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
     """The rules before a change and after it."""
 
     before: Policy

@@ -8,9 +8,9 @@ Requests per minute and the like are counted in a gateway's memory and cannot be
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.catalog.prices import PriceBook
 from opencode_gate.config.settings import RunawaySettings
@@ -53,8 +53,7 @@ BYTES_PER_TOKEN = 4
 """Of a request, on the average: what `wire.estimates` takes for the chat format."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A request that might be sent.
 
     Attributes:
@@ -71,8 +70,7 @@ class Question:
     virtual_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What would happen to it.
 
     Attributes:

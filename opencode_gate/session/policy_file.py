@@ -8,9 +8,10 @@ invariant: what is written reads back as the very same rules.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import cast
+
+import msgspec
 
 from opencode_gate.config.toml_lines import line_of
 from opencode_gate.config.toml_shape import Place, ShapeProblem, dotted, nearest
@@ -35,8 +36,7 @@ FILE_KINDS: tuple[OwnerKind, ...] = ("customer", "team", "vkey", "user")
 _MOST_PROBLEMS = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
+class _Reading(msgspec.Struct, frozen=True, kw_only=True):
     """One file while it is read.
 
     `at_us` is when rolling budgets begin that say nothing of it and that `former` does not have.

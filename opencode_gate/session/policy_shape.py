@@ -1,6 +1,6 @@
 """TOML tables read into the structs of `governance.policy`, nothing let through by accident.
 
-The idea: the structs are the schema, as the dataclasses are for `config.toml`; what does not fit
+The idea: the structs are the schema, as they are for `config.toml`; what does not fit
 is a `ShapeProblem` with the place of the key. The invariant: what comes out is what the ledger
 keeps, whatever way the table was written in.
 """

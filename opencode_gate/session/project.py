@@ -5,13 +5,13 @@ unreadable is unknown (`None`) and never stops a start; a password in a remote's
 out.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Project:
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A folder's project: its name, and the repository's address, branch and commit if any."""
 
     name: str

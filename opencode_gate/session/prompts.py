@@ -7,15 +7,16 @@ one of their own, so that the parts are the session.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord
 from opencode_gate.ledger.totals import Totals, total_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptCost:
+class PromptCost(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt with everything it led to: answers, sub-agents, titles, compactions.
 
     Attributes:
@@ -34,8 +35,7 @@ class PromptCost:
     totals: Totals
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModeCost:
+class ModeCost(msgspec.Struct, frozen=True, kw_only=True):
     """One mode of the agent; `None` for what belongs to no known one."""
 
     mode: str | None

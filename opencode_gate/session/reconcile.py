@@ -6,7 +6,8 @@ database costs those lines and nothing else.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.folders import database_file
 from opencode_gate.agents.opencode.run_log import conversations_of_run

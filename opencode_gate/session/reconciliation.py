@@ -7,8 +7,9 @@ sum over exchanges and turns and each of those is in one sum alone; what no reas
 named `unknown` and never spread over the others.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Reason(StrEnum):
@@ -52,8 +53,7 @@ class Reason(StrEnum):
     """None of these."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Sums; what is unknown is not in them. `requests` are answers on Opencode's side."""
 
     requests: int = 0
@@ -81,8 +81,7 @@ class Figures:
 NOTHING = Figures()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciled:
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation, seen from all three sides.
 
     Attributes:
@@ -103,8 +102,7 @@ class Reconciled:
     reported: Figures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Why the two figures differ: the ledger's less Opencode's, and how many cases that is."""
 
     reason: Reason
@@ -112,8 +110,7 @@ class Difference:
     figures: Figures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bypass:
+class Bypass(msgspec.Struct, frozen=True, kw_only=True):
     """Answers of one model that Opencode has and the gateway never saw.
 
     Attributes:
@@ -132,8 +129,7 @@ class Bypass:
     mend: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """The whole comparison.
 
     Attributes:

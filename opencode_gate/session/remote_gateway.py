@@ -6,7 +6,6 @@ HTTP only within this machine or where that was asked for; no redirect is follow
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -36,8 +35,7 @@ _ACCOUNT_TIMEOUT_S: Final = 60.0
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayAddress:
+class GatewayAddress(msgspec.Struct, frozen=True, kw_only=True):
     """Where a gateway is: `origin` has no slash at its end, `host` its port if it names one."""
 
     origin: str

@@ -8,7 +8,6 @@ made as of any session. The invariant: the virtual key itself is never Opencode'
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def launch_remote(
 
 def ledger_copy(paths: Paths, folder: Path) -> Paths:
     """The paths with the ledger's copy of one session in place of this machine's own."""
-    return replace(paths, data=folder)
+    return paths._replace(data=folder)
 
 
 def _ended(

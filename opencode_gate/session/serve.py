@@ -12,8 +12,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.environment import hidden_variables
 from opencode_gate.agents.opencode.jsonc import JsonObject
@@ -47,8 +49,7 @@ WORKERS_MAX = 64
 _STOPS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeRequest:
+class ServeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asks for.
 
     Attributes:
@@ -68,8 +69,7 @@ class ServeRequest:
     workers: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServePlan:
+class ServePlan(msgspec.Struct, frozen=True, kw_only=True):
     """One life of a served gateway; `sources`, `key_names` as in a session's plan."""
 
     session: SessionRecord

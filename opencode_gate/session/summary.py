@@ -6,8 +6,9 @@ the gateway is named as such and never added in.
 
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operation
 from opencode_gate.core.usage import sum_known
@@ -23,8 +24,7 @@ Key = TypeVar("Key", bound=Hashable)
 _SHORTEST_FLOW_US = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelTotals:
+class ModelTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What one model did; `response_model` is the one it last answered as."""
 
     provider_name: str
@@ -33,16 +33,14 @@ class ModelTotals:
     totals: Totals
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationTotals:
+class ConversationTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What one conversation did; its title calls are an entry of their own, of kind `title`."""
 
     record: ConversationRecord
     totals: Totals
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """How often something went wrong; what a rule refused is no error."""
 
     retries: int = 0
@@ -51,8 +49,7 @@ class Trouble:
     errors: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How fast answers came, in seconds and output tokens a second; `None` if none streamed.
 
     `gateway_us_p50` is the median of the gateway's own time per call, without the provider's and
@@ -65,8 +62,7 @@ class Timing:
     gateway_us_p50: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """One session's account.
 
     `cache_saved_nano_usd` is negative where writing to prompt caches cost more than reading from

@@ -7,10 +7,10 @@ tool's figures are over exactly the requests that offered it; without a price th
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.catalog.arithmetic import cost_of
 from opencode_gate.catalog.rows import ModelPrice
@@ -20,8 +20,7 @@ from opencode_gate.ledger.records import ToolUse
 from opencode_gate.wire.estimates import estimated_tokens
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCost:
+class ToolCost(msgspec.Struct, frozen=True, kw_only=True):
     """One tool's definition, or several tools' together.
 
     Attributes:
@@ -42,8 +41,7 @@ class ToolCost:
     unpriced_requests: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerCost:
+class ServerCost(msgspec.Struct, frozen=True, kw_only=True):
     """The tools of one owner: an MCP server, Opencode itself, or nobody known."""
 
     whole: ToolCost
@@ -55,8 +53,7 @@ class ServerCost:
         return tuple(tool for tool in self.tools if not tool.calls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolReport:
+class ToolReport(msgspec.Struct, frozen=True, kw_only=True):
     """All tools of a span of time.
 
     Attributes:
@@ -131,8 +128,7 @@ def together(tools: Iterable[ToolCost]) -> tuple[int, int | None]:
     return sum(tool.tokens for tool in found), sum_known(*(tool.cost_nano_usd for tool in found))
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+class _Offer(msgspec.Struct, frozen=True):
     """One tool in one use, and what a token of its requests' input cost, in nano-dollars."""
 
     use: ToolUse

@@ -6,7 +6,9 @@ rolled up are the session's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.core.semconv import ConversationKind
 from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord
@@ -15,8 +17,7 @@ from opencode_gate.ledger.totals import Totals, total_of
 _LEAF_KINDS = (ConversationKind.TITLE, ConversationKind.COMPACTION, ConversationKind.OTHER)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConversationNode:
+class ConversationNode(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation, or one conversation's calls of another kind.
 
     Attributes:

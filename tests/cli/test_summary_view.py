@@ -2,10 +2,10 @@
 
 import io
 import json
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from opencode_gate.cli.render import print_blocks

@@ -4,12 +4,12 @@ import io
 import json
 import re
 import sys
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pexpect
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from opencode_gate.cli.main import main

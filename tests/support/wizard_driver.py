@@ -9,9 +9,10 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from opencode_gate.cli.exit_codes import ExitCode
 from opencode_gate.core.errors import CredentialError, UpstreamError

@@ -8,8 +8,9 @@ arguments reach Opencode as they are.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 _COMMON_FLAGS: Final = frozenset({"help", "h", "version", "v", "print-logs", "pure"})
 _SERVER_FLAGS: Final = frozenset({"mdns"})
@@ -44,8 +45,7 @@ _CALLS_MODELS: Final = frozenset({"", "run", "serve", "web", "acp", "pr"})
 _SUBCOMMANDS_THAT_CALL: Final = {"agent": {"create"}, "github": {"run"}}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentArguments:
+class AgentArguments(msgspec.Struct, frozen=True, kw_only=True):
     """What one Opencode command line says.
 
     Attributes:
@@ -128,12 +128,11 @@ def _without_command(words: Sequence[str], command: str | None) -> list[str]:
     return rest
 
 
-@dataclass(slots=True)
-class _Parsed:
+class _Parsed(msgspec.Struct):
     """Words and options; an option given as a flag has `True`."""
 
-    words: list[str] = field(default_factory=list)
-    options: dict[str, str | bool] = field(default_factory=dict)
+    words: list[str] = msgspec.field(default_factory=list)
+    options: dict[str, str | bool] = msgspec.field(default_factory=dict)
 
     def text(self, name: str) -> str | None:
         value = self.options.get(name)

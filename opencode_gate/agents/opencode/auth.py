@@ -6,14 +6,14 @@ module only as a `Secret`, and a broken file is an empty one: Opencode treats it
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.core.secrets import Secret
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthFile:
+class AuthFile(msgspec.Struct, frozen=True, kw_only=True):
     """What is stored, by provider id.
 
     Attributes:
@@ -21,7 +21,7 @@ class AuthFile:
         oauth: providers with a stored sign-in; their built-in plugin rewrites the address.
     """
 
-    keys: Mapping[str, Secret] = field(default_factory=dict)
+    keys: Mapping[str, Secret] = msgspec.field(default_factory=dict)
     oauth: tuple[str, ...] = ()
 
 

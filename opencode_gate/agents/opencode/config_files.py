@@ -9,9 +9,10 @@ keys.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from opencode_gate.agents.opencode.folders import AgentFolders
 from opencode_gate.agents.opencode.jsonc import JsonObject, parse_object
@@ -23,8 +24,7 @@ _FILE: Final = re.compile(r"\{file:([^}]+)\}")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigSource:
+class ConfigSource(msgspec.Struct, frozen=True, kw_only=True):
     """One configuration as it was written, its `{env:}` and `{file:}` not yet filled in.
 
     Attributes:

@@ -6,10 +6,11 @@ of an unknown shape; none of them raises.
 
 import json
 import sqlite3
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from opencode_gate.agents.opencode.database_reading import (
     AgentModel,
@@ -78,8 +79,7 @@ ORDER BY time_created DESC, id DESC LIMIT 1
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedAnswer:
+class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer out of Opencode's history.
 
     Attributes:

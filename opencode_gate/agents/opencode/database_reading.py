@@ -11,10 +11,11 @@ import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from opencode_gate.core.usage import TokenUsage, sum_known
 
@@ -22,8 +23,7 @@ _BUSY_TIMEOUT_S: Final = 0.5
 _MS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentModel:
+class AgentModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as Opencode names it."""
 
     provider_id: str

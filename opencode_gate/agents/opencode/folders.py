@@ -7,14 +7,14 @@ the only one that asks which platform it is on, and it touches no file.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+
+import msgspec
 
 APP = "opencode"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentFolders:
+class AgentFolders(msgspec.Struct, frozen=True, kw_only=True):
     """Opencode's own folders for one user.
 
     Attributes:

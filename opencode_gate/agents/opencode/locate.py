@@ -14,8 +14,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from opencode_gate.agents.opencode.folders import home_folder
 from opencode_gate.config.paths import Paths, private_folder
@@ -40,8 +41,7 @@ _PACKAGE = b'{"private": true, "allowScripts": {"opencode-ai": true}}\n'
 """Tells npm that Opencode's own installation script may run (it asks from 11.19 on)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Installation:
+class Installation(msgspec.Struct, frozen=True, kw_only=True):
     """An Opencode that can be started.
 
     Attributes:

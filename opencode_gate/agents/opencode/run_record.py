@@ -8,10 +8,11 @@ no text of a prompt leaves this module but by `prompt_texts`, which somebody has
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from opencode_gate.agents.opencode.database_reading import (
     columns_of,
@@ -114,16 +115,14 @@ ORDER BY part.id
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentFigures:
+class AgentFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What Opencode counted; its amounts are at the prices of its own catalogue."""
 
     usage: TokenUsage
     cost_usd: Decimal | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedConversation:
+class RecordedConversation(msgspec.Struct, frozen=True, kw_only=True):
     """One of Opencode's conversations.
 
     Attributes:
@@ -143,8 +142,7 @@ class RecordedConversation:
     row: AgentFigures | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedPrompt:
+class RecordedPrompt(msgspec.Struct, frozen=True, kw_only=True):
     """One message to the model.
 
     Attributes:
@@ -160,8 +158,7 @@ class RecordedPrompt:
     is_typed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedTurn:
+class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
     """One answer of a model.
 
     Attributes:
@@ -186,8 +183,7 @@ class RecordedTurn:
     error_name: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of one run, each list by time; turns are those of the span alone."""
 
     conversations: tuple[RecordedConversation, ...] = ()

@@ -6,15 +6,15 @@ provider of their own, but can neither move a provider the user or the catalogue
 one of the user's keys; a key leaves this module only as a `Secret`.
 """
 
-import dataclasses
 import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from opencode_gate.agents.opencode.config_files import (
     ConfigSource,
@@ -45,8 +45,7 @@ _MAX_PLUGIN_BYTES: Final = 512 * 1024
 _FRONT_MATTER_MODEL: Final = re.compile(r"^model:\s*[\"']?([^\s\"'#]+)", re.M)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CustomProvider:
+class CustomProvider(msgspec.Struct, frozen=True, kw_only=True):
     """A provider as the configuration describes it.
 
     Attributes:
@@ -60,7 +59,7 @@ class CustomProvider:
     def over(self, row: ProviderRow) -> ProviderRow:
         """The catalogue's `row`, reached where the user's configuration says."""
         variables = self.row.key_env
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             row,
             base_url=self.row.base_url or row.base_url,
             key_env=tuple(dict.fromkeys([*variables, *row.key_env])),
@@ -71,8 +70,7 @@ class CustomProvider:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserConfig:
+class UserConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, all configurations merged.
 
     Attributes:
@@ -88,14 +86,14 @@ class UserConfig:
     """
 
     custom: tuple[CustomProvider, ...] = ()
-    keys: Mapping[str, Secret] = field(default_factory=dict)
-    key_variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    keys: Mapping[str, Secret] = msgspec.field(default_factory=dict)
+    key_variables: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    models: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     model: str | None = None
     small_model: str | None = None
     enabled_providers: tuple[str, ...] | None = None
     disabled_providers: tuple[str, ...] = ()
-    agent_models: Mapping[str, str] = field(default_factory=dict)
+    agent_models: Mapping[str, str] = msgspec.field(default_factory=dict)
     agent_folders: tuple[Path, ...] = ()
     auth_plugins: tuple[str, ...] = ()
     managed: tuple[Path, ...] = ()

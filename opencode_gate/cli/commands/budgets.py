@@ -103,8 +103,6 @@ def set_budget(
 
     Yours, unless an option says whose.
     """
-    import dataclasses
-
     import msgspec
 
     from opencode_gate.cli.model_names import unknown_model_note
@@ -138,7 +136,7 @@ def set_budget(
     cheaper = (at_end or "").partition(DOWNGRADE)[2]
     if not cheaper or as_json:
         return result
-    return dataclasses.replace(result, talk=unknown_model_note(cheaper))
+    return msgspec.structs.replace(result, talk=unknown_model_note(cheaper))
 
 
 @app.command("raise")

@@ -3,7 +3,6 @@
 The invariant: a change that would make the file invalid is refused and the file stays as it was.
 """
 
-import dataclasses
 import os
 import shlex
 import signal
@@ -15,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from opencode_gate.cli.options import AsJson
@@ -180,10 +180,8 @@ def _leaves(node: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[st
     """Every single value below a settings object, with its dotted name."""
     from opencode_gate.config.toml_shape import dotted
 
-    if dataclasses.is_dataclass(node):
-        inner: dict[str | int, object] = {
-            field.name: getattr(node, field.name) for field in dataclasses.fields(node)
-        }
+    if isinstance(node, msgspec.Struct):
+        inner: dict[str | int, object] = dict(msgspec.structs.asdict(node).items())
     elif isinstance(node, Mapping):
         inner = dict(node)
     elif isinstance(node, tuple):

@@ -18,9 +18,10 @@ def command(as_json: AsJson = False) -> Result:
 
     Exit status 1 if something keeps ogate from working.
     """
-    import dataclasses
     import os
     from datetime import date
+
+    import msgspec
 
     from opencode_gate.cli.checks import Surroundings, all_findings
     from opencode_gate.config.paths import paths
@@ -28,7 +29,7 @@ def command(as_json: AsJson = False) -> Result:
     findings = all_findings(Surroundings(paths=paths(), environ=os.environ, today=date.today()))
     is_bad = any(finding.level == "bad" for finding in findings)
     return Result(
-        data={"findings": [dataclasses.asdict(finding) for finding in findings]},
+        data={"findings": [msgspec.structs.asdict(finding) for finding in findings]},
         blocks=() if as_json else [Facts([_fact(finding) for finding in findings])],
         exit_code=ExitCode.CHECK_FAILED if is_bad else ExitCode.OK,
     )

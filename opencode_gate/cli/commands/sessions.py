@@ -6,11 +6,11 @@ The invariant: it only reads the ledger, and `show` says what the end of the ses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from opencode_gate.cli import figures, render
 from opencode_gate.cli.options import AsJson

@@ -6,10 +6,10 @@ locked keyring, folders that are not ogate's alone), and `--dry-run` removes not
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from opencode_gate.cli.options import NoInput, Yes
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _PROGRAM = "the program itself: uv tool uninstall opencode-gate, or: pipx uninstall opencode-gate"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Removal:
+class _Removal(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to remove: what it is, and how."""
 
     what: str

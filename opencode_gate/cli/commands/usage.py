@@ -5,9 +5,9 @@ that, never shown as `$ 0`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+import msgspec
 import typer
 
 from opencode_gate.cli import figures
@@ -34,8 +34,7 @@ _OPENCODE_NOTES = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
     """What a window holds: its rows by the groups asked for, its days for the plot, its sum."""
 
     source: Source

@@ -5,8 +5,10 @@ back restores the draft as it was. The invariant: new keys stay in memory until 
 starts the session on the last screen.
 """
 
-from dataclasses import dataclass, replace
 from enum import Enum, auto
+
+import msgspec
+from msgspec.structs import replace
 
 from opencode_gate.cli.render import talk
 from opencode_gate.cli.wizard import columns
@@ -38,8 +40,7 @@ class Step(Enum):
     READY = auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """What is chosen so far."""
 
     provider_id: str | None = None
@@ -47,8 +48,7 @@ class Draft:
     small_model_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Go:
+class Go(msgspec.Struct, frozen=True):
     """Where to go next, with what; `step` `None` means the session starts."""
 
     step: Step | None

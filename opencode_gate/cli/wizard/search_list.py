@@ -4,9 +4,9 @@ The invariant: only the lines in the visible window are ever drawn, however many
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 from prompt_toolkit.application import Application
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -34,8 +34,7 @@ _OTHER_LINES = 7
 """Crumb, question, heading, two of detail, keys, and one line of the shell above."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListQuestion:
+class ListQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """One list to pick from.
 
     Attributes:
@@ -56,12 +55,11 @@ class ListQuestion:
     line: Callable[[int, int], Fragments]
     detail: Callable[[int], str]
     refusal: Callable[[int], str | None] = lambda index: None
-    extra_keys: Mapping[str, str] = field(default_factory=dict)
+    extra_keys: Mapping[str, str] = msgspec.field(default_factory=dict)
     key_help: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListAnswer:
+class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How a list was left: `action` is `pick`, `back`, or one of the extra keys' actions."""
 
     action: str

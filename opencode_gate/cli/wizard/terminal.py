@@ -6,9 +6,9 @@ and know their own height, and a late answer of a slow terminal would be read as
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 from prompt_toolkit.application import Application
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input, create_input
@@ -49,8 +49,7 @@ STYLE = Style(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Terminal:
+class Terminal(msgspec.Struct, frozen=True):
     """Where keys come from and where screens go."""
 
     input: Input

@@ -8,10 +8,11 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError, UsageError
@@ -365,8 +366,7 @@ class SqliteStore:
             return self._connection.execute(statement, values).fetchall()
 
 
-@dataclass(frozen=True, slots=True)
-class _Missing:
+class _Missing(msgspec.Struct, frozen=True):
     """How an id that means nothing, or several things, is refused."""
 
     code: str

@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.catalog import refresh as refreshing
 from opencode_gate.catalog.archive import pack

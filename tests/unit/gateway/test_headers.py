@@ -1,9 +1,9 @@
 """The credential is swapped in place, and nothing else of a request is touched."""
 
-from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.secrets import Secret

@@ -7,10 +7,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError

@@ -1,10 +1,10 @@
 """Opencode's figure and the ledger's are one bill: every difference has a reason and is exact."""
 
 import random
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.run_record import (
     AgentFigures,

@@ -1,10 +1,10 @@
 """The session's configuration must route what is routed and change nothing else."""
 
 import json
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.configuration import (
     client_base_path,

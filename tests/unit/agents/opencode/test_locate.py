@@ -4,10 +4,10 @@ import json
 import os
 import sqlite3
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.agents.opencode.locate import (
     TESTED_VERSION,
