@@ -85,8 +85,9 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_free(self) -> bool:
         """Whether input and output cost nothing, and nothing else costs anything."""
-        own = (getattr(self, name) for name in self.__struct_fields__ if name != "tiers")
-        return self.input == 0 and self.output == 0 and not any(own) and not self.tiers
+        if self.input != 0 or self.output != 0 or self.tiers:
+            return False
+        return not any(getattr(self, name) for name in self.__struct_fields__ if name != "tiers")
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True):
