@@ -48,7 +48,7 @@ BODIES_MAX_BYTES = 32 * 1024 * 1024
 """Bodies that wait to be looked at; beyond it nothing more is heard for a while."""
 
 _GATHER_S = 0.05
-_NICE = 10
+_NICE = 5
 _BUFFER_BYTES = 1 << 18
 _IGNORED = ("SIGTERM", "SIGINT", "SIGHUP")
 
