@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%s) +([!-~]+) +HTTP/(\d)\.(\d)\r\n" % _TOKEN)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [\t -~\x80-\xff]*)?\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: [^\r\n]*)?\r\n")  # the reason is nobody's
 _FIELD = re.compile(rb"(%s):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\r\n" % _TOKEN)
 _CHUNK = re.compile(rb"([0-9a-fA-F]+)(?:[ \t]*;[\t -~\x80-\xff]*)?\r\n")
 
@@ -60,9 +60,7 @@ def read_head(data: bytes, at: int) -> Message:
     Raises:
         Malformed: it is none.
     """
-    while data[at : at + 1] in (b"\r", b"\n"):
-        at += 1
-    start = _REQUEST_LINE.match(data, at)
+    start = _REQUEST_LINE.match(data, _past_empty_lines(data, at))
     if start is None:
         raise Malformed
     return _fields(data, start)
@@ -78,7 +76,7 @@ def read_response(data: bytes, at: int = 0) -> Message:
         Malformed: it is none, or could be understood in two ways.
     """
     while True:
-        start = _STATUS_LINE.match(data, at)
+        start = _STATUS_LINE.match(data, _past_empty_lines(data, at))
         if start is None:
             raise Malformed
         message = _fields(data, start)
@@ -87,12 +85,12 @@ def read_response(data: bytes, at: int = 0) -> Message:
             break
         at = message.end
     lengths, codings = message.all(b"content-length"), message.all(b"transfer-encoding")
-    if status in (204, 304):
+    if status in (101, 204, 304):
         return message
     if codings:
-        if lengths or len(codings) != 1:
+        if lengths:
             raise Malformed
-        if codings[0].lower() == b"chunked":
+        if codings[-1].lower().rpartition(b",")[2].strip() == b"chunked":
             return _chunks(data, message)
         return _sized(data, message, len(data) - message.end)
     if lengths:
@@ -100,6 +98,12 @@ def read_response(data: bytes, at: int = 0) -> Message:
             raise Malformed
         return _sized(data, message, int(lengths[0]))
     return _sized(data, message, len(data) - message.end)
+
+
+def _past_empty_lines(data: bytes, at: int) -> int:
+    while data[at : at + 1] in (b"\r", b"\n"):
+        at += 1
+    return at
 
 
 def _fields(data: bytes, start: re.Match[bytes]) -> Message:

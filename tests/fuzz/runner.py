@@ -20,7 +20,7 @@ from typing import Any, Protocol
 KEPT = 4096
 """So many inputs are mutated further at the most."""
 
-INPUT_LIMIT_BYTES = 8192
+INPUT_LIMIT_BYTES = 1024
 HANG_S = 10
 
 
