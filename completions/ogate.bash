@@ -77,7 +77,7 @@ _ogate_place() {
     'ledger check') children='' options='--json --help -h' ;;
     'ledger backup') children='' options='--help -h' ;;
     'ledger vacuum') children='' options='--help -h' ;;
-    'serve') children='' options='--host --port --tls-cert --tls-key --name --insecure --grace --no-input --help -h' ;;
+    'serve') children='' options='--host --port --tls-cert --tls-key --name --insecure --grace --workers --no-input --help -h' ;;
     'env') children='' options='--gateway --insecure --shell --json --no-input --help -h' ;;
     'doctor') children='' options='--json --help -h' ;;
     'config') children='path show get set edit' options='--help -h' ;;
@@ -331,6 +331,7 @@ _ogate_spec() {
     'serve|--tls-key') spec='/' ;;
     'serve|--name') spec='-' ;;
     'serve|--grace') spec='-' ;;
+    'serve|--workers') spec='-' ;;
     'env|--gateway') spec='-' ;;
     'env|1') spec='opencode' ;;
     'config get|1') spec='-' ;;

@@ -98,7 +98,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'ledger check' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger backup' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'ledger vacuum' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
-        'serve' = [ordered]@{ '--host' = 'Where to listen.'; '--port' = 'Where to listen.'; '--tls-cert' = 'Certificate chain (PEM): speak HTTPS.'; '--tls-key' = 'Its key (PEM).'; '--name' = 'A name clients use for it; repeatable.'; '--insecure' = 'Plain HTTP also where others can listen in.'; '--grace' = 'For running answers at the end.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
+        'serve' = [ordered]@{ '--host' = 'Where to listen.'; '--port' = 'Where to listen.'; '--tls-cert' = 'Certificate chain (PEM): speak HTTPS.'; '--tls-key' = 'Its key (PEM).'; '--name' = 'A name clients use for it; repeatable.'; '--insecure' = 'Plain HTTP also where others can listen in.'; '--grace' = 'For running answers at the end.'; '--workers' = 'Gateway processes that share the address, one a core.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'env' = [ordered]@{ '--gateway' = 'The gateway.'; '--insecure' = 'Plain HTTP is meant, also to another machine.'; '--shell' = 'Lines for a shell instead of opencode.json.'; '--json' = 'One JSON document on stdout.'; '--no-input' = 'Never ask: a missing choice is an error.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'doctor' = [ordered]@{ '--json' = 'One JSON document on stdout.'; '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
         'config' = [ordered]@{ '--help' = 'Show this message and exit.'; '-h' = 'Show this message and exit.' }
@@ -349,6 +349,7 @@ Register-ArgumentCompleter -Native -CommandName ogate -ScriptBlock {
         'serve|--tls-key' = '/'
         'serve|--name' = '-'
         'serve|--grace' = '-'
+        'serve|--workers' = '-'
         'env|--gateway' = '-'
         'env|1' = 'opencode'
         'config get|1' = '-'

@@ -300,7 +300,7 @@ _ogate_place() {
         ;;
     'serve')
         children=()
-        options=('--host:Where to listen.' '--port:Where to listen.' '--tls-cert:Certificate chain (PEM): speak HTTPS.' '--tls-key:Its key (PEM).' '--name:A name clients use for it; repeatable.' '--insecure:Plain HTTP also where others can listen in.' '--grace:For running answers at the end.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
+        options=('--host:Where to listen.' '--port:Where to listen.' '--tls-cert:Certificate chain (PEM): speak HTTPS.' '--tls-key:Its key (PEM).' '--name:A name clients use for it; repeatable.' '--insecure:Plain HTTP also where others can listen in.' '--grace:For running answers at the end.' '--workers:Gateway processes that share the address, one a core.' '--no-input:Never ask: a missing choice is an error.' '--help:Show this message and exit.' '-h:Show this message and exit.')
         ;;
     'env')
         children=()
@@ -600,6 +600,7 @@ _ogate_spec() {
     'serve|--tls-key') spec='/' ;;
     'serve|--name') spec='-' ;;
     'serve|--grace') spec='-' ;;
+    'serve|--workers') spec='-' ;;
     'env|--gateway') spec='-' ;;
     'env|1') spec='opencode' ;;
     'config get|1') spec='-' ;;
