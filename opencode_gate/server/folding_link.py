@@ -5,6 +5,7 @@ The invariant: nothing here waits but `wait` and `close`, and what is queued lea
 
 import collections
 import contextlib
+import itertools
 import selectors
 import socket
 import subprocess
@@ -14,8 +15,8 @@ from opencode_gate.ledger.folding_frames import Report, taken_reports
 from opencode_gate.server.socket_handoff import pack
 
 _CHUNK_BYTES = 65536
-_JOINED_BYTES = 65536
-"""Smaller pieces are sent in one call: copying them costs less than a call."""
+_PIECES_A_CALL = 64
+"""Far fewer than any system takes in one call (IOV_MAX)."""
 _BUFFER_BYTES = 1 << 20
 
 if sys.platform == "win32":
@@ -35,7 +36,6 @@ class FoldingLink:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         self._unsent: collections.deque[bytes | memoryview] = collections.deque()
-        self._small = bytearray()
         self._received = bytearray()
         self.unsent_bytes = 0
         try:
@@ -66,11 +66,8 @@ class FoldingLink:
 
     def queue(self, head: bytes, body: bytes = b"") -> None:
         """What `send` sends next."""
-        self._small += head
-        if len(body) < _JOINED_BYTES:
-            self._small += body
-        else:
-            self._end_small()
+        self._unsent.append(head)
+        if body:
             self._unsent.append(body)
         self.unsent_bytes += len(head) + len(body)
 
@@ -80,17 +77,19 @@ class FoldingLink:
         Raises:
             OSError: it is gone.
         """
-        self._end_small()
         unsent = self._unsent
         while unsent:
             try:
-                sent = self._socket.send(unsent[0])
+                sent = self._sent()
             except BlockingIOError:
                 return
             self.unsent_bytes -= sent
-            if sent < len(unsent[0]):
-                unsent[0] = memoryview(unsent[0])[sent:]
-            else:
+            while sent:
+                piece = unsent[0]
+                if sent < len(piece):
+                    unsent[0] = memoryview(piece)[sent:]
+                    break
+                sent -= len(piece)
                 unsent.popleft()
 
     def receive(self) -> list[Report]:
@@ -131,7 +130,8 @@ class FoldingLink:
             self._process.kill()
             self._process.wait()
 
-    def _end_small(self) -> None:
-        if self._small:
-            self._unsent.append(bytes(self._small))
-            self._small.clear()
+    def _sent(self) -> int:
+        """Sends some of it in one call; how many bytes that was."""
+        if sys.platform == "win32":
+            return self._socket.send(self._unsent[0])
+        return self._socket.sendmsg(itertools.islice(self._unsent, _PIECES_A_CALL))
