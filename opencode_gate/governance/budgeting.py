@@ -21,7 +21,7 @@ from opencode_gate.governance.decisions import Decision, Denied
 from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.policy import DOWNGRADE, Owner, Unit
 from opencode_gate.governance.request_case import Case, Cases
-from opencode_gate.governance.reservations import Held, Need, Reservations, Short
+from opencode_gate.governance.reservations import Held, Need, Place, Reservations, Short
 from opencode_gate.governance.rulebook import CALLERS_REMEMBERED, Law, OwnedBudget
 from opencode_gate.governance.windows import WindowSpan, window_of
 from opencode_gate.ledger.governance_store import Standing, WindowKey
@@ -34,14 +34,11 @@ HELD_WAIT_S = 60.0
 Standings = Callable[[Sequence[WindowKey]], Mapping[WindowKey, Standing]]
 
 
-class _Placed(msgspec.Struct, frozen=True):
+class _Placed(Place):
     """A budget in the window of this moment."""
 
     owned: OwnedBudget
     span: WindowSpan
-    key: WindowKey
-    unit: Unit
-    limit: int
 
 
 class _InForce(msgspec.Struct, frozen=True):
@@ -50,6 +47,7 @@ class _InForce(msgspec.Struct, frozen=True):
     Attributes:
         since_us: the first moment it holds for, `until_us` the first it no longer does.
         enforced: those that refuse, `soft` those that only count.
+        counts_usd: one of those that refuse is in money.
     """
 
     law: Law
@@ -57,31 +55,34 @@ class _InForce(msgspec.Struct, frozen=True):
     until_us: float
     enforced: tuple[_Placed, ...]
     soft: tuple[_Placed, ...]
+    counts_usd: bool
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """What is reserved for an answer, and so how long it may become."""
+    """What is reserved for an answer, by `charges`, and so how long it may become."""
 
     case: Case
-    needs: tuple[tuple[_Placed, int], ...]
-    seen_input_tokens: int
+    places: tuple[_Placed, ...]
+    charges: tuple[Charge, ...]
 
     def output_tokens(self) -> int:
         """How much output is paid for, as less went in than it could have been."""
+        case = self.case
+        seen_tokens = estimated_tokens(case.facts.input_bytes, case.route.wire_format)
         fits = [
-            self.case.output_for(one.unit, amount, input_tokens=self.seen_input_tokens)
-            for one, amount in self.needs
+            case.output_for(one.unit, charge.reserved, input_tokens=seen_tokens)
+            for one, charge in zip(self.places, self.charges, strict=True)
         ]
-        return max(self.case.output_tokens, min(fits)) * self.case.choices
+        return max(case.output_tokens, min(fits)) * case.choices
 
     def stop(self) -> Decision:
         """Says that the answer was cut."""
-        one, amount = self.needs[0]
+        one = self.places[0]
         return sentences.answer_stopped(
             one.owned.owner,
             one.owned.budget,
             one.span,
-            reserved=amount,
+            reserved=self.charges[0].reserved,
             zone_name=one.owned.zone,
         )
 
@@ -97,6 +98,44 @@ class Budgeting:
         self._cases = cases
         self._clock = clock
         self._in_force: dict[Caller, _InForce] = {}
+
+    def reserve_now(self, law: Law, ask: Ask, grant: Grant, now_s: float) -> bool:
+        """Fills `grant` for what fits as it came, without waiting; else changes nothing.
+
+        Raises:
+            Denied: the ledger cannot be asked.
+        """
+        facts = ask.facts
+        if facts is None or ask.route.operation is not Operation.GENERATE:
+            return False
+        in_force = self._budgets_now(law, ask.caller)
+        enforced = in_force.enforced
+        case = self._cases.now(ask, facts, now_s)
+        if case is None:
+            return False
+        if enforced:
+            tokens = case.most_tokens()
+            nano_usd = case.most_nano_usd() if in_force.counts_usd else 0
+            if tokens is None or nano_usd is None or case.has_provider_tools:
+                return False
+            if facts.is_background or not self._reservations.take_now(
+                enforced, nano_usd, tokens, now_s
+            ):
+                return False
+            charges = []
+            for one in enforced:
+                unit, key = one.unit, one.key
+                amount = tokens if unit == "tokens" else nano_usd
+                charges.append(Charge(key.budget_id, key.window_start_us, unit, amount))
+            grant.charges = reserved = tuple(charges)
+            grant.allowance = Allowance(case, enforced, reserved)
+            if in_force.counts_usd:
+                grant.reserved_cost_nano_usd = nano_usd
+            if case.must_limit:
+                grant.output_limit_tokens = case.output_tokens
+        if in_force.soft:
+            self._note_soft(in_force.soft, case, grant)
+        return True
 
     async def reserve(self, law: Law, ask: Ask, grant: Grant) -> None:
         """Fills `grant` with what the request is charged to.
@@ -147,14 +186,18 @@ class Budgeting:
         for owned in law.budgets:
             span = window_of(owned.budget, now_us, owned.zone)
             key = WindowKey(owned.id, span.start_us)
-            placed.append(_Placed(owned, span, key, owned.budget.unit, owned.budget.limit))
+            account = self._reservations.account(key)
+            budget = owned.budget
+            placed.append(_Placed(key, budget.unit, budget.limit, account, owned, span))
         ends_us = [one.span.end_us for one in placed if one.span.end_us is not None]
+        enforced = tuple([one for one in placed if one.owned.budget.is_hard])
         found = _InForce(
             law,
             max(one.span.start_us for one in placed),
             min(ends_us, default=math.inf),
-            tuple(one for one in placed if one.owned.budget.is_hard),
-            tuple(one for one in placed if not one.owned.budget.is_hard),
+            enforced,
+            tuple([one for one in placed if not one.owned.budget.is_hard]),
+            any(one.unit == "usd" for one in enforced),
         )
         if len(self._in_force) >= CALLERS_REMEMBERED:
             self._in_force.clear()
@@ -163,7 +206,7 @@ class Budgeting:
 
     async def _reserved(
         self,
-        enforced: Sequence[_Placed],
+        enforced: tuple[_Placed, ...],
         until_us: float,
         case: Case,
         ask: Ask,
@@ -183,7 +226,7 @@ class Budgeting:
             except LedgerError as error:
                 raise Denied(sentences.ledger_locked(error.message), http_status=403) from error
             if isinstance(answer, Held):
-                _fill(grant, enforced, case, ask, answer)
+                self._fill(grant, enforced, case, answer)
                 if lowered is not None:
                     grant.decisions.append(lowered)
                 if lowered is not None or case.must_limit:
@@ -205,6 +248,17 @@ class Budgeting:
                 needed=answer.need.amount,
                 limit_tokens=fits,
             )
+
+    def _fill(self, grant: Grant, enforced: tuple[_Placed, ...], case: Case, held: Held) -> None:
+        charges = []
+        for one, (key, amount) in zip(enforced, held.amounts, strict=True):
+            charges.append(Charge(key.budget_id, key.window_start_us, one.unit, amount))
+            if one.unit == "usd":
+                grant.reserved_cost_nano_usd = amount
+            # The next request reserves from what has been leased for this one.
+            one.account = self._reservations.account(one.key)
+        grant.charges = tuple(charges)
+        grant.allowance = Allowance(case, enforced, grant.charges)
 
     def _note_soft(self, soft: Sequence[_Placed], case: Case, grant: Grant) -> None:
         """Charges the request to budgets that refuse nothing, and says which would have."""
@@ -244,21 +298,6 @@ def _needs(enforced: Sequence[_Placed], case: Case) -> list[Need]:
             amount = amounts[one.unit] = case.amount(one.unit, one.owned.owner)
         needs.append(Need(one.key, one.limit, amount))
     return needs
-
-
-def _fill(grant: Grant, enforced: Sequence[_Placed], case: Case, ask: Ask, held: Held) -> None:
-    assert ask.facts is not None
-    charges, needs = [], []
-    for one, (key, amount) in zip(enforced, held.amounts, strict=True):
-        charges.append(Charge(key.budget_id, key.window_start_us, one.unit, amount))
-        needs.append((one, amount))
-        if one.unit == "usd":
-            grant.reserved_cost_nano_usd = amount
-    grant.held = held
-    grant.charges = tuple(charges)
-    grant.allowance = Allowance(
-        case, tuple(needs), estimated_tokens(ask.facts.input_bytes, ask.route.wire_format)
-    )
 
 
 def _at_the_end(short: _Placed, ask: Ask) -> str | None:

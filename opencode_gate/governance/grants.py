@@ -12,8 +12,8 @@ from opencode_gate.core.semconv import Operation
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.rates import Ticket
-from opencode_gate.governance.reservations import Held
 from opencode_gate.governance.stopping import RunningOutput
+from opencode_gate.governance.watched import Watched
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.routes import Route
@@ -74,7 +74,8 @@ class Grant(msgspec.Struct):
         reserved_cost_nano_usd: its worst case in money.
         allowance: how much output is paid for, `None` for any amount.
         decisions: what rules had to say, though they let it pass.
-        held: what is reserved in memory, to be released where nothing is sent.
+        ask: what it was granted to, where any rule has a say, under rules of that `revision`.
+        watched: the conversation, for which its end says something.
     """
 
     exchange_id: str
@@ -88,11 +89,11 @@ class Grant(msgspec.Struct):
     reserved_cost_nano_usd: int | None = None
     allowance: Allowance | None = None
     decisions: list[Decision] = []
-    held: Held = Held()
-    conversation: Conversation | None = None
+    ask: Ask | None = None
     revision: int = 0
     running: RunningOutput | None = None
     ticket: Ticket | None = None
+    watched: Watched | None = None
 
     @property
     def decisions_text(self) -> str | None:

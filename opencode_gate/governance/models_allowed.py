@@ -19,7 +19,7 @@ from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.policy import ModelRules, Owner
 from opencode_gate.governance.wording import owner_text, rules_command
 
-_NAME_CHARS_MAX = 512
+NAME_CHARS_MAX = 512
 """No model has a longer name; one that has counts as none."""
 _SHOWN_MAX = 8
 
@@ -31,7 +31,7 @@ def check_models(
 
     Where no model of the provider could be used at all, the decision is about the provider.
     """
-    if model_id is not None and len(model_id) > _NAME_CHARS_MAX:
+    if model_id is not None and len(model_id) > NAME_CHARS_MAX:
         model_id = None
     return _remembered(owner, rules, provider_id, model_id)
 

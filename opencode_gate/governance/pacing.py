@@ -126,6 +126,11 @@ class Pacing:
         if not self._freed.is_set():
             self._freed.set()
 
+    @property
+    def is_waiting_for_tokens(self) -> bool:
+        """Whether some exchange counts for tokens that were only thought."""
+        return bool(self._unsettled)
+
     def settle(self, tokens: Iterable[tuple[str, int | None]]) -> None:
         """Takes note of the tokens exchanges had, by their ids; `None` leaves what was thought."""
         for exchange_id, counted in tokens:

@@ -15,15 +15,21 @@ from opencode_gate.core.clock import Clock
 from opencode_gate.governance import sentences
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.models_allowed import NAME_CHARS_MAX
 from opencode_gate.governance.policy import Owner, Unit
 from opencode_gate.governance.worst_case import (
+    PLAIN,
+    Rates,
     RequestRates,
     input_bound,
-    output_that_fits,
-    worst_case_nano_usd,
+    most_nano_usd,
+    output_within,
+    rates_of,
 )
+from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.output_limits import smallest_sensible
 from opencode_gate.wire.references import may_write_1h, read_references
+from opencode_gate.wire.routes import Route
 
 OUTPUT_LIMIT_TOKENS = 32_000
 """What is asked of a model of which nobody says how much it may answer with."""
@@ -47,28 +53,73 @@ class ModelTerms(msgspec.Struct, frozen=True, kw_only=True):
 TermsOf = Callable[[str, str | None], ModelTerms]
 
 
-class Case(msgspec.Struct, kw_only=True):
+class Tariff(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model, and of those a router might take instead, made ready to count.
+
+    Attributes:
+        name: `provider/model`.
+        until_s: when it has to be looked up again.
+        context_tokens: the widest window of them, `None` where one is not known.
+        output_tokens: how much the model answers with at most, `None` where nobody knows.
+        rates: of each of them for an ordinary request, `None` where the price is not known.
+    """
+
+    name: str
+    terms: tuple[ModelTerms, ...]
+    until_s: float
+    context_tokens: int | None
+    output_tokens: int | None
+    charges_for_1h: bool
+    rates: tuple[Rates | None, ...]
+
+
+class Case(msgspec.Struct):
     """A request as it could be sent: with this model and this much output.
 
     Attributes:
         name: `provider/model`.
-        terms: of its model, and of those a router might take instead.
+        rates: of the model, and of those a router might take instead.
         input_tokens: what it can be at most, `None` where nobody can say.
         output_tokens: of one answer; there are `choices` of them.
-        floor_tokens: with less output it is not worth sending.
         must_limit: its limit has to be written into the request: nobody sets one, or the client
             one above what the model is known to answer with.
     """
 
     name: str
-    terms: tuple[ModelTerms, ...]
-    rates: RequestRates
+    rates: tuple[Rates | None, ...]
     input_tokens: int | None
     output_tokens: int
     choices: int
-    floor_tokens: int
     has_provider_tools: bool
     must_limit: bool
+    route: Route
+    facts: RequestFacts
+
+    @property
+    def floor_tokens(self) -> int:
+        """With less output it is not worth sending."""
+        return smallest_sensible(self.route, self.facts)
+
+    def most_tokens(self) -> int | None:
+        """How many tokens it may take at most, `None` where nobody can say."""
+        if self.input_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens * self.choices
+
+    def most_nano_usd(self) -> int | None:
+        """What it may cost at most, `None` where nobody can say."""
+        input_tokens = self.input_tokens
+        if input_tokens is None:
+            return None
+        output_tokens = self.output_tokens * self.choices
+        most = 0
+        for rates in self.rates:
+            if rates is None:
+                return None
+            cost = most_nano_usd(rates, input_tokens, output_tokens)
+            if cost > most:
+                most = cost
+        return most
 
     def amount(self, unit: Unit, owner: Owner) -> int:
         """What it may take at most, in nano-dollars or tokens.
@@ -78,23 +129,10 @@ class Case(msgspec.Struct, kw_only=True):
         """
         if self.input_tokens is None:
             raise Denied(sentences.input_unbounded(owner, self.name), http_status=403)
-        output_tokens = self.output_tokens * self.choices
-        if unit == "tokens":
-            return self.input_tokens + output_tokens
-        most = 0
-        for terms in self.terms:
-            cost = None
-            if terms.price is not None:
-                cost = worst_case_nano_usd(
-                    terms.price,
-                    input_tokens=self.input_tokens,
-                    output_tokens=output_tokens,
-                    rates=self.rates,
-                )
-            if cost is None:
-                raise Denied(sentences.price_unknown(owner, self.name), http_status=403)
-            most = max(most, cost)
-        return most
+        amount = self.most_tokens() if unit == "tokens" else self.most_nano_usd()
+        if amount is None:
+            raise Denied(sentences.price_unknown(owner, self.name), http_status=403)
+        return amount
 
     def output_for(self, unit: Unit, amount: int, *, input_tokens: int | None = None) -> int:
         """How much output one answer may have for the whole to take no more than `amount`."""
@@ -102,13 +140,7 @@ class Case(msgspec.Struct, kw_only=True):
         assert read is not None
         if unit == "tokens":
             return max(0, amount - read) // self.choices
-        fits = [
-            output_that_fits(
-                terms.price, input_tokens=read, available_nano_usd=amount, rates=self.rates
-            )
-            for terms in self.terms
-            if terms.price is not None
-        ]
+        fits = [output_within(rates, read, amount) for rates in self.rates if rates is not None]
         return min(fits) // self.choices
 
 
@@ -118,57 +150,97 @@ class Cases:
     def __init__(self, terms_of: TermsOf, clock: Clock) -> None:
         self._terms_of = terms_of
         self._clock = clock
-        self._terms: dict[tuple[str, str | None], tuple[float, ModelTerms]] = {}
+        self._tariffs: dict[tuple[str, str | None], Tariff] = {}
+
+    def now(self, ask: Ask, facts: RequestFacts, now_s: float) -> Case | None:
+        """The case of a request as it came; `None` where something has to be looked up first."""
+        tariff = self._tariffs.get((ask.provider_id, facts.request_model))
+        if tariff is None or now_s >= tariff.until_s or facts.fallback_models:
+            return None
+        return _case(ask, facts, tariff)
 
     async def of(self, ask: Ask, model: str | None) -> Case:
         """The case of a request that is sent to `model`."""
         facts = ask.facts
         assert facts is not None
-        terms: tuple[ModelTerms, ...] = (await self._known(ask.provider_id, model),)
+        tariff = await self._known(ask.provider_id, model)
         if facts.fallback_models and model == ask.model:
-            terms += tuple(
-                [await self._known(ask.provider_id, one) for one in facts.fallback_models]
-            )
-        references = read_references(ask.route, ask.body, facts)
-        contexts = [one.context_tokens for one in terms]
-        known = [tokens for tokens in contexts if tokens is not None]
-        output_tokens = _least(facts.max_output_tokens, terms[0].output_tokens)
-        return Case(
-            name=f"{ask.provider_id}/{model}",
-            terms=terms,
-            rates=RequestRates(
-                may_write_1h=any(one.charges_for_1h for one in terms) and may_write_1h(ask.body),
-                service_tier=facts.service_tier if facts.speed is None else facts.speed,
-                has_audio=references.has_audio,
-            ),
-            input_tokens=input_bound(
-                body_bytes=len(ask.body),
-                refers_elsewhere=references.refers_elsewhere,
-                context_tokens=max(known) if len(known) == len(contexts) else None,
-            ),
-            output_tokens=OUTPUT_LIMIT_TOKENS if output_tokens is None else output_tokens,
-            choices=facts.choices,
-            floor_tokens=smallest_sensible(ask.route, facts),
-            has_provider_tools=references.has_provider_tools,
-            must_limit=output_tokens is None
-            or (facts.max_output_tokens is not None and facts.max_output_tokens > output_tokens),
-        )
+            others = [await self._known(ask.provider_id, one) for one in facts.fallback_models]
+            terms = tuple([terms for one in (tariff, *others) for terms in one.terms])
+            tariff = _tariff(tariff.name, terms, tariff.until_s)
+        return _case(ask, facts, tariff)
 
-    async def _known(self, provider_id: str, model: str | None) -> ModelTerms:
+    async def _known(self, provider_id: str, model: str | None) -> Tariff:
         key = (provider_id, model)
         now_s = self._clock.monotonic_s()
-        known = self._terms.get(key)
-        if known is not None and now_s < known[0]:
-            return known[1]
+        known = self._tariffs.get(key)
+        if known is not None and now_s < known.until_s:
+            return known
         # Prices are read from files the first time.
         terms = await asyncio.to_thread(self._terms_of, provider_id, model)
-        if len(self._terms) >= TERMS_REMEMBERED:
-            self._terms.clear()
-        self._terms[key] = (now_s + TERMS_HOLD_S, terms)
-        return terms
+        tariff = _tariff(f"{provider_id}/{model}", (terms,), now_s + TERMS_HOLD_S)
+        if model is None or len(model) <= NAME_CHARS_MAX:
+            if len(self._tariffs) >= TERMS_REMEMBERED:
+                self._tariffs.clear()
+            self._tariffs[key] = tariff
+        return tariff
 
 
-def _least(asked: int | None, possible: int | None) -> int | None:
-    """The lower of two limits that are above 0; `None` where there is neither."""
-    limits = [tokens for tokens in (asked, possible) if tokens is not None and tokens > 0]
-    return min(limits, default=None)
+def _tariff(name: str, terms: tuple[ModelTerms, ...], until_s: float) -> Tariff:
+    contexts = [one.context_tokens for one in terms]
+    known = [tokens for tokens in contexts if tokens is not None and tokens > 0]
+    output_tokens = terms[0].output_tokens
+    return Tariff(
+        name=name,
+        terms=terms,
+        until_s=until_s,
+        context_tokens=max(known) if len(known) == len(contexts) else None,
+        output_tokens=output_tokens if output_tokens is not None and output_tokens > 0 else None,
+        charges_for_1h=any(one.charges_for_1h for one in terms),
+        rates=_rates(terms, PLAIN),
+    )
+
+
+def _rates(terms: tuple[ModelTerms, ...], rates: RequestRates) -> tuple[Rates | None, ...]:
+    return tuple([None if one.price is None else rates_of(one.price, rates) for one in terms])
+
+
+def _case(ask: Ask, facts: RequestFacts, tariff: Tariff) -> Case:
+    """What can go in and come out at most, and what that costs."""
+    body = ask.body
+    refers_elsewhere, has_audio, has_provider_tools = read_references(ask.route, body, facts)
+    rates = tariff.rates
+    writes_1h = tariff.charges_for_1h and may_write_1h(body)
+    if has_audio or writes_1h or facts.service_tier is not None or facts.speed is not None:
+        rates = _rates(
+            tariff.terms,
+            RequestRates(
+                may_write_1h=writes_1h,
+                has_audio=has_audio,
+                service_tier=facts.service_tier,
+                speed=facts.speed,
+            ),
+        )
+    # An answer is as long as the client asks for, or as the model can.
+    output_tokens, can_be = facts.max_output_tokens, tariff.output_tokens
+    must_limit = False
+    if output_tokens is None or output_tokens <= 0:
+        must_limit = can_be is None
+        output_tokens = OUTPUT_LIMIT_TOKENS if can_be is None else can_be
+    elif can_be is not None and output_tokens > can_be:
+        must_limit, output_tokens = True, can_be
+    return Case(
+        tariff.name,
+        rates,
+        input_bound(
+            body_bytes=len(body),
+            refers_elsewhere=refers_elsewhere,
+            context_tokens=tariff.context_tokens,
+        ),
+        output_tokens,
+        facts.choices,
+        has_provider_tools,
+        must_limit,
+        ask.route,
+        facts,
+    )

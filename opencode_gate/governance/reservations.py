@@ -20,6 +20,7 @@ import msgspec
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.tasks import spawn
+from opencode_gate.governance.policy import Unit
 from opencode_gate.ledger.governance_store import (
     GovernanceStore,
     Lease,
@@ -70,17 +71,22 @@ class Short(NamedTuple):
         return max(0, self.need.limit - self.standing.spent - self.standing.held)
 
 
-class _Account(msgspec.Struct):
-    """What this process holds of one budget in one window, and what of it is reserved."""
+class Account(msgspec.Struct):
+    """What this process holds of one budget in one window, and what of it is free."""
 
     held: int = 0
-    reserved: int = 0
+    free: int = 0
     limit: int = 0
     used_s: float = 0.0
 
-    @property
-    def free(self) -> int:
-        return self.held - self.reserved
+
+class Place(msgspec.Struct):
+    """A budget in a window, to be reserved from again and again, and its account."""
+
+    key: WindowKey
+    unit: Unit
+    limit: int
+    account: Account
 
 
 class Reservations:
@@ -106,7 +112,7 @@ class Reservations:
         self._clock = clock
         self._recover = recover
         self._hurry = hurry
-        self._accounts: dict[WindowKey, _Account] = {}
+        self._accounts: dict[WindowKey, Account] = {}
         # A queue for requests that need the same budgets, kept as long as somebody stands in it.
         self._locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = WeakValueDictionary()
         self._settled = asyncio.Event()
@@ -114,6 +120,29 @@ class Reservations:
         self._thread: ThreadPoolExecutor | None = None
         self._returning: asyncio.Task[None] | None = None
         self._recovered_s = float("-inf")
+
+    def account(self, key: WindowKey) -> Account:
+        """What is leased of a budget now; an empty one where nothing is."""
+        return self._accounts.get(key) or Account()
+
+    def take_now(self, places: Sequence[Place], nano_usd: int, tokens: int, now_s: float) -> bool:
+        """Reserves so much from all budgets, each in its unit, if enough is leased; else nothing.
+
+        An account that others have replaced meanwhile is empty, so nothing is taken from it.
+        """
+        for place in places:
+            account = place.account
+            amount = tokens if place.unit == "tokens" else nano_usd
+            # A limit that has changed is asked about anew.
+            if account.free < amount or account.limit != place.limit:
+                for earlier in places:
+                    if earlier is place:
+                        break
+                    earlier.account.free += tokens if earlier.unit == "tokens" else nano_usd
+                return False
+            account.free -= amount
+            account.used_s = now_s
+        return True
 
     async def reserve(self, needs: Sequence[Need], *, wait_s: float) -> Held | Short:
         """Reserves from all budgets or from none.
@@ -142,10 +171,12 @@ class Reservations:
                 self._hurry()
                 await self._money_may_be_back(min(left_s, ASK_AGAIN_S), answer)
 
-    def release(self, held: Held) -> None:
+    def release(self, reserved: Iterable[tuple[WindowKey, int]]) -> None:
         """Takes a reservation back: the request was never sent."""
-        for key, amount in held.amounts:
-            self._accounts[key].reserved -= amount
+        for key, amount in reserved:
+            account = self._accounts.get(key)
+            if account is not None:
+                account.free += amount
         self._return_later()
         self._settled.set()
 
@@ -157,14 +188,15 @@ class Reservations:
         for key, reserved, amount in charged:
             account = self._accounts.get(key)
             if account is not None and reserved:
-                account.reserved -= reserved
-                account.held -= min(amount, reserved)
+                spent = min(amount, reserved)
+                account.held -= spent
+                account.free += reserved - spent
         self._return_later()
         self._settled.set()
 
     def reserved(self) -> Mapping[WindowKey, int]:
         """What is reserved by requests that are not settled yet."""
-        return {key: account.reserved for key, account in self._accounts.items()}
+        return {key: account.held - account.free for key, account in self._accounts.items()}
 
     def stop(self) -> None:
         """Lets go of the thread and its connection.
@@ -180,21 +212,18 @@ class Reservations:
 
     def _reserve_here(self, needs: Sequence[Need]) -> Held | None:
         """Reserves from what is leased already; a limit that changed is asked about anew."""
-        accounts = self._accounts
         now_s = self._clock.monotonic_s()
+        taken: list[tuple[Account, int]] = []
         for key, limit, amount in needs:
-            account = accounts.get(key)
-            if (
-                account is None
-                or account.limit != limit
-                or account.held - account.reserved < amount
-            ):
+            account = self._accounts.get(key)
+            if account is None or account.limit != limit or account.free < amount:
+                for earlier, its_amount in taken:
+                    earlier.free += its_amount
                 return None
-        for key, _, amount in needs:
-            account = accounts[key]
-            account.reserved += amount
+            account.free -= amount
             account.used_s = now_s
-        return Held(tuple((need.key, need.amount) for need in needs))
+            taken.append((account, amount))
+        return Held(tuple([(need.key, need.amount) for need in needs]))
 
     async def _lease(self, needs: Sequence[Need]) -> Held | Short:
         """Leases more; what comes for a request that was given up meanwhile is free again."""
@@ -209,7 +238,7 @@ class Reservations:
         if not work.cancelled() and work.exception() is None:
             answer = work.result()
             if isinstance(answer, Held):
-                self.release(answer)
+                self.release(answer.amounts)
 
     async def _leased(self, needs: Sequence[Need]) -> Held | Short:
         unused = self._taken_out(need.key for need in needs)
@@ -231,9 +260,9 @@ class Reservations:
             return next((one for one in short if not one.can_wait), short[0])
         now_s = self._clock.monotonic_s()
         for need, lease in zip(needs, leases, strict=True):
-            account = self._accounts.setdefault(lease.key, _Account())
+            account = self._accounts.setdefault(lease.key, Account())
             account.held += lease.amount
-            account.reserved += need.amount
+            account.free += lease.amount - need.amount
             account.limit = need.limit
             account.used_s = now_s
         self._return_later()
@@ -257,13 +286,16 @@ class Reservations:
             account = self._accounts.get(key)
             if account is not None and account.free > 0:
                 unused[key] = account.free
-                account.held = account.reserved
+                account.held -= account.free
+                account.free = 0
         return unused
 
     def _put_back(self, unused: Mapping[WindowKey, int]) -> None:
         """The ledger did not take it: it is still ours."""
         for key, amount in unused.items():
-            self._accounts.setdefault(key, _Account()).held += amount
+            account = self._accounts.setdefault(key, Account())
+            account.held += amount
+            account.free += amount
 
     async def _money_may_be_back(self, timeout_s: float, short: Short) -> None:
         """Waits until something was settled here, or for a moment: others settle elsewhere."""
@@ -293,7 +325,7 @@ class Reservations:
                     continue
             for key in idle:
                 account = self._accounts.get(key)
-                if account is not None and not account.held and not account.reserved:
+                if account is not None and not account.held:
                     del self._accounts[key]
 
     def _given_back(self, unused: Mapping[WindowKey, int]) -> Awaitable[None]:

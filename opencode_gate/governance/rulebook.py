@@ -1,14 +1,16 @@
 """The rules in force, and what of them concerns one caller.
 
-The idea: the ledger is asked before every request whether anything has changed, which takes
-microseconds; only then are the rules read again. The invariants: a change of policy holds from
-the next request on; rules that cannot be read refuse everything.
+The idea: a number in shared memory is looked at before every request; only when it has moved is
+the ledger asked whether the rules have changed, and every second besides, since a database can be
+changed by other programs too. The invariants: a change of policy holds from the next request on,
+one past ogate from the next second on; rules that cannot be read refuse everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from opencode_gate.core.clock import Clock, SystemClock
 from opencode_gate.core.errors import ConfigError, GateError, LedgerError, PolicyDenied
 from opencode_gate.governance import sentences
 from opencode_gate.governance.admission import Caller
@@ -24,8 +26,13 @@ from opencode_gate.governance.policy import (
 )
 from opencode_gate.governance.windows import follows_calendar, zone_named
 from opencode_gate.ledger.governance_store import GovernanceStore, Standing, WindowKey
+from opencode_gate.ledger.policy_mark import UNMARKED
 
 CALLERS_REMEMBERED = 4096
+ASK_EVERY_S = 1.0
+"""How often the ledger itself is asked whether it has changed."""
+
+_NEVER_SEEN = -1
 
 
 class OwnedBudget(msgspec.Struct, frozen=True):
@@ -43,6 +50,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         key: the caller's virtual key, `None` where it has none or it is unknown.
         names_key: the caller has one, known or not.
+        is_empty: no rule concerns the caller.
+        passed: models, by provider and name, against which no rule has anything.
     """
 
     revision: int
@@ -55,33 +64,39 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[OwnedBudget, ...] = ()
     expires_at_us: int | None = None
     has_shadow_limits: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """True where no rule concerns the caller."""
-        return not (self.names_key or self.models or self.limits or self.budgets)
+    is_empty: bool = True
+    passed: set[tuple[str, str | None]] = msgspec.field(default_factory=set)
 
 
 class Rulebook:
     """Reads the policy when it has changed, and remembers what it means for whom."""
 
-    def __init__(self, open_store: Callable[[], GovernanceStore], *, zone: str) -> None:
+    def __init__(
+        self, open_store: Callable[[], GovernanceStore], *, zone: str, clock: Clock | None = None
+    ) -> None:
         """A book over a ledger that is opened when there is something to look up in it.
 
         `zone` is for owners that name no time zone of their own.
         """
         self._open_store = open_store
+        self._clock = SystemClock() if clock is None else clock
         self._store: GovernanceStore | None = None
         self._zone = zone
-        self._mark: int | None = None
+        self._marks: Sequence[int] = UNMARKED
+        self._mark = _NEVER_SEEN
+        self._ask_at_s = 0.0
+        self._change_mark: int | None = None
+        self._changes = 0
         self._policy = Policy()
         self._is_read = False
         self._laws: dict[Caller, Law] = {}
+        self._standings: dict[tuple[WindowKey, ...], Mapping[WindowKey, Standing]] = {}
+        self._standings_mark: int | None = None
 
     @property
-    def mark(self) -> int | None:
+    def mark(self) -> int:
         """Differs from before if anything in the ledger may have changed up to the last look."""
-        return self._mark
+        return self._changes
 
     def policy(self) -> Policy:
         """The rules in force now.
@@ -89,54 +104,77 @@ class Rulebook:
         Raises:
             Denied: they cannot be read.
         """
+        now_s = self._clock.monotonic_s()
+        if self._marks[0] != self._mark or now_s >= self._ask_at_s:
+            self._ask_ledger(now_s)
+        return self._policy
+
+    def law_for(self, caller: Caller, now_s: float) -> Law:
+        """What concerns `caller`; `now_s` is the clock's.
+
+        Raises:
+            Denied: the rules cannot be read.
+        """
+        if self._marks[0] != self._mark or now_s >= self._ask_at_s:
+            self._ask_ledger(now_s)
+        law = self._laws.get(caller)
+        return self._read_law(caller) if law is None else law
+
+    def _ask_ledger(self, now_s: float) -> None:
+        """Reads the rules again if they have changed."""
         try:
             store = self._opened()
-            mark = store.change_mark()
-            if mark != self._mark:
+            # First the marks and then what they stand for: what changes in between shows.
+            mark, change_mark = self._marks[0], store.change_mark()
+            if change_mark != self._change_mark or not self._is_read:
                 revision = store.policy_revision()
                 if not self._is_read or revision != self._policy.revision:
                     self._policy = policy_of(*store.policy())
                     self._laws.clear()
                     self._is_read = True
-                self._mark = mark
+                self._change_mark = change_mark
+                self._changes += 1
         except (LedgerError, PolicyDenied) as error:
-            self._mark, self._is_read = None, False
+            self._mark, self._is_read = _NEVER_SEEN, False
             raise _unreadable(error) from error
-        return self._policy
+        self._mark = _NEVER_SEEN if mark % 2 else mark
+        self._ask_at_s = now_s + ASK_EVERY_S
 
-    def law_for(self, caller: Caller) -> Law:
-        """What concerns `caller`.
-
-        Raises:
-            Denied: the rules cannot be read.
-        """
-        policy = self.policy()
-        law = self._laws.get(caller)
-        if law is None:
-            if len(self._laws) >= CALLERS_REMEMBERED:
-                self._laws.clear()
-            try:
-                law = self._laws[caller] = law_of(policy, caller, self._zone)
-            except ConfigError as error:
-                raise _unreadable(error) from error
+    def _read_law(self, caller: Caller) -> Law:
+        if len(self._laws) >= CALLERS_REMEMBERED:
+            self._laws.clear()
+        try:
+            law = self._laws[caller] = law_of(self._policy, caller, self._zone)
+        except ConfigError as error:
+            raise _unreadable(error) from error
         return law
 
     def standings(self, keys: Sequence[WindowKey]) -> Mapping[WindowKey, Standing]:
-        """How budgets stand.
+        """How budgets stand; read again only when the ledger has changed.
 
         Raises:
             LedgerError: the ledger cannot be asked.
         """
-        return self._opened().standings(keys)
+        store = self._opened()
+        change_mark, of = store.change_mark(), tuple(keys)
+        if change_mark != self._standings_mark or len(self._standings) >= CALLERS_REMEMBERED:
+            self._standings.clear()
+            self._standings_mark = change_mark
+        found = self._standings.get(of)
+        if found is None:
+            found = self._standings[of] = store.standings(of)
+        return found
 
     def close(self) -> None:
         """Lets go of the ledger."""
+        self._marks, self._mark = UNMARKED, _NEVER_SEEN
         if self._store is not None:
             self._store.close()
 
     def _opened(self) -> GovernanceStore:
         if self._store is None:
             self._store = self._open_store()
+            self._marks = self._store.policy_marks()
         return self._store
 
 
@@ -176,4 +214,5 @@ def law_of(policy: Policy, caller: Caller, zone: str) -> Law:
         has_shadow_limits=any(limit.mode == "shadow" for _, limit in limits),
         budgets=budgets,
         expires_at_us=None if key is None else key.expires_us,
+        is_empty=caller.virtual_key is None and not (models or limits or budgets),
     )

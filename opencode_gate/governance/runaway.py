@@ -12,21 +12,20 @@ a conversation of its own), long work with different arguments, a call that wait
 and in an ordinary request nobody looks into the prompt.
 """
 
+import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from math import ceil
 from typing import TypeAlias
-
-import msgspec
 
 from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.clock import Clock
 from opencode_gate.core.money import nano_usd
-from opencode_gate.core.semconv import ExchangeStatus, Operation
+from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.decisions import Decision, Outcome
-from opencode_gate.governance.grants import Ask, Conversation
+from opencode_gate.governance.grants import Ask, Conversation, Grant
 from opencode_gate.governance.policy import Unit
+from opencode_gate.governance.watched import SpentLately, Watched
 from opencode_gate.governance.wording import amount_text
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.wire.tool_calls import repeated_tool_call
@@ -34,51 +33,20 @@ from opencode_gate.wire.turns import turns_asked
 
 QUESTIONS_WITHIN_S = 30.0
 FAILURES_WITHIN_S = 300.0
-SPENDING_WITHIN_S = 300.0
 WAITED_S = 5.0
 """A tool that takes as long waits for something, and may well do so again."""
 DIFFERENT_RESULTS = 3
 """So many times more often may a call be made whose results differ: it may turn pages."""
 
-_CONVERSATIONS = 1024
+_CONVERSATIONS = 512
+"""So many that were used last are remembered, and as many before them."""
 _QUESTIONS = 16
 _SESSIONS = 256
 _NAME_CHARS = 80
+_NEVER = sys.maxsize
+_COMPLETED = ExchangeStatus.COMPLETED
 
 Usual: TypeAlias = Callable[[], int | None]
-
-
-class _Conversation(msgspec.Struct):
-    """What is remembered of one conversation.
-
-    Attributes:
-        asked_s: when it last asked, as often as the same question may come and once more.
-        questions: the same for each of the last questions, while they come fast.
-        look_in: after how many requests its prompt is looked into; before that, nothing can have
-            repeated often enough.
-        looked_in: what that was set to when it was last looked into.
-        question: the one it had then, and `same` in how many requests it has been that one.
-        since_wait: its requests since a tool took long.
-        ended_s: when an answer of its last ended.
-        failed_s: when its tries failed since the last success.
-    """
-
-    asked_s: deque[float]
-    questions: OrderedDict[Hashable, deque[float]]
-    look_in: int
-    looked_in: int
-    failed_s: deque[float]
-    question: Hashable = None
-    same: int = 0
-    since_wait: int = 0
-    ended_s: float | None = None
-
-
-class _Session(msgspec.Struct):
-    """What a session spent lately, in nano-dollars."""
-
-    spent: deque[tuple[float, int]]
-    sum_nano_usd: int = 0
 
 
 class Runaway:
@@ -97,97 +65,117 @@ class Runaway:
         self._usual = usual_nano_usd_per_minute
         self._is_on = settings.mode != "off"
         self._calls_warned = -(-settings.same_tool_calls // 2)
-        self._asks_max = settings.same_questions + 1 if settings.same_questions else 0
-        looks = (self._calls_warned, settings.same_questions)
-        self._first_look = min((look for look in looks if look), default=sys.maxsize)
+        asks = settings.same_questions
+        self._asks_max = asks + 1
+        # Where questions do not count, nothing is ever asked within less than no time.
+        self._questions_within_s = QUESTIONS_WITHIN_S if asks else -1.0
+        self._first_look = min(
+            (look for look in (self._calls_warned, asks) if look), default=_NEVER
+        )
         self._free_nano_usd = nano_usd(settings.spend_usd_per_minute)
-        self._conversations: OrderedDict[Conversation, _Conversation] = OrderedDict()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        # In two parts, so that using one costs nothing: when the first is full it becomes the
+        # second, and what is not used until then is forgotten.
+        self._conversations: dict[Conversation, Watched] = {}
+        self._older: dict[Conversation, Watched] = {}
+        self._sessions: OrderedDict[str, SpentLately] = OrderedDict()
+        self._spenders: set[str] = set()
 
-    def check(self, ask: Ask) -> Decision | None:
-        """Counts a request that generates; what is to be said about it, `deny` or `warn`."""
+    def check(self, ask: Ask, grant: Grant, now_s: float) -> Decision | None:
+        """Counts a request that generates; what is to be said about it, `deny` or `warn`.
+
+        `grant` is told what to tell of its end; `now_s` is the clock's.
+        """
         if not self._is_on:
             return None
-        now_s = self._clock.monotonic_s()
-        session = self._sessions.get(ask.caller.session_id)
-        found = None if session is None else self._spending(ask, session, now_s)
-        named = ask.conversation
-        if named is None or ask.facts is None:
-            return found
-        conversation = self._conversation(named)
-        if conversation.failed_s:
-            found = _graver(found, self._failures(conversation, now_s))
-        asked_s = conversation.asked_s
+        conversation_id, session_id = ask.conversation_id, ask.caller.session_id
+        if conversation_id is None:
+            return self._spending(session_id, now_s) if self._spenders else None
+        named = session_id, conversation_id
+        watched = self._conversations.get(named)
+        if watched is None:
+            watched = self._remembered(named)
+        grant.watched = watched
+        watched.asked = asked = watched.asked + 1
+        asked_s = watched.asked_s
         asked_s.append(now_s)
-        if _is_full_within(asked_s, QUESTIONS_WITHIN_S, now_s):
-            found = _graver(found, self._questions(conversation, ask, now_s))
-        if conversation.ended_s is not None and now_s - conversation.ended_s >= WAITED_S:
-            conversation.since_wait = 0
-        conversation.since_wait += 1
-        conversation.look_in -= 1
-        if conversation.look_in <= 0:
-            found = _graver(found, self._look_into(conversation, ask))
-        return found
-
-    def ended(self, record: ExchangeRecord) -> None:
-        """Takes note of how a request that generates has ended. One that never left is none."""
-        if not self._is_on or record.conversation_id is None or not record.attempts:
-            return
-        if record.operation is not Operation.GENERATE:
-            return
-        conversation = self._conversations.get((record.session_id, record.conversation_id))
-        if conversation is None:
-            return
-        now_s = self._clock.monotonic_s()
-        conversation.ended_s = now_s
-        if record.status is not ExchangeStatus.COMPLETED:
-            # Asked again because it was not answered: then failures are what counts.
-            conversation.question, conversation.same = None, 0
-        if record.status is ExchangeStatus.UPSTREAM_ERROR or (
-            record.http_status is not None and record.http_status >= 400
+        if now_s - watched.ended_s >= WAITED_S:
+            watched.waited_at = asked - 1
+        if (
+            asked < watched.look_at
+            and now_s - asked_s[0] >= self._questions_within_s
+            and not watched.failed_s
+            and not self._spenders
         ):
-            conversation.failed_s.append(now_s)
-        elif record.status is ExchangeStatus.COMPLETED:
-            conversation.failed_s.clear()
+            return None
+        return self._checked(watched, ask, now_s)
+
+    def ended(self, watched: Watched, record: ExchangeRecord) -> None:
+        """Takes note of how a request that was sent has ended."""
+        watched.ended_s = now_s = self._clock.monotonic_s()
+        status, http_status = record.status, record.http_status
+        if status is _COMPLETED and (http_status is None or http_status < 400):
+            if watched.failed_s:
+                watched.failed_s.clear()
+            return
+        if status is not _COMPLETED:
+            # Asked again because it was not answered: then failures are what counts.
+            watched.question, watched.same = None, 0
+        if status is ExchangeStatus.UPSTREAM_ERROR or (
+            http_status is not None and http_status >= 400
+        ):
+            if watched.failed_s is None:
+                watched.failed_s = deque(maxlen=self._settings.failed_attempts)
+            watched.failed_s.append(now_s)
 
     def spent(self, session_id: str, cost_nano_usd: int) -> None:
-        """Takes note of what a settled exchange cost."""
+        """Takes note of what settled exchanges cost."""
         if not self._is_on or cost_nano_usd <= 0:
             return
-        session = self._sessions.get(session_id)
+        sessions, now_s = self._sessions, self._clock.monotonic_s()
+        session = sessions.get(session_id)
         if session is None:
-            session = self._sessions[session_id] = _Session(deque())
-            if len(self._sessions) > _SESSIONS:
-                self._sessions.popitem(last=False)
-        session.spent.append((self._clock.monotonic_s(), cost_nano_usd))
-        session.sum_nano_usd += cost_nano_usd
+            session = sessions[session_id] = SpentLately(deque())
+            if len(sessions) > _SESSIONS:
+                self._spenders.discard(sessions.popitem(last=False)[0])
+        sessions.move_to_end(session_id)
+        session.add(cost_nano_usd, now_s)
+        if 2 * session.rate_nano_usd(now_s) > self._free_nano_usd and self._settings.spend_factor:
+            self._spenders.add(session_id)
 
-    def _conversation(self, named: Conversation) -> _Conversation:
-        conversation = self._conversations.get(named)
-        if conversation is not None:
-            self._conversations.move_to_end(named)
-            return conversation
-        settings = self._settings
-        conversation = _Conversation(
-            asked_s=deque(maxlen=self._asks_max),
-            questions=OrderedDict(),
-            look_in=self._first_look,
-            looked_in=self._first_look,
-            failed_s=deque(maxlen=settings.failed_attempts),
-        )
-        self._conversations[named] = conversation
-        if len(self._conversations) > _CONVERSATIONS:
-            self._conversations.popitem(last=False)
-        return conversation
+    def _remembered(self, named: Conversation) -> Watched:
+        """A conversation that was not asked in lately, or never."""
+        watched = self._older.pop(named, None)
+        if watched is None:
+            long_ago = [-math.inf] * self._asks_max
+            watched = Watched(
+                deque(long_ago, self._asks_max), self._first_look, looked_in=self._first_look
+            )
+        if len(self._conversations) >= _CONVERSATIONS:
+            self._older, self._conversations = self._conversations, {}
+        self._conversations[named] = watched
+        return watched
 
-    def _questions(self, conversation: _Conversation, ask: Ask, now_s: float) -> Decision | None:
+    def _checked(self, watched: Watched, ask: Ask, now_s: float) -> Decision | None:
+        found = self._spending(ask.caller.session_id, now_s) if self._spenders else None
+        if watched.failed_s:
+            found = _graver(found, self._failures(watched.failed_s, now_s))
+        if now_s - watched.asked_s[0] < self._questions_within_s:
+            found = _graver(found, self._questions(watched, ask, now_s))
+        if watched.asked >= watched.look_at:
+            found = _graver(found, self._look_into(watched, ask))
+        return found
+
+    def _questions(self, watched: Watched, ask: Ask, now_s: float) -> Decision | None:
         question = _question(ask)
-        times_s = conversation.questions.pop(question, None)
+        if watched.questions is None:
+            watched.questions = {}
+        questions = watched.questions
+        times_s = questions.pop(question, None)
         if times_s is None:
             times_s = deque(maxlen=self._asks_max)
-        conversation.questions[question] = times_s
-        if len(conversation.questions) > _QUESTIONS:
-            conversation.questions.popitem(last=False)
+        questions[question] = times_s
+        if len(questions) > _QUESTIONS:
+            del questions[next(iter(questions))]
         times_s.append(now_s)
         allowed, times = self._settings.same_questions, len(times_s)
         within_s = now_s - times_s[0]
@@ -197,33 +185,35 @@ class Runaway:
             code="request-loop",
             is_over=times > allowed,
             what=(
-                f"the agent sent the same question {times} times within {ceil(within_s)} seconds, "
-                f"where {allowed} are allowed within half a minute"
+                f"the agent sent the same question {times} times within {math.ceil(within_s)} "
+                f"seconds, where {allowed} are allowed within half a minute"
             ),
             remedy="Send a new prompt, or choose another model.",
             spent=times,
             limit=allowed,
         )
 
-    def _look_into(self, conversation: _Conversation, ask: Ask) -> Decision | None:
+    def _look_into(self, watched: Watched, ask: Ask) -> Decision | None:
         """Looks for what repeats, however slowly, and says when to look again."""
-        look_in, found = sys.maxsize, None
+        look_in, found = _NEVER, None
         if self._settings.same_questions:
             question = _question(ask)
-            is_same = question == conversation.question
-            conversation.same = conversation.same + conversation.looked_in if is_same else 1
-            conversation.question = question
-            found = self._same_question(conversation.same)
+            is_same = question == watched.question
+            watched.same = watched.same + watched.looked_in if is_same else 1
+            watched.question = question
+            found = self._same_question(watched.same)
             look_in = 1 if is_same else self._settings.same_questions
         if self._settings.same_tool_calls:
             repeated = repeated_tool_call(ask.body)
-            alike = min(repeated.times_alike, conversation.since_wait)
-            times = min(repeated.times, conversation.since_wait)
+            since_wait = watched.asked - watched.waited_at
+            alike = min(repeated.times_alike, since_wait)
+            times = min(repeated.times, since_wait)
             found = _graver(found, self._same_call(repeated.name, times, alike))
             # A request adds one step at most, so until then there is nothing to be seen.
             warned = self._calls_warned
             look_in = min(look_in, warned - alike, DIFFERENT_RESULTS * warned - times)
-        conversation.look_in = conversation.looked_in = max(1, look_in)
+        watched.looked_in = max(1, look_in)
+        watched.look_at = watched.asked + watched.looked_in
         return found
 
     def _same_question(self, times: int) -> Decision | None:
@@ -262,8 +252,8 @@ class Runaway:
             limit=allowed,
         )
 
-    def _failures(self, conversation: _Conversation, now_s: float) -> Decision | None:
-        failed_s, allowed = conversation.failed_s, self._settings.failed_attempts
+    def _failures(self, failed_s: deque[float], now_s: float) -> Decision | None:
+        allowed = self._settings.failed_attempts
         warned = -(-allowed // 2)
         if len(failed_s) < warned or now_s - failed_s[-warned] >= FAILURES_WITHIN_S:
             return None
@@ -282,12 +272,13 @@ class Runaway:
             over_in_s=over_in_s,
         )
 
-    def _spending(self, ask: Ask, session: _Session, now_s: float) -> Decision | None:
-        spent, factor = session.spent, self._settings.spend_factor
-        while spent and now_s - spent[0][0] >= SPENDING_WITHIN_S:
-            session.sum_nano_usd -= spent.popleft()[1]
-        rate = session.sum_nano_usd * 60 // int(SPENDING_WITHIN_S)
-        if 2 * rate <= self._free_nano_usd or not factor:
+    def _spending(self, session_id: str, now_s: float) -> Decision | None:
+        if session_id not in self._spenders:
+            return None
+        session, factor = self._sessions[session_id], self._settings.spend_factor
+        rate = session.rate_nano_usd(now_s)
+        if 2 * rate <= self._free_nano_usd:
+            self._spenders.discard(session_id)
             return None
         usual = self._usual()
         if usual is None:
@@ -295,7 +286,7 @@ class Runaway:
         allowed = max(self._free_nano_usd, factor * usual)
         if 2 * rate <= allowed:
             return None
-        over_in_s = _falls_to(session, allowed, now_s)
+        over_in_s = session.falls_to_s(allowed, now_s)
         return self._decision(
             code="runaway",
             is_over=rate > allowed,
@@ -309,7 +300,7 @@ class Runaway:
             limit=allowed,
             over_in_s=over_in_s,
             unit="usd",
-            owner=f"session {ask.caller.session_id}",
+            owner=f"session {session_id}",
         )
 
     def _decision(
@@ -353,10 +344,6 @@ def _graver(first: Decision | None, second: Decision | None) -> Decision | None:
     return first
 
 
-def _is_full_within(times_s: deque[float], within_s: float, now_s: float) -> bool:
-    return len(times_s) == times_s.maxlen and bool(times_s) and now_s - times_s[0] < within_s
-
-
 def _question(ask: Ask) -> Hashable:
     """What tells one question from another, however much the model has said to it since."""
     place = turns_asked(ask.body)
@@ -365,16 +352,6 @@ def _question(ask: Ask) -> Hashable:
     return (ask.facts.instructions_head, place)
 
 
-def _falls_to(session: _Session, rate_nano_usd: int, now_s: float) -> float:
-    """In how many seconds the spending has fallen to a rate, if nothing is added."""
-    left = session.sum_nano_usd
-    for at_s, amount in session.spent:
-        left -= amount
-        if left * 60 // int(SPENDING_WITHIN_S) <= rate_nano_usd:
-            return at_s + SPENDING_WITHIN_S - now_s
-    return 0.0
-
-
 def _minutes(duration_s: float) -> str:
-    minutes = max(1, ceil(duration_s / 60))
+    minutes = max(1, math.ceil(duration_s / 60))
     return "a minute" if minutes == 1 else f"{minutes} minutes"

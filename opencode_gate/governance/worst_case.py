@@ -10,7 +10,7 @@ budget.
 
 import math
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -61,7 +61,7 @@ class RequestRates(msgspec.Struct, frozen=True, kw_only=True):
 PLAIN = RequestRates()
 
 
-class _Rate(NamedTuple):
+class Rate(NamedTuple):
     """Rates for a request with more input than `above_tokens`, in pico-dollars per token."""
 
     above_tokens: int
@@ -70,7 +70,10 @@ class _Rate(NamedTuple):
     request_pico_usd: int
 
 
-_compiled: dict[tuple[int, RequestRates], tuple[ModelPrice, tuple[_Rate, ...] | None]] = {}
+Rates: TypeAlias = tuple[Rate, ...]
+"""Of a model, for one kind of request: without any where it costs nothing."""
+
+_compiled: dict[tuple[int, bool, bool, int], tuple[ModelPrice, Rates | None]] = {}
 
 
 def worst_case_nano_usd(
@@ -86,15 +89,8 @@ def worst_case_nano_usd(
         input_tokens: how many go in at most, cached or not.
         output_tokens: how many come out at most, all answers of the request together.
     """
-    compiled = _rates_of(price, rates)
-    if compiled is None:
-        return None
-    most = 0
-    for above, input_pico_usd, output_pico_usd, request_pico_usd in compiled:
-        if input_tokens > above:
-            cost = input_tokens * input_pico_usd + output_tokens * output_pico_usd
-            most = max(most, cost + request_pico_usd)
-    return -(-most // _PICO_PER_NANO)
+    compiled = rates_of(price, rates)
+    return None if compiled is None else most_nano_usd(compiled, input_tokens, output_tokens)
 
 
 def output_that_fits(
@@ -109,11 +105,26 @@ def output_that_fits(
     0 where not even the input fits, or a price is missing; `UNLIMITED_TOKENS` where output is
     free.
     """
-    compiled = _rates_of(price, rates)
-    if compiled is None:
-        return 0
+    compiled = rates_of(price, rates)
+    return 0 if compiled is None else output_within(compiled, input_tokens, available_nano_usd)
+
+
+def most_nano_usd(rates: Rates, input_tokens: int, output_tokens: int) -> int:
+    """See `worst_case_nano_usd`."""
+    most = 0
+    for above, input_pico_usd, output_pico_usd, request_pico_usd in rates:
+        if input_tokens > above:
+            cost = input_tokens * input_pico_usd + output_tokens * output_pico_usd
+            cost += request_pico_usd
+            if cost > most:
+                most = cost
+    return -(-most // _PICO_PER_NANO)
+
+
+def output_within(rates: Rates, input_tokens: int, available_nano_usd: int) -> int:
+    """See `output_that_fits`."""
     fits = UNLIMITED_TOKENS
-    for above, input_pico_usd, output_pico_usd, request_pico_usd in compiled:
+    for above, input_pico_usd, output_pico_usd, request_pico_usd in rates:
         if input_tokens > above:
             left = available_nano_usd * _PICO_PER_NANO - request_pico_usd
             left -= input_tokens * input_pico_usd
@@ -170,25 +181,26 @@ def input_bound(
     return bound if context_tokens is None else min(bound, context_tokens)
 
 
-def _rates_of(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
+def rates_of(price: ModelPrice, rates: RequestRates = PLAIN) -> Rates | None:
+    """What a model's prices are in the worst case; `None` where one is missing."""
+    is_plain = rates.service_tier in _PLAIN_TIERS and rates.speed in _PLAIN_TIERS
+    percent = 100 if is_plain else _DEAREST_TIER_PERCENT
     # By identity: to hash ten decimals would take longer than all the rest. The price is kept
     # beside its rates, so that no other comes to have its identity.
-    key = (id(price), rates)
+    key = (id(price), rates.may_write_1h, rates.has_audio, percent)
     found = _compiled.get(key)
     if found is not None:
         return found[1]
     if len(_compiled) >= _CACHED_MAX:
         _compiled.clear()
-    compiled = _compile(price, rates)
+    compiled = _compile(price, rates, percent)
     _compiled[key] = (price, compiled)
     return compiled
 
 
-def _compile(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None:
+def _compile(price: ModelPrice, rates: RequestRates, percent: int) -> Rates | None:
     if price.is_free:
         return ()
-    is_plain = rates.service_tier in _PLAIN_TIERS and rates.speed in _PLAIN_TIERS
-    percent = 100 if is_plain else _DEAREST_TIER_PERCENT
     compiled = []
     points = [(-1, price), *((tier.above_input_tokens, tier.price) for tier in price.tiers)]
     for above, point in points:
@@ -202,7 +214,7 @@ def _compile(price: ModelPrice, rates: RequestRates) -> tuple[_Rate, ...] | None
             kinds_in.append(point.input_audio)
             kinds_out.append(point.output_audio)
         compiled.append(
-            _Rate(
+            Rate(
                 above,
                 _pico_usd(max(rate for rate in kinds_in if rate is not None), percent),
                 _pico_usd(max(rate for rate in kinds_out if rate is not None), percent),

@@ -64,6 +64,13 @@ class GovernanceStore(Protocol):
         """Differs from the last call's if another connection has changed the database since."""
         ...
 
+    def policy_marks(self) -> Sequence[int]:
+        """One number, that of this moment: even and the same as long as no rule has changed.
+
+        Odd where nobody can say. Whoever changes the tables by other means does not change it.
+        """
+        ...
+
     def policy_revision(self) -> int:
         """Grows with every change of policy; 0 before the first."""
         ...

@@ -39,6 +39,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
+from opencode_gate.ledger.policy_mark import UNMARKED
 from opencode_gate.session.policy_sense import OWNER_KINDS, owned
 from opencode_gate.wire.facts import read_facts
 from opencode_gate.wire.routes import Route
@@ -111,6 +112,10 @@ class OnlyLooking:
     def change_mark(self) -> int:
         """That of the ledger."""
         return self._store.change_mark()
+
+    def policy_marks(self) -> Sequence[int]:
+        """None: one look needs no help."""
+        return UNMARKED
 
     def policy_revision(self) -> int:
         """That of the ledger."""
@@ -235,7 +240,7 @@ def verdict(
     ask, grant = _ask(question), Grant(exchange_id="")
     try:
         found = asyncio.run(_asked(governor, reservations, ask, grant))
-        law = rulebook.law_for(ask.caller) if found.code != "policy-unreadable" else None
+        law = rulebook.law_for(ask.caller, 0.0) if found.code != "policy-unreadable" else None
     finally:
         rulebook.close()
     limits = () if law is None else law.limits

@@ -26,6 +26,7 @@ from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import Budget, ModelRules, Owner, RateLimit, Rules
 from opencode_gate.ledger.governance_store import WindowKey
+from opencode_gate.ledger.policy_mark import PolicyMark
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.wire.refusals import OVERFLOW_PATTERN, RETRY_PATTERN
@@ -317,9 +318,12 @@ def test_odd_keys_and_headers_open_nothing_and_break_nothing() -> None:
 
 
 def put(ledger: sqlite3.Connection, document: str | bytes) -> None:
-    """Writes what stands for somebody's rules past everything that would look at it."""
+    """Writes what stands for somebody's rules past everything that would look at it, and says so
+    as every change of rules does.
+    """
     ledger.execute("UPDATE policy_documents SET document = CAST(? AS TEXT)", [document])
     ledger.execute("UPDATE policy_revisions SET revision = revision + 1")
+    PolicyMark(paths().ledger_file).changed()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
+from opencode_gate.ledger.policy_mark import UNMARKED
 
 
 @dataclass
@@ -29,6 +30,9 @@ class GovernanceFake:
 
     def change_mark(self) -> int:
         return self.revision
+
+    def policy_marks(self) -> Sequence[int]:
+        return UNMARKED
 
     def policy_revision(self) -> int:
         return self.revision

@@ -5,9 +5,10 @@ The invariant: every method is one transaction, short enough for a request to wa
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from opencode_gate.core.errors import LedgerError
 from opencode_gate.ledger.audit import policy_event
 from opencode_gate.ledger.governance_store import (
     Lease,
@@ -16,6 +17,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
+from opencode_gate.ledger.policy_mark import UNMARKED, PolicyMark
 from opencode_gate.ledger.sqlite import budgets
 from opencode_gate.ledger.sqlite.audit import AuditTrail
 from opencode_gate.ledger.sqlite.connection import (
@@ -44,16 +46,36 @@ def open_governance(path: Path, *, read_only: bool = False) -> "SqliteGovernance
     Raises:
         LedgerError: `ledger-unwritable`, `ledger-corrupt` or `ledger-newer`.
     """
-    return SqliteGovernance(connect_read_only(path) if read_only else connect(path), path)
+    connection = connect_read_only(path) if read_only else connect(path)
+    return SqliteGovernance(connection, path, read_only=read_only)
 
 
 class SqliteGovernance:
     """See `ledger.governance_store.GovernanceStore`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, *, read_only: bool = False
+    ) -> None:
         self._connection = connection
         self._path = path
+        self._is_read_only = read_only
         self._audit = AuditTrail(connection, path)
+
+    def policy_marks(self) -> Sequence[int]:
+        """One number, that of this moment: even and the same as long as no rule has changed.
+
+        Odd where nobody can say. Whoever changes the tables by other means does not change it.
+        """
+        if self._is_read_only:
+            return UNMARKED
+        with ledger_errors(self._path):
+            # Else the folder may be one of another machine's, whose memory nobody shares.
+            if self._connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                return UNMARKED
+        try:
+            return PolicyMark(self._path).numbers
+        except OSError:
+            return UNMARKED
 
     def change_mark(self) -> int:
         """Differs from the last call's if another connection has changed the database since."""
@@ -78,23 +100,30 @@ class SqliteGovernance:
 
         What changes nothing is passed over.
         """
-        with self._write():
-            events = []
-            for kind, name, text in changes:
-                found = self._connection.execute(_DOCUMENT, (kind, name)).fetchone()
-                before = None if found is None else found[0]
-                if text == before:
-                    continue
-                if text is None:
-                    self._connection.execute(_REMOVE_DOCUMENT, (kind, name))
-                else:
-                    self._connection.execute(_PUT_DOCUMENT, (kind, name, text))
-                seal = self._audit.seal
-                events.append(policy_event((kind, name), before, text, operator, seal))
-            if events:
-                self._connection.execute(_NEXT_REVISION)
-                self._audit.append(events, at_us)
-            revision = self.policy_revision()
+        mark: PolicyMark | None = None
+        try:
+            with self._write():
+                events = []
+                for kind, name, text in changes:
+                    found = self._connection.execute(_DOCUMENT, (kind, name)).fetchone()
+                    before = None if found is None else found[0]
+                    if text == before:
+                        continue
+                    if text is None:
+                        self._connection.execute(_REMOVE_DOCUMENT, (kind, name))
+                    else:
+                        self._connection.execute(_PUT_DOCUMENT, (kind, name, text))
+                    seal = self._audit.seal
+                    events.append(policy_event((kind, name), before, text, operator, seal))
+                if events:
+                    self._connection.execute(_NEXT_REVISION)
+                    self._audit.append(events, at_us)
+                    mark = PolicyMark(self._path)
+                    mark.changing()
+                revision = self.policy_revision()
+        finally:
+            if mark is not None:
+                self._settle(mark)
         self._audit.publish()
         return revision
 
@@ -129,6 +158,11 @@ class SqliteGovernance:
         """Lets go of the database."""
         with ledger_errors(self._path):
             self._connection.close()
+
+    def _settle(self, mark: PolicyMark) -> None:
+        """Lets readers believe the mark again; if nobody can now, they go on asking."""
+        with suppress(LedgerError), self._write():
+            mark.changed()
 
     @contextmanager
     def _write(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import msgspec
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError, UsageError
 from opencode_gate.ledger.exchange_query import ExchangeQuery
+from opencode_gate.ledger.policy_mark import PolicyMark, mark_file
 from opencode_gate.ledger.ratios import Ratio, RatioKey
 from opencode_gate.ledger.records import (
     Annotation,
@@ -89,6 +90,10 @@ class SqliteStore:
                 queries.END_SESSION,
                 {"id": id, "ended_at_us": ended_at_us, "exit_status": exit_status},
             )
+        if mark_file(self._path).exists():
+            # Whoever reads rules without asking the ledger believes its tokens no more either.
+            with suppress(OSError), self._write():
+                PolicyMark(self._path).changed()
 
     def put_conversations(self, conversations: Iterable[ConversationRecord]) -> None:
         """Inserts or updates; what was known and is now `None` stays known."""

@@ -118,7 +118,7 @@ class Gate:
         for grant, record in self.sent:
             self.governor.ended(grant, record)
         self.sent.clear()
-        self.governor._settle(
+        self.governor.folded(
             [
                 FoldedExchange(
                     record.id,

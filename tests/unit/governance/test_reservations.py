@@ -108,7 +108,7 @@ async def test_a_request_waits_for_those_that_still_run(ledger: Path) -> None:
     assert isinstance(held, Held)
     waiting = spawn(one.reserve(Need(DAY, 100, 80), wait_s=30), name="waiting")
     await asyncio.sleep(0)
-    one.reservations.release(held)
+    one.reservations.release(held.amounts)
     assert isinstance(await waiting, Held)
 
 
@@ -201,7 +201,7 @@ async def test_what_went_back_is_not_kept_where_the_lease_behind_it_fails(ledger
     one.reservations._open_store = lambda: Locked(connect(ledger), ledger)
     held = await one.reserve(Need(DAY, 100, 50))
     assert isinstance(held, Held)
-    one.reservations.release(held)
+    one.reservations.release(held.amounts)
     with pytest.raises(LedgerError):
         await one.reserve(Need(DAY, 100, 60))
     assert isinstance(await other.reserve(Need(DAY, 100, 100)), Held)

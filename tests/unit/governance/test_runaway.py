@@ -9,12 +9,13 @@ import pytest
 from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.errors import CODES
 from opencode_gate.core.money import NANO_PER_USD
-from opencode_gate.core.semconv import ExchangeStatus, Operation, WireFormat
+from opencode_gate.core.semconv import ExchangeStatus, WireFormat
 from opencode_gate.governance import runaway as module
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision, Denied
-from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.runaway import FAILURES_WITHIN_S, WAITED_S, Runaway
+from opencode_gate.governance.watched import SPENDING_WITHIN_S
 from opencode_gate.wire.facts import read_facts
 from opencode_gate.wire.refusals import OVERFLOW_PATTERN, RETRY_PATTERN, refusal_body
 from tests.support.agent_conversations import (
@@ -62,6 +63,7 @@ class Agent:
         self._usual = usual
         self.runaway = Runaway(RunawaySettings(**settings), self.clock, self._ask_usual)
         self.said: list[Decision] = []
+        self._grants: dict[str | None, Grant] = {}
 
     def _ask_usual(self) -> int | None:
         self.asked_for_usual += 1
@@ -78,19 +80,25 @@ class Agent:
             body=body,
             conversation_id=conversation,
         )
-        decision = self.runaway.check(ask)
+        grant = self._grants[conversation] = Grant("01")
+        decision = self.runaway.check(ask, grant, self.clock.now_s)
         if decision is not None:
             self.said.append(decision)
         return decision
 
     def answered(self, conversation: str = "ses_1", *, after_s: float = 3.0) -> None:
         self.clock.now_s += after_s
-        self.runaway.ended(an_exchange(conversation_id=conversation, attempts=1, http_status=200))
+        self._ended(conversation, attempts=1, http_status=200)
 
     def failed(self, conversation: str = "ses_1", *, after_s: float = 0.2, **record) -> None:
         self.clock.now_s += after_s
         fields = {"status": ExchangeStatus.UPSTREAM_ERROR, "attempts": 1, **record}
-        self.runaway.ended(an_exchange(conversation_id=conversation, **fields))
+        self._ended(conversation, **fields)
+
+    def _ended(self, conversation: str, **fields) -> None:
+        grant = self._grants.get(conversation)
+        if grant is not None and grant.watched is not None and fields["attempts"]:
+            self.runaway.ended(grant.watched, an_exchange(conversation_id=conversation, **fields))
 
     def works(self, steps: list[Step], *, answer_s: float = 3.0, tool_s: float = 0.1, **more):
         """Takes steps, one request each, as far as it is let."""
@@ -385,7 +393,6 @@ def test_what_never_left_or_whom_the_client_left_is_no_failure():
         agent.ask(body_of(agent.format, []))
         agent.failed(attempts=0, status=ExchangeStatus.DENIED, http_status=402)
         agent.failed(status=ExchangeStatus.CLIENT_DISCONNECTED, http_status=200)
-        agent.failed(operation=Operation.COUNT_TOKENS, http_status=404)
     assert agent.said == []
 
 
@@ -499,14 +506,15 @@ def test_what_is_remembered_is_bounded():
     for number in range(5000):
         agent.ask(body_of(agent.format, [], instructions="x"), f"ses_{number}")
         agent.runaway.spent(f"s{number}", 1)
-    assert len(agent.runaway._conversations) <= 1024
+    remembered = agent.runaway._conversations, agent.runaway._older
+    assert sum(map(len, remembered)) <= 1024
     assert len(agent.runaway._sessions) <= 256
 
 
 def test_the_settings_page_says_the_numbers_that_hold():
     """Five seconds, half a minute, five minutes: in words there, as numbers here."""
     assert (WAITED_S, module.QUESTIONS_WITHIN_S, FAILURES_WITHIN_S) == (5, 30, 300)
-    assert module.SPENDING_WITHIN_S == 300
+    assert SPENDING_WITHIN_S == 300
     described = re.sub(r"\s+", " ", RunawaySettings.__doc__ or "")
     for words in ("five seconds", "half a minute", "five minutes", "three times as often"):
         assert words in described
