@@ -6,11 +6,8 @@ could take (not JSON, not an object, a model that is no text) is refused; anythi
 unusual is left for the provider to judge.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from functools import reduce
 from math import ceil, isfinite
-from operator import and_
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,11 +15,13 @@ import msgspec
 from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import Operation, WireFormat
 from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.media import media_bytes
 from opencode_gate.wire.plain_requests import (
     ABSENT,
     Members,
     PlainRequest,
     PlainTurn,
+    StreamOptions,
     plain_request,
 )
 from opencode_gate.wire.routes import Route
@@ -31,14 +30,6 @@ INSTRUCTIONS_HEAD_CHARS = 200
 
 _Members: TypeAlias = dict[str, Any]
 _NOTHING: _Members = {}
-_MEDIA_BYTES_MIN = 16 * 1024
-"""In less than that, media cannot put an estimate out by much."""
-_RUN_BYTES_MIN = 2048
-_STEP_BYTES = _RUN_BYTES_MIN // 2
-_LOOKED_AT = range(0, 48, 3)
-_MEDIA_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-"
-_IS_MEDIA = bytes(0xFF if byte in _MEDIA_BYTES else 0 for byte in range(256))
-_MEDIA = re.compile(rb"[A-Za-z0-9+/=_-]*")
 
 
 class BadBody(GateError):
@@ -94,10 +85,6 @@ class _Named(msgspec.Struct):
     model: Any = None
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: Any = None
-
-
 class _UsageOption(msgspec.Struct):
     include: Any = None
 
@@ -105,6 +92,11 @@ class _UsageOption(msgspec.Struct):
 class _Body(Members):
     """Any body that is an object."""
 
+    stream_options: msgspec.Raw = ABSENT
+    max_tokens: msgspec.Raw = ABSENT
+    max_completion_tokens: msgspec.Raw = ABSENT
+    max_output_tokens: msgspec.Raw = ABSENT
+    n: msgspec.Raw = ABSENT
     messages: msgspec.Raw = ABSENT
     input: msgspec.Raw = ABSENT
 
@@ -147,7 +139,7 @@ _named_decoder = Lenient(_Named)
 _turns_decoder = Lenient(list[_Turn])
 _text_decoder: Lenient[str | list[_TextPart]] = Lenient(str | list[_TextPart])
 _parts_decoder = Lenient(_Parts)
-_stream_options_decoder = Lenient(_StreamOptions)
+_stream_options_decoder = Lenient(StreamOptions)
 _usage_option_decoder = Lenient(_UsageOption)
 _generation_config_decoder = Lenient(_GenerationConfig)
 _thinking_decoder = Lenient(_Thinking)
@@ -166,21 +158,25 @@ def read_facts(route: Route, body: bytes) -> RequestFacts:
     parsed: _Request = plain if plain is not None else _any_body(body)
     stream = route.stream if route.stream is not None else parsed.stream is True
     unusual = _NOTHING if _is_ordinary(parsed) else _unusual(parsed)
+    model = parsed.model if route.model is None else route.model
     if route.deployment is not None:
         others = (*unusual.get("fallback_models", ()), route.deployment)
         unusual = {**unusual, "fallback_models": others}
+        model = route.deployment if model is None else model
+    max_output_tokens, choices = _LIMITS[route.wire_format](parsed)
     return RequestFacts(
-        request_model=next(
-            (one for one in (route.model, parsed.model, route.deployment) if one is not None), None
-        ),
+        request_model=model,
         stream=stream,
-        asks_for_usage=_asks_for_usage(route.wire_format, stream, parsed),
+        asks_for_usage=not stream
+        or route.wire_format is not WireFormat.OPENAI_CHAT
+        or _asks_for_usage(parsed),
         instructions_head=_INSTRUCTIONS[route.wire_format](parsed)[:INSTRUCTIONS_HEAD_CHARS],
         input_bytes=prompt_bytes(body),
         body_bytes=len(body),
-        has_stream_options=parsed.stream_options is not ABSENT,
+        has_stream_options=_is_told(parsed.stream_options),
         plain=plain,
-        **_LIMITS[route.wire_format](parsed),
+        max_output_tokens=max_output_tokens,
+        choices=choices,
         **unusual,
     )
 
@@ -211,11 +207,15 @@ def _decoded(decoder: Lenient[Any], raw: msgspec.Raw | None) -> Any:
         return None
 
 
-def _asks_for_usage(wire_format: WireFormat, stream: bool, body: Members) -> bool:
-    if wire_format is not WireFormat.OPENAI_CHAT or not stream:
-        return True
-    options = _decoded(_stream_options_decoder, body.stream_options)
-    if options is not None and options.include_usage is True:
+def _is_told(member: object) -> bool:
+    return member is not ABSENT and member is not msgspec.UNSET
+
+
+def _asks_for_usage(body: _Request) -> bool:
+    options = body.stream_options
+    if isinstance(options, msgspec.Raw):
+        options = _decoded(_stream_options_decoder, options)
+    if isinstance(options, StreamOptions) and options.include_usage is True:
         return True
     # OpenRouter's own way: https://openrouter.ai/docs/use-cases/usage-accounting
     own = _decoded(_usage_option_decoder, body.usage)
@@ -248,43 +248,18 @@ def _gemini_instructions(body: Members) -> str:
 
 def prompt_bytes(body: bytes) -> int:
     """The size of a body, or of a part of one, without inline media."""
-    if len(body) < _MEDIA_BYTES_MIN:
-        return len(body)
-    places = _media_places(body)
-    if not places or (b"base64" not in body and b"inlineData" not in body):
-        return len(body)
-    media, end = 0, 0
-    for place in places:
-        if place >= end:
-            before = body[max(end, place - _STEP_BYTES) : place]
-            start = place - len(before) + len(before.rstrip(_MEDIA_BYTES))
-            match = _MEDIA.match(body, place)
-            end = place if match is None else match.end()
-            media += end - start if end - start >= _RUN_BYTES_MIN else 0
-    return len(body) - media
-
-
-def _media_places(body: bytes) -> list[int]:
-    """Where a run of media may be: there is one of these places in the first half of each.
-
-    Bytes are looked at here and there, as most of a large body is passed over in this way.
-    """
-    last = len(body) - _LOOKED_AT[-1]
-    seen = [body[at : last + at : _STEP_BYTES].translate(_IS_MEDIA) for at in _LOOKED_AT]
-    in_all = reduce(and_, map(int.from_bytes, seen))
-    if not in_all:
-        return []
-    flags = in_all.to_bytes(len(seen[0]))
-    return [number * _STEP_BYTES for number, flag in enumerate(flags) if flag]
+    return len(body) - media_bytes(body)
 
 
 def _chat_instructions(body: _Request) -> str:
     return _leading_instructions(body.messages)
 
 
-def _count(raw: msgspec.Raw) -> int | None:
+def _count(told: msgspec.Raw | int | None) -> int | None:
     """A number of tokens or answers; one with a fraction counts up, as no provider counts more."""
-    return None if raw is ABSENT else _whole(_decoded(_value_decoder, raw))
+    if isinstance(told, msgspec.Raw):
+        return _whole(_decoded(_value_decoder, told))
+    return told
 
 
 def _whole(value: object) -> int | None:
@@ -299,15 +274,25 @@ def _larger(first: int | None, second: int | None) -> int | None:
     return max(first, second)
 
 
-def _chat_limits(body: Members) -> _Members:
-    if body.max_completion_tokens is ABSENT is body.n:
-        return {"max_output_tokens": _count(body.max_tokens)}
+_Limits: TypeAlias = tuple[int | None, int]
+"""How much may be answered, and how often."""
+
+
+def _chat_limits(body: _Request) -> _Limits:
     # Either name is read by some and passed over by others, so the larger one may be what holds.
     limit = _larger(_count(body.max_tokens), _count(body.max_completion_tokens))
-    return {"max_output_tokens": limit, "choices": _choices(_count(body.n))}
+    return limit, _choices(_count(body.n))
 
 
-def _gemini_limits(body: Members) -> _Members:
+def _responses_limits(body: _Request) -> _Limits:
+    return _count(body.max_output_tokens), 1
+
+
+def _anthropic_limits(body: _Request) -> _Limits:
+    return _count(body.max_tokens), 1
+
+
+def _gemini_limits(body: _Request) -> _Limits:
     limit, choices = None, None
     for raw in (body.generation_config, body.generation_config_2):
         config = _decoded(_generation_config_decoder, raw)
@@ -316,7 +301,7 @@ def _gemini_limits(body: Members) -> _Members:
                 limit = _larger(limit, _whole(count))
             for count in (config.candidates, config.candidates_2):
                 choices = _larger(choices, _whole(count))
-    return {"max_output_tokens": limit, "choices": _choices(choices)}
+    return limit, _choices(choices)
 
 
 def _choices(count: int | None) -> int:
@@ -365,13 +350,11 @@ def _names(raw: msgspec.Raw) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str))
 
 
-_LIMITS: dict[WireFormat, Callable[[Members], _Members]] = {
+_LIMITS: dict[WireFormat, Callable[[_Request], _Limits]] = {
     WireFormat.OPENAI_CHAT: _chat_limits,
     WireFormat.UNKNOWN: _chat_limits,
-    WireFormat.OPENAI_RESPONSES: (
-        lambda body: {"max_output_tokens": _count(body.max_output_tokens)}
-    ),
-    WireFormat.ANTHROPIC_MESSAGES: lambda body: {"max_output_tokens": _count(body.max_tokens)},
+    WireFormat.OPENAI_RESPONSES: _responses_limits,
+    WireFormat.ANTHROPIC_MESSAGES: _anthropic_limits,
     WireFormat.GEMINI_GENERATE: _gemini_limits,
 }
 _INSTRUCTIONS: dict[WireFormat, Callable[[_Request], str]] = {

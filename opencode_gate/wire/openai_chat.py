@@ -108,6 +108,31 @@ class _MoreContent(msgspec.Struct, gc=False):
     error: None = None
 
 
+class _Text(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: None = None
+    refusal: None = None
+    images: None = None
+
+
+class _OnlyAnswer(msgspec.Struct, gc=False):
+    message: _Text
+    finish_reason: str | None = None
+    usage: None = None
+
+
+class _TextAnswer(msgspec.Struct, gc=False):
+    """A completion that was not streamed, of one text."""
+
+    choices: tuple[_OnlyAnswer]
+    model: str | None = None
+    usage: msgspec.Raw = ABSENT
+    x_groq: None = None
+    error: None = None
+
+
 class _PromptDetails(msgspec.Struct):
     cached_tokens: Tokens = None
     cache_write_tokens: Tokens = None
@@ -134,6 +159,7 @@ class _Counts(Counts):
 _chunks = Lenient(_Chunk)
 _frames = Lenient(_Frame)
 _more_content = msgspec.json.Decoder(_MoreContent).decode
+_text_answers = msgspec.json.Decoder(_TextAnswer).decode
 _counts_reader = CountsReader(_Counts)
 _NO_PROMPT_DETAILS = _PromptDetails()
 _NO_COMPLETION_DETAILS = _CompletionDetails()
@@ -187,12 +213,28 @@ class OpenAIChat:
 
     def body(self, data: bytes) -> None:
         """Reads a completion that was not streamed."""
-        chunk = _chunks.decode(data)
+        tally = self.tally
+        try:
+            answer = _text_answers(data)
+        except NOT_DECODED:
+            self._read_whole(_chunks.decode(data))
+        else:
+            if answer.model and tally.response_model is None:
+                tally.response_model = answer.model
+            if answer.usage is not ABSENT:
+                self.usages.take(answer.usage)
+            choice = answer.choices[0]
+            if choice.finish_reason is not None:
+                tally.finish_reason = choice.finish_reason
+            tally.deliver(choice.message.content)
+            tally.deliver(choice.message.reasoning_content or choice.message.reasoning)
+        tally.is_ended = True
+
+    def _read_whole(self, chunk: _Chunk) -> None:
         self._read(chunk)
         for choice in chunk.choices or ():
             if choice.message is not None:
                 self._deliver(choice.message)
-        self.tally.is_ended = True
 
     def usage(self) -> UsageReading:
         """The usage, with cached tokens and cache writes taken out of the inclusive prompt."""

@@ -16,19 +16,14 @@ ABSENT = msgspec.Raw(b"null")
 
 
 class Members(msgspec.Struct):
-    """The members of all four formats side by side: their names do not collide."""
+    """Members of all four formats side by side: their names do not collide."""
 
     model: str | None = None
     stream: bool | None = None
-    stream_options: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     instructions: msgspec.Raw = ABSENT
     system: msgspec.Raw = ABSENT
     system_instruction: msgspec.Raw = msgspec.field(name="systemInstruction", default=ABSENT)
-    max_tokens: msgspec.Raw = ABSENT
-    max_completion_tokens: msgspec.Raw = ABSENT
-    max_output_tokens: msgspec.Raw = ABSENT
-    n: msgspec.Raw = ABSENT
     generation_config: msgspec.Raw = msgspec.field(name="generationConfig", default=ABSENT)
     # Google reads the names of its fields in both spellings.
     generation_config_2: msgspec.Raw = msgspec.field(name="generation_config", default=ABSENT)
@@ -85,12 +80,23 @@ class PlainTurn(PlainPiece, gc=False):
     role: Any = None
 
 
+class StreamOptions(msgspec.Struct, gc=False):
+    """Of the chat format."""
+
+    include_usage: Any = None
+
+
 class PlainRequest(Members):
     """A body that names nothing stored and asks for no search and no sound.
 
     Its tools, and its options for Gemini, are still to be looked at.
     """
 
+    stream_options: StreamOptions | msgspec.UnsetType | None = msgspec.UNSET
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    n: int | None = None
     messages: list[PlainTurn] | None = None
     input: list[PlainTurn] | None = None
     contents: list[PlainTurn] | None = None

@@ -7,20 +7,21 @@ that costs no more than a larger reservation.
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.wire.decoding import Lenient
+from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.plain_requests import ABSENT, PlainPiece, PlainRequest, plain_pieces
 from opencode_gate.wire.routes import Route
 
 _STORED_TYPES = ("item_reference", "container_upload", "input_file", "document", "file")
 _AUDIO_TYPES = ("input_audio", "audio")
-_CLIENT_TOOLS = ("function", "custom", "local_shell", "apply_patch")
+_ClientTool: TypeAlias = Literal["function", "custom", "local_shell", "apply_patch"]
+_CLIENT_TOOLS = get_args(_ClientTool)
 """Types of tools that the client runs and whose results it sends itself."""
 _GEMINI_CLIENT_TOOLS = frozenset({"functionDeclarations", "function_declarations"})
 _LONG_LIFE = re.compile(rb'"ttl"\s*+:\s*+(?!"5m")')
@@ -104,6 +105,20 @@ class _Part(msgspec.Struct):
     inline_data_2: Any = msgspec.field(name="inline_data", default=None)
 
 
+class _TypedTool(msgspec.Struct, gc=False):
+    type: _ClientTool
+
+
+class _DescribedTool(msgspec.Struct, gc=False):
+    input_schema: msgspec.Raw
+    type: _ClientTool = "custom"
+
+
+class _DeclaredTools(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    declarations: msgspec.Raw = msgspec.field(name="functionDeclarations", default=ABSENT)
+    declarations_2: msgspec.Raw = msgspec.field(name="function_declarations", default=ABSENT)
+
+
 class _Response(msgspec.Struct):
     parts: msgspec.Raw = ABSENT
 
@@ -112,6 +127,14 @@ _requests = Lenient(_Request)
 _tool_lists: Lenient[list[dict[str, msgspec.Raw]] | None] = Lenient(
     list[dict[str, msgspec.Raw]] | None
 )
+_TOOLS_OF_A_CLIENT: dict[WireFormat, Callable[[msgspec.Raw], object]] = {
+    WireFormat.OPENAI_CHAT: msgspec.json.Decoder(list[_TypedTool] | None).decode,
+    WireFormat.OPENAI_RESPONSES: msgspec.json.Decoder(list[_TypedTool] | None).decode,
+    WireFormat.ANTHROPIC_MESSAGES: msgspec.json.Decoder(list[_DescribedTool] | None).decode,
+    WireFormat.GEMINI_GENERATE: msgspec.json.Decoder(list[_DeclaredTools] | None).decode,
+    WireFormat.UNKNOWN: msgspec.json.Decoder(None).decode,
+}
+"""What takes nothing but tools that the client runs, as the format has them."""
 _part_lists = Lenient(list[_Part])
 _responses = Lenient(_Response)
 _values: Lenient[Any] = Lenient(Any)
@@ -163,16 +186,21 @@ def _read(route: Route, request: _Request) -> References:
 
 
 def _read_plain(route: Route, request: PlainRequest) -> References:
-    tools = request.tools is not ABSENT and any(
-        map(_is_run_by_provider, _tool_lists.decode(request.tools) or ())
-    )
-    sound = any(
+    tools = request.tools is not ABSENT and _has_provider_tools(route, request.tools)
+    sound = not (request.generation_config is request.generation_config_2 is ABSENT) and any(
         _asks_for_sound(_values.decode(config))
         for config in (request.generation_config, request.generation_config_2)
-        if config is not ABSENT
     )
     elsewhere = tools or route.wire_format is WireFormat.UNKNOWN
     return _with_parts(elsewhere, sound, tools, _parts_of_plain(request))
+
+
+def _has_provider_tools(route: Route, tools: msgspec.Raw) -> bool:
+    try:
+        _TOOLS_OF_A_CLIENT[route.wire_format](tools)
+    except NOT_DECODED:
+        return any(map(_is_run_by_provider, _tool_lists.decode(tools) or ()))
+    return False
 
 
 def _with_parts(elsewhere: bool, sound: bool, tools: bool, parts: Iterator[_Part]) -> References:
