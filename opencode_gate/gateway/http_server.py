@@ -50,6 +50,8 @@ class HttpServer:
         """Lets clients in."""
         loop = asyncio.get_running_loop()
         for listening in sockets:
+            # What is accepted inherits it; asyncio sets it only where a protocol was named.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._servers.append(
                 await loop.create_server(
                     lambda: ClientConnection(self), sock=listening, ssl=self._tls, backlog=_BACKLOG
