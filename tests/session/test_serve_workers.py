@@ -1,10 +1,12 @@
 """Several processes behind one address: every promise of one holds for all of them together."""
 
 import collections
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -223,6 +225,27 @@ def test_a_session_that_has_ended_has_ended_on_every_worker(tmp_path: Path, ada:
             assert {one["session_id"] for one in ended.document["exchanges"]} == {session_id}
             for one in workers.values():
                 assert one.chat(token).code == "unknown-virtual-key"
+
+
+def test_what_runs_is_seen_whichever_worker_runs_it(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """`ogate top` has one session with the requests of all, as the ledger has it later."""
+    with served(tmp_path, "--workers", "2") as gateway, each_worker(gateway) as workers:
+        session_id, token = gateway.open_session(ada)
+        for one in workers.values():
+            one.stream(token, "acme")
+        looked = subprocess.run(
+            [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
+            env=os.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    running = json.loads(looked.stdout)["running"]
+    (found,) = (one for one in running if one["session"]["id"] == session_id)
+    assert len(found["in_flight"]) == 2
 
 
 def test_rate_limits_hold_over_all_workers(tmp_path: Path) -> None:

@@ -243,6 +243,41 @@ def test_processes_that_race_admit_exactly_the_limit(tmp_path: Path) -> None:
     assert sum(tokens for _, tokens in found) == 666
 
 
+def admit_for_a_while(file: str, worker: int, start: Any, results: Any) -> None:
+    """In a process of its own, for which a minute is a tenth of a second."""
+    blocks = opened(Path(file))
+    rates = SharedRates(blocks, worker=worker)
+    admitted = []
+    start.wait(60)
+    until_s = time.monotonic() + 1
+    while (now_s := time.monotonic()) < until_s:
+        ticket = rates.take_now((tokens(50),), now_s * 600, 1)
+        if ticket is not None:
+            ((log, number),) = ticket.tokens
+            admitted.append(blocks.times[log.at + 16 + 2 * (number % 1_544)])
+            ticket.settle(1)
+    results.put(admitted)
+
+
+def test_processes_that_race_admit_in_no_minute_more_than_the_limit(tmp_path: Path) -> None:
+    """Over many minutes that slide."""
+    start, results = PROCESSES.Barrier(3), PROCESSES.Queue()
+    file = str(tmp_path / "rates")
+    workers = [
+        PROCESSES.Process(target=admit_for_a_while, args=(file, number, start, results))
+        for number in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    found = [results.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+    admitted = sorted(at_s for each in found for at_s in each)
+    assert len(admitted) > 100
+    for first, at_s in enumerate(admitted):
+        assert sum(1 for one in admitted[first : first + 51] if one < at_s + 60) <= 50
+
+
 def run_and_count(file: str, worker: int, running: Any, most: Any) -> None:
     rates = SharedRates(opened(Path(file)), worker=worker)
     for _ in range(3_000):
