@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import opencode_gate
-from bench import cells, rivals
+from bench import cells, memory, rivals
 from bench.certificates import make_certificates
 from bench.figures import machine
 from bench.latency import Client, UnexpectedAnswer, tag_of, template
@@ -128,17 +128,28 @@ class Scope:
     block_s: float
     throughput_rounds: int
     throughput_s: float
+    soak_parts: int
 
 
-FULL = Scope(cells.SEQUENTIAL, cells.PARALLEL, 12, 100, 0.35, 3, 2.0)
+FULL = Scope(
+    cells.SEQUENTIAL,
+    cells.PARALLEL,
+    rounds=10,
+    requests=100,
+    block_s=0.2,
+    throughput_rounds=2,
+    throughput_s=2.0,
+    soak_parts=2,
+)
 QUICK = Scope(
     tuple(cell for cell in cells.SEQUENTIAL if cell.name in cells.QUICK),
     tuple(cell for cell in cells.PARALLEL if cell.streams == 64),
-    6,
-    60,
-    0.15,
-    1,
-    1.0,
+    rounds=6,
+    requests=60,
+    block_s=0.15,
+    throughput_rounds=1,
+    throughput_s=1.0,
+    soak_parts=0,
 )
 
 
@@ -152,7 +163,7 @@ def measure(scope: Scope, starts: Mapping[str, Start], folder: Path) -> dict[str
             ways = {name: way for name, way in ready.ways.items() if name != TWO_WORKERS}
             document["absent"] = dict(ready.absent)
             document["versions"] = versions()
-            document["memory"] = {"fresh": memory(ways)}
+            document["memory"] = {"fresh": sizes(ways)}
             for cell in scope.sequential:
                 if not cell.is_tls:
                     document["sequential"][cell.name] = _sequential(cell, ways, scope)
@@ -161,7 +172,7 @@ def measure(scope: Scope, starts: Mapping[str, Start], folder: Path) -> dict[str
                 told = cells.parallel(beside, ways, load)
                 document["parallel"][beside.name] = cell_figures(told, ["first"])
             document["throughput"] = _throughput(scope, ready.ways, provider, load)
-            document["memory"]["after"] = memory(ways)
+            document["memory"]["after"] = sizes(ways)
         document["rows"] = ledger_rows(ready.ways, provider)
         secured = [cell for cell in scope.sequential if cell.is_tls]
         if secured and provider.tls_port is not None:
@@ -173,6 +184,9 @@ def measure(scope: Scope, starts: Mapping[str, Start], folder: Path) -> dict[str
                     told_cell = _sequential(cell, direct | ready.ways, scope)
                     told_cell["absent"] |= ready.absent
                     document["sequential"][cell.name] = told_cell
+    if scope.soak_parts:
+        _say("soak")
+        document["memory"]["soak"] = memory.measure(scope.soak_parts, folder / "soak")
     return document
 
 
@@ -209,7 +223,7 @@ def _throughput(
     return told
 
 
-def memory(ways: Mapping[str, Running]) -> dict[str, Any]:
+def sizes(ways: Mapping[str, Running]) -> dict[str, Any]:
     """Resident memory by program, in KiB, of each of its processes."""
     return {
         name: [sizes_kib(pid)["resident"] for pid in descendants(way.pid)]
@@ -239,6 +253,15 @@ def versions() -> dict[str, str]:
     return told | ({"nginx": found[1]} if found else {})
 
 
+def _rounded(value: Any) -> Any:
+    """The same with every time to ten nanoseconds, which no clock here is good for."""
+    if isinstance(value, float):
+        return round(value, 8)
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
@@ -248,16 +271,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a few cells, without the slowest")
     parser.add_argument("--only", help="names of programs, separated by semicolons")
-    parser.add_argument("--cells", help="words of which one is in each sequential cell measured")
     parser.add_argument("--out", type=Path, default=Path("performance.json"))
     arguments = parser.parse_args()
     before = machine()
     is_private = enter_private_network()
     starts = programs(is_private=is_private)
+    left_out: dict[str, str] = {}
     if arguments.only:
         starts = {name: starts[name] for name in arguments.only.split(";")}
     elif arguments.quick:
         starts = {name: start for name, start in starts.items() if name not in _SLOW_ONES}
+        left_out |= dict.fromkeys(_SLOW_ONES, "too slow for a quick run")
     scope = QUICK if arguments.quick else FULL
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="ogate-bench-") as folder:
@@ -270,8 +294,10 @@ def main() -> None:
         "is_private_network": is_private,
         "machine": before,
         **document,
+        "absent": document["absent"] | left_out,
     }
-    arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(_rounded(document), indent=1)
+    arguments.out.write_text(text + "\n", encoding="utf-8")
     _say(f"written to {arguments.out}")
 
 

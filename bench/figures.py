@@ -57,6 +57,13 @@ def millis(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 
 
+def time_text(seconds: float) -> str:
+    """Whichever of the two reads better."""
+    if abs(seconds) < 1e-3:
+        return micros(seconds)
+    return millis(seconds) if abs(seconds) < 0.1 else f"{seconds * 1e3:.0f} ms"
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, all but the first column to the right."""
     lines = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]

@@ -19,7 +19,7 @@ from typing import Any, cast
 from bench.latency import CHUNKED, FIRST_CONTENT, LAST_CHUNK, answer_bytes
 from bench.origin import EVENT_MARK
 
-_DRAIN_S = 20.0
+_DRAIN_S = 5.0
 _KEPT_BYTES = 16
 
 

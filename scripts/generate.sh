@@ -7,3 +7,4 @@ python=${BIN:-.venv/bin}/python
 for script in build_completions build_docs build_ledger_reference build_provider_table; do
   "$python" "scripts/$script.py" "$@"
 done
+"$python" -m bench.report "$@"
