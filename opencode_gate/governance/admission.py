@@ -4,7 +4,7 @@ The agent carries a token wherever its SDK puts an API key: in any header, or in
 invariant: a request without one learns nothing and reaches no provider.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 from opencode_gate.core.errors import PolicyDenied
@@ -48,7 +48,7 @@ class Barred(Denied):
 class Door(Protocol):
     """Lets requests in."""
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
+    def admit(self, headers: Collection[tuple[bytes, bytes]], query: bytes) -> Caller:
         """Who asks, told from lower-case headers and the query.
 
         Raises:
@@ -61,7 +61,7 @@ class Door(Protocol):
 class LaunchDoor:
     """The door of a gateway that serves one session: its launch token opens it."""
 
-    __slots__ = ("_caller", "_token")
+    __slots__ = ("_caller", "_last", "_token")
 
     def __init__(
         self, token: bytes, *, session_id: str, user: str | None, virtual_key: str | None = None
@@ -69,29 +69,34 @@ class LaunchDoor:
         if not token:
             raise ValueError("an empty token would let everybody in")
         self._token = token
+        self._last: tuple[bytes, bytes] | None = None
         self._caller = Caller(session_id, user, virtual_key, token)
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
+    def admit(self, headers: Collection[tuple[bytes, bytes]], query: bytes) -> Caller:
         """The session, for whoever carries its token.
 
         Raises:
             Unauthorized: the request does not.
         """
-        admit(self._token, headers, query)
+        # An agent puts its token into the same header each time.
+        if self._last not in headers:
+            self._last = carrying(self._token, headers, query)
         return self._caller
 
 
-def admit(token: bytes, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-    """Lets a request pass that carries `token`.
+def carrying(
+    token: bytes, headers: Collection[tuple[bytes, bytes]], query: bytes
+) -> tuple[bytes, bytes] | None:
+    """The header of a request that carries `token`, `None` where the query does.
 
     Raises:
-        Unauthorized: it does not.
+        Unauthorized: neither does.
     """
-    for _, value in headers:
-        if token in value:
-            return
+    for header in headers:
+        if token in header[1]:
+            return header
     if token in query:
-        return
+        return None
     raise Unauthorized(
         "unauthorized",
         "this gateway belongs to another ogate session: the request carries no valid launch token",

@@ -106,7 +106,7 @@ class Budgeting:
             Denied: the ledger cannot be asked.
         """
         facts = ask.facts
-        if facts is None or ask.route.operation is not Operation.GENERATE:
+        if facts is None:
             return False
         in_force = self._budgets_now(law, ask.caller)
         enforced = in_force.enforced
@@ -118,17 +118,12 @@ class Budgeting:
             nano_usd = case.most_nano_usd() if in_force.counts_usd else 0
             if tokens is None or nano_usd is None or case.has_provider_tools:
                 return False
-            if facts.is_background or not self._reservations.take_now(
-                enforced, nano_usd, tokens, now_s
-            ):
+            if facts.is_background:
                 return False
-            charges = []
-            for one in enforced:
-                unit, key = one.unit, one.key
-                amount = tokens if unit == "tokens" else nano_usd
-                charges.append(Charge(key.budget_id, key.window_start_us, unit, amount))
-            grant.charges = reserved = tuple(charges)
-            grant.allowance = Allowance(case, enforced, reserved)
+            charges = self._reservations.take_now(enforced, nano_usd, tokens, now_s)
+            if charges is None:
+                return False
+            grant.charges, grant.allowance = charges, Allowance(case, enforced, charges)
             if in_force.counts_usd:
                 grant.reserved_cost_nano_usd = nano_usd
             if case.must_limit:

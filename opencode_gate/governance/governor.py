@@ -41,7 +41,6 @@ PASSED_MAX = 16
 """So many models are remembered of each caller: more than any agent uses."""
 SETTLED_AT_ONCE = 256
 
-_GENERATE = Operation.GENERATE
 _NOTHING = (0, 0)
 
 _logger = logging.getLogger(__name__)
@@ -96,18 +95,18 @@ class Governor:
     def decide(self, ask: Ask, grant: Grant) -> Coroutine[Any, Any, None] | None:
         """As `admit`, at once where nothing has to be waited for; else what is to be awaited."""
         try:
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
             now_s = self._now_s()
             law = self._rulebook.law_for(ask.caller, now_s)
             if not law.is_empty:
                 self._check_who(law, ask, grant)
-            if ask.facts is not None and ask.route.operation is _GENERATE:
+            if ask.facts is not None:
                 if self._price_rule is not None:
                     self._price_rule.check(ask.provider_id, ask.model)
                 said = self._runaway.check(ask, grant, now_s)
                 if said is not None:
                     _take_note(said, grant)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
             return None if law.is_empty else self._take(law, ask, grant, now_s)
         except GateError:
             raise
@@ -191,8 +190,7 @@ class Governor:
 
     def ended(self, grant: Grant, record: ExchangeRecord) -> None:
         """An exchange is over; what was never sent is released at once."""
-        was_sent = record.attempts > 0
-        if was_sent:
+        if record.attempts:
             if grant.watched is not None:
                 self._runaway.ended(grant.watched, record)
         elif grant.charges:
@@ -202,7 +200,7 @@ class Governor:
                 if one.reserved
             )
         if grant.ticket is not None:
-            self._pacing.ended(grant, was_sent=was_sent)
+            self._pacing.ended(grant, was_sent=record.attempts > 0)
 
     def folded(self, exchanges: Sequence[FoldedExchange]) -> None:
         """The ledger has charged exchanges. May be called from any thread."""

@@ -8,7 +8,6 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from opencode_gate.core.semconv import Operation
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
 from opencode_gate.governance.rates import Ticket
@@ -23,7 +22,7 @@ Conversation: TypeAlias = tuple[str, str]
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, as the rules look at it. `facts` is `None` where there is no prompt."""
+    """One request, as the rules look at it. `facts` is `None` where nothing is generated."""
 
     exchange_id: str
     caller: Caller
@@ -48,7 +47,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_generation(self) -> bool:
         """True for a request that costs tokens we count."""
-        return self.route.operation is Operation.GENERATE and self.facts is not None
+        return self.facts is not None
 
 
 class Allowance(Protocol):

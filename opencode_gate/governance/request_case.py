@@ -19,6 +19,7 @@ from opencode_gate.governance.models_allowed import NAME_CHARS_MAX
 from opencode_gate.governance.policy import Owner, Unit
 from opencode_gate.governance.worst_case import (
     PLAIN,
+    Rate,
     Rates,
     RequestRates,
     input_bound,
@@ -61,7 +62,7 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
         until_s: when it has to be looked up again.
         context_tokens: the widest window of them, `None` where one is not known.
         output_tokens: how much the model answers with at most, `None` where nobody knows.
-        rates: of each of them for an ordinary request, `None` where the price is not known.
+        rates: of all of them for an ordinary request, `None` where a price is not known.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Tariff(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None
     output_tokens: int | None
     charges_for_1h: bool
-    rates: tuple[Rates | None, ...]
+    rates: Rates | None
 
 
 class Case(msgspec.Struct):
@@ -78,7 +79,8 @@ class Case(msgspec.Struct):
 
     Attributes:
         name: `provider/model`.
-        rates: of the model, and of those a router might take instead.
+        rates: of the model, and of those a router might take instead; `None` where a price is
+            not known.
         input_tokens: what it can be at most, `None` where nobody can say.
         output_tokens: of one answer; there are `choices` of them.
         must_limit: its limit has to be written into the request: nobody sets one, or the client
@@ -86,7 +88,7 @@ class Case(msgspec.Struct):
     """
 
     name: str
-    rates: tuple[Rates | None, ...]
+    rates: Rates | None
     input_tokens: int | None
     output_tokens: int
     choices: int
@@ -108,18 +110,9 @@ class Case(msgspec.Struct):
 
     def most_nano_usd(self) -> int | None:
         """What it may cost at most, `None` where nobody can say."""
-        input_tokens = self.input_tokens
-        if input_tokens is None:
+        if self.rates is None or self.input_tokens is None:
             return None
-        output_tokens = self.output_tokens * self.choices
-        most = 0
-        for rates in self.rates:
-            if rates is None:
-                return None
-            cost = most_nano_usd(rates, input_tokens, output_tokens)
-            if cost > most:
-                most = cost
-        return most
+        return most_nano_usd(self.rates, self.input_tokens, self.output_tokens * self.choices)
 
     def amount(self, unit: Unit, owner: Owner) -> int:
         """What it may take at most, in nano-dollars or tokens.
@@ -140,8 +133,8 @@ class Case(msgspec.Struct):
         assert read is not None
         if unit == "tokens":
             return max(0, amount - read) // self.choices
-        fits = [output_within(rates, read, amount) for rates in self.rates if rates is not None]
-        return min(fits) // self.choices
+        assert self.rates is not None
+        return output_within(self.rates, read, amount) // self.choices
 
 
 class Cases:
@@ -201,16 +194,24 @@ def _tariff(name: str, terms: tuple[ModelTerms, ...], until_s: float) -> Tariff:
     )
 
 
-def _rates(terms: tuple[ModelTerms, ...], rates: RequestRates) -> tuple[Rates | None, ...]:
-    return tuple([None if one.price is None else rates_of(one.price, rates) for one in terms])
+def _rates(terms: tuple[ModelTerms, ...], rates: RequestRates) -> Rates | None:
+    """The rates of several models: the dearest of them all is the worst case."""
+    found: list[Rate] = []
+    for one in terms:
+        its = None if one.price is None else rates_of(one.price, rates)
+        if its is None:
+            return None
+        found += its
+    return tuple(found)
 
 
 def _case(ask: Ask, facts: RequestFacts, tariff: Tariff) -> Case:
     """What can go in and come out at most, and what that costs."""
     body = ask.body
-    refers_elsewhere, has_audio, has_provider_tools = read_references(ask.route, body, facts)
+    references = read_references(ask.route, body, facts)
+    refers_elsewhere, has_audio, has_provider_tools, _ = references
     rates = tariff.rates
-    writes_1h = tariff.charges_for_1h and may_write_1h(body)
+    writes_1h = tariff.charges_for_1h and may_write_1h(body, references)
     if has_audio or writes_1h or facts.service_tier is not None or facts.speed is not None:
         rates = _rates(
             tariff.terms,

@@ -28,6 +28,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
+from opencode_gate.ledger.records import Charge
 
 RETURN_AFTER_S = 1.0
 """What is leased and not reserved for so long goes back."""
@@ -125,24 +126,27 @@ class Reservations:
         """What is leased of a budget now; an empty one where nothing is."""
         return self._accounts.get(key) or Account()
 
-    def take_now(self, places: Sequence[Place], nano_usd: int, tokens: int, now_s: float) -> bool:
+    def take_now(
+        self, places: Sequence[Place], nano_usd: int, tokens: int, now_s: float
+    ) -> tuple[Charge, ...] | None:
         """Reserves so much from all budgets, each in its unit, if enough is leased; else nothing.
 
         An account that others have replaced meanwhile is empty, so nothing is taken from it.
         """
+        charges: list[Charge] = []
         for place in places:
-            account = place.account
-            amount = tokens if place.unit == "tokens" else nano_usd
+            account, unit = place.account, place.unit
+            amount = tokens if unit == "tokens" else nano_usd
             # A limit that has changed is asked about anew.
             if account.free < amount or account.limit != place.limit:
-                for earlier in places:
-                    if earlier is place:
-                        break
-                    earlier.account.free += tokens if earlier.unit == "tokens" else nano_usd
-                return False
+                for earlier, charge in zip(places, charges, strict=False):
+                    earlier.account.free += charge.reserved
+                return None
             account.free -= amount
             account.used_s = now_s
-        return True
+            budget_id, start_us = place.key
+            charges.append(Charge(budget_id, start_us, unit, amount))
+        return tuple(charges)
 
     async def reserve(self, needs: Sequence[Need], *, wait_s: float) -> Held | Short:
         """Reserves from all budgets or from none.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from opencode_gate.governance.admission import Unauthorized, admit
+from opencode_gate.governance.admission import LaunchDoor, Unauthorized
 
 TOKEN = b"ogs-0123456789abcdef"
 
@@ -19,10 +19,21 @@ TOKEN = b"ogs-0123456789abcdef"
     ],
 )
 def test_the_token_is_found(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
-    admit(TOKEN, headers, query)
+    door = a_door()
+    for _ in range(3):
+        assert door.admit(headers, query).session_id == "01S"
 
 
 def test_without_it_nobody_gets_in() -> None:
-    with pytest.raises(Unauthorized) as refusal:
-        admit(TOKEN, [(b"authorization", b"Bearer sk-other")], b"key=sk-other")
-    assert refusal.value.http_status == 401
+    """Also after somebody who had it, and with headers that say nothing."""
+    door = a_door()
+    for opened in ([(b"authorization", b"Bearer " + TOKEN)], []):
+        door.admit(opened, b"key=" + TOKEN)
+        for headers in ([(b"authorization", b"Bearer sk-other")], [], [(b"", b"")]):
+            with pytest.raises(Unauthorized) as refusal:
+                door.admit(headers, b"key=sk-other")
+            assert refusal.value.http_status == 401
+
+
+def a_door() -> LaunchDoor:
+    return LaunchDoor(TOKEN, session_id="01S", user="dev")
