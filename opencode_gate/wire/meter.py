@@ -316,7 +316,9 @@ class ExchangeMeter:
         if data.startswith(DONE) or unfinished.endswith(UNDECIDED_ENDS):
             is_complete = reader.is_complete
             if edit is not None and self._takes(edit):
-                tail = edit.before + tail + edit.after
+                event = tail.lstrip(_BLANK)
+                blank = tail[: len(tail) - len(event)]
+                tail = b"".join((blank, edit.before, event, edit.after))
         else:
             # Half an event says nothing about those before it.
             self._is_damaged = was_damaged
@@ -364,6 +366,7 @@ class ExchangeMeter:
         self._body.clear()
 
 
+_BLANK = b"\r\n"
 _Placed: TypeAlias = tuple[int, int, Edit]
 """Where an event starts and ends in its block, and what differs there."""
 
@@ -372,9 +375,11 @@ def _edited(block: bytes, sent: int, edits: list[_Placed]) -> bytes:
     """What of a block is still to be sent, where its first bytes already are."""
     pieces: list[bytes] = []
     for start, end, edit in edits:
-        pieces.append(block[sent:start])
+        # Blank lines before it are nobody's, and may have been sent already.
+        event = block[start:end].lstrip(_BLANK)
+        pieces.append(block[sent : end - len(event)])
         if not edit.drops:
-            pieces += (edit.before, block[start:end], edit.after)
+            pieces += (edit.before, event, edit.after)
         sent = end
     return b"".join((*pieces, block[sent:]))
 

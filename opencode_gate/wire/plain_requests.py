@@ -36,6 +36,12 @@ class Members(msgspec.Struct):
     models: msgspec.Raw = ABSENT
 
 
+class ShortMark(msgspec.Struct, gc=False):
+    """Where a prompt cache begins that is kept for minutes, at the ordinary price of one."""
+
+    ttl: Literal["5m"] = "5m"
+
+
 class PlainPiece(msgspec.Struct, gc=False):
     """A piece of a turn that names no file, no page and no media; what is in it may do so."""
 
@@ -72,6 +78,8 @@ class PlainPiece(msgspec.Struct, gc=False):
     image_url: None = None
     inline_data: None = msgspec.field(name="inlineData", default=None)
     inline_data_2: None = msgspec.field(name="inline_data", default=None)
+    cache_control: ShortMark | None = None
+    copilot_cache_control: ShortMark | None = None
 
 
 class PlainTurn(PlainPiece, gc=False):
@@ -114,6 +122,7 @@ class PlainRequest(Members):
     plugins: None = None
     audio: None = None
     modalities: None = None
+    cache_control: ShortMark | None = None
 
     def __repr__(self) -> str:
         # It holds prompts, which belong in no log.

@@ -15,7 +15,13 @@ import msgspec
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.facts import RequestFacts
-from opencode_gate.wire.plain_requests import ABSENT, PlainPiece, PlainRequest, plain_pieces
+from opencode_gate.wire.plain_requests import (
+    ABSENT,
+    PlainPiece,
+    PlainRequest,
+    ShortMark,
+    plain_pieces,
+)
 from opencode_gate.wire.routes import Route
 
 _STORED_TYPES = ("item_reference", "container_upload", "input_file", "document", "file")
@@ -107,11 +113,14 @@ class _Part(msgspec.Struct):
 
 class _TypedTool(msgspec.Struct, gc=False):
     type: _ClientTool
+    cache_control: ShortMark | None = None
+    copilot_cache_control: ShortMark | None = None
 
 
 class _DescribedTool(msgspec.Struct, gc=False):
     input_schema: msgspec.Raw
     type: _ClientTool = "custom"
+    cache_control: ShortMark | None = None
 
 
 class _DeclaredTools(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -151,11 +160,14 @@ class References(NamedTuple):
         has_audio: sound goes in or comes out, of which tokens cost more.
         has_provider_tools: tools that the provider runs itself: it may read what they find again
             and again within one request, and charge for each search.
+        has_only_short_marks: it is known that no mark asks for a cache of an hour; where it is
+            not, `may_write_1h` looks for one.
     """
 
     refers_elsewhere: bool
     has_audio: bool
     has_provider_tools: bool
+    has_only_short_marks: bool = False
 
 
 def read_references(route: Route, body: bytes, facts: RequestFacts | None = None) -> References:
@@ -186,36 +198,44 @@ def _read(route: Route, request: _Request) -> References:
 
 
 def _read_plain(route: Route, request: PlainRequest) -> References:
-    tools = request.tools is not ABSENT and _has_provider_tools(route, request.tools)
+    tools = request.tools is not ABSENT and not _are_of_a_client(route, request.tools)
+    is_marked = tools
+    if tools:
+        tools = any(map(_is_run_by_provider, _tool_lists.decode(request.tools) or ()))
     sound = not (request.generation_config is request.generation_config_2 is ABSENT) and any(
         _asks_for_sound(_values.decode(config))
         for config in (request.generation_config, request.generation_config_2)
     )
     elsewhere = tools or route.wire_format is WireFormat.UNKNOWN
-    return _with_parts(elsewhere, sound, tools, _parts_of_plain(request))
+    parts = _PartsOfPlain()
+    found = _with_parts(elsewhere, sound, tools, parts.of(request))
+    if is_marked or not parts.were_all_plain:
+        return found
+    return found._replace(has_only_short_marks=True)
 
 
-def _has_provider_tools(route: Route, tools: msgspec.Raw) -> bool:
+def _are_of_a_client(route: Route, tools: msgspec.Raw) -> bool:
+    """True where all tools are seen at once to be the client's, and none of them is marked."""
     try:
         _TOOLS_OF_A_CLIENT[route.wire_format](tools)
     except NOT_DECODED:
-        return any(map(_is_run_by_provider, _tool_lists.decode(tools) or ()))
-    return False
+        return False
+    return True
 
 
 def _with_parts(elsewhere: bool, sound: bool, tools: bool, parts: Iterator[_Part]) -> References:
     for part in parts:
-        if elsewhere and sound:
-            break
         elsewhere = elsewhere or _is_more_than_its_bytes(part)
         sound = sound or _is_sound(part)
     return References(elsewhere, sound, tools)
 
 
-def may_write_1h(body: bytes) -> bool:
+def may_write_1h(body: bytes, references: References | None = None) -> bool:
     """True where the prompt may be written to a cache that keeps it for an hour, at a higher
     price (https://docs.claude.com/en/docs/build-with-claude/prompt-caching).
     """
+    if references is not None and references.has_only_short_marks:
+        return False
     return _LONG_LIFE.search(body) is not None or _ESCAPED_LETTER.search(body) is not None
 
 
@@ -244,50 +264,63 @@ def _parts_of(request: _Request) -> Iterator[_Part]:
             yield from _parts(prompt)
 
 
-def _parts_of_plain(request: PlainRequest) -> Iterator[_Part]:
-    """The same of a plain request, those passed over that are known to be text.
+class _PartsOfPlain:
+    """The turns and pieces of a plain request, those passed over that are known to be text.
 
-    Raises:
-        msgspec.DecodeError: they are of an unusual shape.
+    Attributes:
+        were_all_plain: so were all of them, once they have been gone through.
     """
-    for turns in (request.messages, request.input, request.contents):
-        if turns is not None:
-            yield from _parts_inside(turns)
-    if request.system is not ABSENT and memoryview(request.system)[0] == _LIST_BYTE:
-        yield from _parts_of_list(request.system)
 
+    __slots__ = ("were_all_plain",)
 
-def _parts_inside(pieces: Iterable[PlainPiece]) -> Iterator[_Part]:
-    for piece in pieces:
-        content, parts, output = piece.content, piece.parts, piece.output
-        if content is not ABSENT and memoryview(content)[0] == _LIST_BYTE:
-            yield from _parts_of_list(content)
-        if parts is not ABSENT and memoryview(parts)[0] == _LIST_BYTE:
-            yield from _parts_of_list(parts)
-        if output is not ABSENT and memoryview(output)[0] == _LIST_BYTE:
-            yield from _parts_of_list(output)
-        if not (piece.function_response is piece.function_response_2 is ABSENT):
-            for response in (piece.function_response, piece.function_response_2):
-                if response is not ABSENT:
-                    yield from _parts(_responses.decode(response).parts)
+    def __init__(self) -> None:
+        self.were_all_plain = False
 
+    def of(self, request: PlainRequest) -> Iterator[_Part]:
+        """As `_parts_of` gives them.
 
-def _parts_of_list(raw: msgspec.Raw) -> Iterator[_Part]:
-    pieces = plain_pieces(raw)
-    if pieces is None:
-        return _parts(raw)
-    inner = [
-        piece
-        for piece in pieces
-        if not (
-            piece.content
-            is piece.parts
-            is piece.output
-            is piece.function_response
-            is piece.function_response_2
-        )
-    ]
-    return _parts_inside(inner) if inner else _NO_PARTS
+        Raises:
+            msgspec.DecodeError: they are of an unusual shape.
+        """
+        self.were_all_plain = True
+        for turns in (request.messages, request.input, request.contents):
+            if turns is not None:
+                yield from self._inside(turns)
+        if request.system is not ABSENT and memoryview(request.system)[0] == _LIST_BYTE:
+            yield from self._in_list(request.system)
+
+    def _inside(self, pieces: Iterable[PlainPiece]) -> Iterator[_Part]:
+        for piece in pieces:
+            content, parts, output = piece.content, piece.parts, piece.output
+            if content is not ABSENT and memoryview(content)[0] == _LIST_BYTE:
+                yield from self._in_list(content)
+            if parts is not ABSENT and memoryview(parts)[0] == _LIST_BYTE:
+                yield from self._in_list(parts)
+            if output is not ABSENT and memoryview(output)[0] == _LIST_BYTE:
+                yield from self._in_list(output)
+            if not (piece.function_response is piece.function_response_2 is ABSENT):
+                self.were_all_plain = False
+                for response in (piece.function_response, piece.function_response_2):
+                    if response is not ABSENT:
+                        yield from _parts(_responses.decode(response).parts)
+
+    def _in_list(self, raw: msgspec.Raw) -> Iterator[_Part]:
+        pieces = plain_pieces(raw)
+        if pieces is None:
+            self.were_all_plain = False
+            return _parts(raw)
+        inner = [
+            piece
+            for piece in pieces
+            if not (
+                piece.content
+                is piece.parts
+                is piece.output
+                is piece.function_response
+                is piece.function_response_2
+            )
+        ]
+        return self._inside(inner) if inner else _NO_PARTS
 
 
 def _parts(raw: msgspec.Raw) -> Iterator[_Part]:

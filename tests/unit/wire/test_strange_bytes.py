@@ -1,5 +1,7 @@
 """What strange bytes may not do to the tap; `tests/fuzz` throws a million of them."""
 
+import pytest
+
 from opencode_gate.core.semconv import WireFormat
 from opencode_gate.wire.meter import HELD_BYTES_MAX, ExchangeMeter
 from tests.support.wire_corpus import route_of
@@ -28,3 +30,22 @@ def test_the_start_of_an_event_behind_whole_ones_does_not_wait_for_its_end_eithe
     assert meter.relay(whole + start) == whole + start
     assert meter.relay(b'"}}]}\n\n') == b'"}}]}\n\n'
     assert meter.delivered_chars == 4 + HELD_BYTES_MAX
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\n\n\n", b"\r\n\r\n\r\n", b"\r"])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b""])
+def test_blank_lines_stay_where_they_are_however_the_stream_is_cut(blank, end):
+    """What is put in, or taken out, stands behind all of them."""
+    text = b'data: {"id":"i","choices":[{"index":0,"delta":{"content":"abcd"}}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n'
+    stream = b"".join((text, blank, usage, blank, b"data: [DONE]", end))
+    received = set()
+    for cut in range(len(stream) + 1):
+        meter = ExchangeMeter(route_of(WireFormat.OPENAI_CHAT), streamed=True, asked_for_usage=True)
+        passed = meter.relay(stream[:cut]) + meter.relay(stream[cut:])
+        last = meter.end()
+        assert last.is_complete
+        received.add(passed + last.tail)
+    (one,) = received
+    assert one.startswith(text + blank + blank + b'data: {"id":"i","object"')
+    assert one.endswith(b"data: [DONE]" + end)
