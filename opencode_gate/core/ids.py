@@ -20,7 +20,9 @@ _FETCHED = 128
 _lock = threading.Lock()
 _random: list[str] = []
 _last_ms = 0
-_time = ""
+_long_time = 0
+_long_text = ""
+_time_text = ""
 
 
 def new_ulid() -> str:
@@ -29,14 +31,17 @@ def new_ulid() -> str:
         now_ms = time.time_ns() // 1_000_000
         if now_ms > _last_ms or not _random:
             _turn(now_ms)
-        return _time + _random.pop()
+        return _time_text + _random.pop()
 
 
 def _turn(now_ms: int) -> None:
-    """Another millisecond: a later one, even where the clock says none has passed."""
-    global _last_ms, _time
+    """To a millisecond that no id has been made in yet, also where the clock stands still."""
+    global _last_ms, _long_time, _long_text, _time_text
     _last_ms = now_ms = max(now_ms, _last_ms + 1)
-    _time = "".join([_PAIRS[now_ms >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+    if now_ms >> 20 != _long_time:
+        _long_time = now_ms >> 20
+        _long_text = "".join([_PAIRS[now_ms >> shift & 1023] for shift in (40, 30, 20)])
+    _time_text = _long_text + _PAIRS[now_ms >> 10 & 1023] + _PAIRS[now_ms & 1023]
     if not _random:
         letters = os.urandom(_RANDOM_CHARS * _FETCHED).translate(_LETTERS).decode("ascii")
         starts = range(0, len(letters), _RANDOM_CHARS)
@@ -44,5 +49,11 @@ def _turn(now_ms: int) -> None:
         _random.extend(sorted(fetched, reverse=True))
 
 
+def _begin_anew() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _random.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.clear)
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -106,20 +106,22 @@ class FieldSwap(dict[Field, Field | None]):
         return [*filter(None, map(self.__getitem__, client)), *self._added]
 
     def __missing__(self, field: Field) -> Field | None:
-        sent = self._sent(field)
-        if field[0] != b"content-length" and len(field[1]) <= _VALUE_REMEMBERED_BYTES:
+        name, value = field
+        if name == b"content-length":
+            return None  # another one each time
+        if name in self._is_dropped or name.startswith(_OURS):
+            sent = None
+        elif self._token not in value:
+            sent = field
+        elif self._secret is None:
+            sent = None
+        else:
+            sent = name, value.replace(self._token, self._secret)
+        if len(value) <= _VALUE_REMEMBERED_BYTES:
             if len(self) >= _FIELDS_REMEMBERED:
                 self.clear()
             self[field] = sent
         return sent
-
-    def _sent(self, field: Field) -> Field | None:
-        name, value = field
-        if name in self._is_dropped or name.startswith(_OURS):
-            return None
-        if self._token not in value:
-            return field
-        return None if self._secret is None else (name, value.replace(self._token, self._secret))
 
 
 def request_headers(
@@ -157,44 +159,6 @@ def request_query(query: bytes, row: ProviderRow, token: bytes, key: Secret | No
     return b"&".join(part for part in query.split(b"&") if token not in part)
 
 
-class AnswerHead:
-    """What the headers of an answer say, and those of them that the client gets."""
-
-    __slots__ = ("_described", "_kinds", "_upstream")
-
-    def __init__(self, upstream: Headers) -> None:
-        kinds = [*map(_KINDS.__getitem__, map(_name_of, upstream))]
-        self._upstream = upstream
-        self._kinds = kinds
-        # Of a header that stands there twice the first counts.
-        self._described = dict(zip(reversed(kinds), reversed(upstream), strict=True))
-
-    @property
-    def content_type(self) -> bytes | None:
-        """`None` where the answer has none."""
-        field = self._described.get(b"content-type")
-        return None if field is None else field[1]
-
-    @property
-    def content_encoding(self) -> str | None:
-        """`None` where the answer has none."""
-        field = self._described.get(b"content-encoding")
-        return None if field is None else field[1].decode("latin-1")
-
-    def passed(self, *, keep_length: bool) -> Headers:
-        """The headers towards the client.
-
-        A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
-        """
-        passed = [*compress(self._upstream, self._kinds)]
-        described = self._described
-        if not keep_length and b"content-length" in described:
-            passed = [field for field in passed if _KINDS[field[0]] != b"content-length"]
-        if b"retry-after" in described or b"retry-after-ms" in described:
-            passed = [field for field in passed if _is_short(_KINDS[field[0]], field[1])]
-        return passed
-
-
 class _Kinds(dict[bytes, bytes]):
     """By its name as it came, what a header of an answer is: nothing where it is not passed on."""
 
@@ -209,9 +173,28 @@ class _Kinds(dict[bytes, bytes]):
 _KINDS = _Kinds()
 
 
-def response_headers(upstream: Iterable[Field], *, keep_length: bool) -> Headers:
-    """The headers of an answer towards the client; see `AnswerHead.passed`."""
-    return AnswerHead([*upstream]).passed(keep_length=keep_length)
+def described(answer: Headers) -> tuple[dict[bytes, Field], Headers]:
+    """The headers of an answer that are looked at, by name, and those that are end-to-end.
+
+    Of a header that stands there twice the first counts.
+    """
+    kinds = [*map(_KINDS.__getitem__, map(_name_of, answer))]
+    return dict(zip(kinds[::-1], answer[::-1], strict=True)), [*compress(answer, kinds)]
+
+
+def response_headers(
+    of_note: dict[bytes, Field], end_to_end: Headers, *, keep_length: bool
+) -> Headers:
+    """The headers of an answer towards the client, out of what was `described`.
+
+    A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
+    """
+    passed = end_to_end
+    if not keep_length and b"content-length" in of_note:
+        passed = [field for field in passed if _KINDS[field[0]] != b"content-length"]
+    if not _PAUSES.isdisjoint(of_note):
+        passed = [field for field in passed if _is_short(_KINDS[field[0]], field[1])]
+    return passed
 
 
 def _is_short(name: bytes, value: bytes) -> bool:

@@ -28,13 +28,15 @@ _OWN_FIELDS: Final = frozenset(
 )
 _OWN_BEGINNINGS: Final = tuple(b"\n" + name + b":" for name in _OWN_FIELDS)
 _LINE: Final = b": ".join
+_TARGETS_REMEMBERED: Final = 64
+_TARGET_REMEMBERED_BYTES: Final = 512
 _BODILESS: Final = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 
 
 class _Origin:
     """A scheme, host and port: its idle connections and the parts of a head that never change."""
 
-    __slots__ = ("destination", "fields", "idle", "lines", "target_prefix")
+    __slots__ = ("destination", "fields", "idle", "starts", "target_prefix")
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
@@ -52,7 +54,24 @@ class _Origin:
             if proxy.authorization is not None:
                 value = proxy.authorization.reveal().encode("ascii")
                 self.fields += b"\r\nProxy-Authorization: " + value
-        self.lines = self.fields.count(b"\n")
+        self.fields += b"\r\n"
+        self.starts: dict[tuple[str, bytes], bytes] = {}
+
+    def start(self, method: str, target: bytes) -> bytes:
+        """The request line and the fields that are the same each time; remembered, if short.
+
+        Raises:
+            UpstreamFailure: `protocol`, they would break out of its line.
+        """
+        line = b"%b %b%b" % (method.encode("ascii"), self.target_prefix, target)
+        if line.count(b" ") != 1 or b"\n" in line or b"\r" in line:
+            raise _broken_line()
+        start = line + self.fields
+        if len(target) <= _TARGET_REMEMBERED_BYTES:
+            if len(self.starts) >= _TARGETS_REMEMBERED:
+                self.starts.clear()
+            self.starts[method, target] = start
+        return start
 
 
 class HttpUpstream:
@@ -184,7 +203,7 @@ class HttpUpstream:
         )
         if self._all_lost is not None:
             connection.abort("the gateway is closing")
-        elif not connection.is_lost:
+        elif connection.is_usable:
             self._connections.add(connection)
         return connection
 
@@ -210,6 +229,9 @@ def _head(request: UpstreamRequest, origin: _Origin) -> bytes:
     Raises:
         UpstreamFailure: `protocol`, where a value would break out of its line.
     """
+    start = origin.starts.get((request.method, request.target))
+    if start is None:
+        start = origin.start(request.method, request.target)
     fields = request.headers
     given = b"\r\n".join(map(_LINE, fields))
     lowered = b"\n" + given.lower()
@@ -217,20 +239,17 @@ def _head(request: UpstreamRequest, origin: _Origin) -> bytes:
     if any(map(lowered.__contains__, _OWN_BEGINNINGS)):
         fields = [field for field in fields if field[0].lower() not in _OWN_FIELDS]
         given = b"\r\n".join(map(_LINE, fields))
+    breaks = len(fields) - 1
+    if fields and (given.count(b"\n") != breaks or given.count(b"\r") != breaks):
+        raise _broken_line()
+    if fields:
+        given += b"\r\n"
     body = request.body
-    has_length = bool(body) or request.method not in _BODILESS
-    head = b"%b %b%b%b%b%b%b\r\n\r\n" % (
-        request.method.encode("ascii"),
-        origin.target_prefix,
-        request.target,
-        origin.fields,
-        b"\r\n" if fields else b"",
-        given,
-        b"\r\nContent-Length: %d" % len(body) if has_length else b"",
-    )
-    lines = origin.lines + len(fields) + has_length + 2
-    if head.count(b"\n") != lines or head.count(b"\r") != lines or b" " in request.target:
-        raise UpstreamFailure(
-            "protocol", "a line break in a header or a space in the path", bytes_sent=False
-        )
-    return head
+    if body or request.method not in _BODILESS:
+        return b"%b%bContent-Length: %d\r\n\r\n" % (start, given, len(body))
+    return start + given + b"\r\n"
+
+
+def _broken_line() -> UpstreamFailure:
+    message = "a line break in a header or a space in the path"
+    return UpstreamFailure("protocol", message, bytes_sent=False)

@@ -18,11 +18,12 @@ from typing import Final, cast
 import httptools
 
 from opencode_gate.gateway.http_response import HttpResponse
-from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, UpstreamFailure
+from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, Sink, UpstreamFailure
 
 HEAD_LIMIT_BYTES: Final = 256 * 1024
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
+_NONSENSE: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _LOOKS: Final = 4
 """How often in the time it may take silence is looked for: no read costs a look at the clock."""
 
@@ -44,6 +45,7 @@ class HttpConnection(asyncio.Protocol):
     __slots__ = (
         "_can_stay",
         "_deadline_s",
+        "_feed",
         "_has_new_head",
         "_head_bytes",
         "_is_head_done",
@@ -61,11 +63,12 @@ class HttpConnection(asyncio.Protocol):
         "_read_timeout_s",
         "_released",
         "_response",
+        "_take",
         "_timer",
         "_timer_at_s",
         "_transport",
         "has_received",
-        "is_lost",
+        "is_usable",
         "on_body",
         "on_header",
     )
@@ -92,8 +95,10 @@ class HttpConnection(asyncio.Protocol):
             (name, value)
         )
         self._parser = httptools.HttpResponseParser(self)
+        self._feed = self._parser.feed_data
         self._transport: asyncio.Transport | None = None
         self._response: HttpResponse | None = None
+        self._take: Sink | None = None
         self._on_head: OnHead | None = None
         self._head_bytes = 0
         self._quiet_looks = 0
@@ -107,15 +112,9 @@ class HttpConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self.has_received = False
-        self.is_lost = False
+        self.is_usable = False
 
     # Towards the client
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether another exchange can be tried on it."""
-        transport = self._transport
-        return not self.is_lost and transport is not None and not transport.is_closing()
 
     async def exchange(
         self,
@@ -133,14 +132,14 @@ class HttpConnection(asyncio.Protocol):
                 any byte came.
         """
         transport = self._transport
-        if transport is None or not self.is_usable:
+        self.has_received = False
+        if transport is None or not self.is_usable or transport.is_closing():
             message = f"{self._peer} closed the connection at once"
             raise UpstreamFailure("reset", message, bytes_sent=False)
         response = self._response = HttpResponse(self, self._loop.create_future())
         self._on_head = on_head
         self._head_bytes = 0
-        self._new_fields.clear()
-        self._is_head_done = self._has_new_head = self._is_whole = self.has_received = False
+        self._is_head_done = self._is_whole = False
         self._is_head_request = is_head_request
         if len(body) <= _ONE_WRITE_BYTES:
             transport.write(head + body)
@@ -149,10 +148,11 @@ class HttpConnection(asyncio.Protocol):
         response.sent_s = time.monotonic()
         self._expect_within(header_timeout_s)
         try:
-            return await response.head
+            await response.head
         except asyncio.CancelledError:
             response.abort()
             raise
+        return response
 
     def part_waiter(self) -> asyncio.Future[bytes]:
         """A future for the next bytes of the current body, with the silence limit running."""
@@ -164,6 +164,8 @@ class HttpConnection(asyncio.Protocol):
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
+        if self._response is not None:
+            self._take = self._response.sink
 
     def rest(self, idle_s: float) -> None:
         """Waits in the pool for the next exchange, `idle_s` at most."""
@@ -176,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
     def break_off(self, error: Exception) -> None:
         """Closes at once; the answer fails with the error of whoever took it."""
         response = self._response
-        self._response = None
+        self._response = self._take = self._on_head = None
         if response is not None:
             response.fail(error, is_given_up=True)
         self._close()
@@ -186,48 +188,46 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport (after TLS over a tunnel, the one above it)."""
         self._transport = cast("asyncio.Transport", transport)
+        self.is_usable = True
 
     def data_received(self, data: bytes) -> None:
         """One network read: parse all of it, then hand on what came as one piece."""
-        response = self._response
-        if response is None:
-            self._close()  # bytes nobody asked for: what they belong to is unknown
+        take = self._take
+        if take is None:
+            self._received(data)
             return
-        if self._is_head_done:
-            self._quiet_looks = 0
-        else:
-            self._count_head(data, response)
-        is_nonsense = False
+        self._quiet_looks = 0
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            is_nonsense = True
+            self._feed(data)
+        except _NONSENSE:
+            self._parsed(is_nonsense=True)
+            return
+        if self._take is None or len(self._new_parts) != 1:
+            self._parsed()
+            return
         try:
-            if self._has_new_head:
-                self._begin(response)
-            self._hand_on(response)
+            when_ready = take(self._new_parts.pop(), False)
         except Exception as error:  # noqa: BLE001 - raised to whoever waits for the answer
             self.break_off(error)
             return
-        if self._is_whole:
-            self._can_stay = self._can_stay and not is_nonsense
-            self._finish(response)
-        elif is_nonsense:
-            self._fail("protocol", f"{self._peer} sent something that is not HTTP/1.1")
-        elif not self._is_head_done and self._head_bytes > HEAD_LIMIT_BYTES:
-            self._fail("protocol", f"{self._peer} sent a head of over {HEAD_LIMIT_BYTES} bytes")
+        if when_ready is not None and self._response is not None:
+            self._take = None
+            if self._response.hold(when_ready):
+                self.resume()
+            else:
+                self._pause()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The other end is gone: a clean end only for a body that ends with the connection."""
-        self.is_lost = True
+        self.is_usable = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         response = self._response
         if response is not None:
-            if error is None and self._is_head_done and _ends_with_connection(response):
-                self._is_whole = True
-                self._end_by_closing(response)
+            if error is None and self._is_head_done and response.ends_with_connection:
+                self._is_whole, self._can_stay = True, False
+                self._parsed()
             else:
                 when = "inside the answer" if self._is_head_done else "before the answer"
                 self._fail("reset", f"{self._peer} closed the connection {when}")
@@ -239,11 +239,12 @@ class HttpConnection(asyncio.Protocol):
         """A second final answer to one request is nobody's: stop before its body mixes in."""
         if self._is_whole:
             raise _UnaskedAnswer
+        self._new_fields.clear()
 
     def on_headers_complete(self) -> None:
         """The head of the answer, unless it is an interim one (RFC 9110 §15.2)."""
         response = self._response
-        if response is None or self._is_head_done:
+        if response is None:
             return
         status = self._parser.get_status_code()
         if status < 200 and status != _SWITCHING_PROTOCOLS:
@@ -261,48 +262,78 @@ class HttpConnection(asyncio.Protocol):
         """The whole answer is here; `data_received` finishes after the last part is out."""
         if self._is_head_done and not self._is_whole:
             self._is_whole = True
+            self._take = None
             self._can_stay = self._parser.should_keep_alive()
 
     # Inside
 
-    def _count_head(self, data: bytes, response: HttpResponse) -> None:
-        if not self.has_received:
-            self.has_received = True
-            response.arrived_s = time.monotonic()
-        self._head_bytes += len(data)
-
-    def _begin(self, response: HttpResponse) -> None:
-        self._has_new_head = False
-        if not self._is_whole:
+    def _received(self, data: bytes) -> None:
+        """A read that is not one more part for a sink with room."""
+        response = self._response
+        if response is None:
+            self._close()  # bytes nobody asked for: what they belong to is unknown
+            return
+        if self._is_head_done:
             self._quiet_looks = 0
-            self._expect_within(self._read_timeout_s / _LOOKS)
-        response.begin(self._on_head)
+        else:
+            self._head_bytes += len(data)
+            if not self.has_received:
+                self.has_received = True
+                response.arrived_s = time.monotonic()
+        try:
+            self._feed(data)
+        except _NONSENSE:
+            self._parsed(is_nonsense=True)
+        else:
+            self._parsed()
 
-    def _hand_on(self, response: HttpResponse) -> None:
-        """What one network read brought of the body, as one piece; the end of it with the last."""
+    def _parsed(self, *, is_nonsense: bool = False) -> None:
+        """Hands on what one network read brought; the end of a body with the last of it."""
+        response = self._response
+        if response is None:
+            return
         parts = self._new_parts
         is_whole = self._is_whole
-        if parts and not self._is_head_request:
-            part = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            if not response.deliver(part, is_whole) and not is_whole:
-                self._pause()
-            return
-        parts.clear()
-        # What came behind the body are trailers, of which nothing is kept.
-        if self._is_head_done:
-            self._new_fields.clear()
-        if is_whole and response.is_pushed:
-            response.deliver(b"", True)
-
-    def _end_by_closing(self, response: HttpResponse) -> None:
         try:
-            self._hand_on(response)
+            if self._has_new_head:
+                self._begin(response)
+            if not parts or self._is_head_request:
+                self._without_parts(response)
+            else:
+                part = parts[0] if len(parts) == 1 else b"".join(parts)
+                parts.clear()
+                if not response.deliver(part, is_whole) and not is_whole:
+                    self._take = None
+                    self._pause()
         except Exception as error:  # noqa: BLE001 - raised to whoever waits for the answer
             self.break_off(error)
             return
-        self._response = None
-        response.end()
+        if is_whole:
+            if is_nonsense:
+                self._can_stay = False
+            self._finish(response)
+        elif is_nonsense:
+            self._fail("protocol", f"{self._peer} sent something that is not HTTP/1.1")
+
+    def _begin(self, response: HttpResponse) -> None:
+        self._has_new_head = False
+        on_head, self._on_head = self._on_head, None
+        response.begin(on_head)
+        if not self._is_whole:
+            self._take = response.sink
+            self._expect_within(self._read_timeout_s / _LOOKS)
+
+    def _without_parts(self, response: HttpResponse) -> None:
+        """No bytes of a body: the end of one, what comes behind it, or less than a head."""
+        self._new_parts.clear()
+        if not self._is_head_done:
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._fail("protocol", f"{self._peer} sent a head of over {HEAD_LIMIT_BYTES} bytes")
+            return
+        # What comes behind a body are trailers, of which nothing is kept.
+        self._new_fields.clear()
+        if self._is_whole and response.sink is not None:
+            response.deliver(b"", True)
 
     def _finish(self, response: HttpResponse) -> None:
         self._response = None
@@ -311,7 +342,6 @@ class HttpConnection(asyncio.Protocol):
         if (
             self._can_stay
             and transport is not None
-            and not transport.is_closing()
             # A provider that answers before it has read all would take the rest for a request.
             and transport.get_write_buffer_size() == 0
         ):
@@ -322,13 +352,14 @@ class HttpConnection(asyncio.Protocol):
 
     def _fail(self, kind: FailureKind, message: str, *, is_given_up: bool = False) -> None:
         response = self._response
-        self._response = None
+        self._response = self._take = self._on_head = None
         if response is not None:
             failure = UpstreamFailure(kind, message, bytes_sent=True)
             response.fail(failure, is_given_up=is_given_up)
         self._close()
 
     def _close(self) -> None:
+        self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -373,14 +404,3 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._quiet_looks += 1
         self._expect_within(self._read_timeout_s / _LOOKS)
-
-
-def _ends_with_connection(response: HttpResponse) -> bool:
-    """Whether the body has no other end than the connection's (RFC 9112 §6.3)."""
-    for name, value in response.headers:
-        field = name.lower()
-        if field == b"content-length":
-            return False
-        if field == b"transfer-encoding":
-            return not value.lower().rstrip().endswith(b"chunked")
-    return True

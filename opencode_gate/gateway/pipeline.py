@@ -15,9 +15,7 @@ record, whatever way it ended.
 """
 
 import asyncio
-import types
-from collections.abc import Coroutine, Generator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -48,7 +46,7 @@ from opencode_gate.gateway.upstream import (
 from opencode_gate.governance.admission import Barred, Door
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.governor import Governor
-from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.stopping import BUDGET_STOP
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.routing.targets import Destination, RouteTable
@@ -137,18 +135,18 @@ class Pipeline:
             body,
             facts,
         )
+        record = self._record_of(asked, known, client.fields)
         exchange = Exchange(
-            self._record_of(asked, known, client.fields),
+            record,
             body,
             facts,
             self._recorder,
             self._clock,
             self._governor,
             client.received_s,
+            Grant(record.id),
+            asyncio.current_task(),
         )
-        work = asyncio.current_task()
-        assert work is not None
-        exchange.on_client_left(work.cancel)
         client.on_left(exchange.client_left)
         try:
             await self._serve_admitted(asked, known, exchange, refused, client)
@@ -210,28 +208,25 @@ class Pipeline:
             if refused is not None:
                 self._governor.put_down_to(asked.caller, exchange.grant)
                 raise refused
+            grant = exchange.grant
             ask = Ask(
-                exchange_id=exchange.id,
+                exchange_id=grant.exchange_id,
                 caller=asked.caller,
                 provider_id=known.provider_id,
                 route=known.route,
                 facts=asked.facts,
                 body=asked.body,
-                conversation_id=exchange.conversation_id,
+                conversation_id=exchange.record.conversation_id,
             )
-            grant = exchange.grant
-            ruling = self._governor.admit(ask, grant)
-            try:
-                waited_for = ruling.send(None)
-            except StopIteration:
-                pass  # nothing had to be waited for
-            else:
+            rest = self._governor.decide(ask, grant)
+            if rest is not None:
                 began_s = self._clock.monotonic_s()
-                await gone_on(ruling, waited_for)
+                await rest
                 exchange.waited_s = self._clock.monotonic_s() - began_s
             if grant.model is not None or grant.output_limit_tokens is not None:
                 asked = as_granted(asked, grant)
-            answer = Answer(client, exchange, asked, asks_for_usage=self._asks(asked, known))
+            asks_for_usage = known.may_ask_for_usage and self._asks_for_usage(asked, known)
+            answer = Answer(client, exchange, asked, asks_for_usage)
             await self._attempt(asked, known, exchange, answer, client)
         except GateError as refusal:
             if isinstance(refusal, Denied):
@@ -276,9 +271,10 @@ class Pipeline:
             # What rules had it wait for counts too: the agent waits for all of it.
             response = await known.upstream.send(
                 request,
-                header_timeout_s=HEADER_TIMEOUT_S - exchange.age_s,
+                header_timeout_s=HEADER_TIMEOUT_S - self._age_s(exchange),
                 on_head=answer.begin,
             )
+            exchange.dialled_s = request.dialled_s
             if not answer.is_over:
                 await self._take(asked, known, exchange, answer, response)
             answer.settle()
@@ -301,8 +297,6 @@ class Pipeline:
             answer_failure(client, known.route, known.provider_id, failure)
         except UsedUp:
             exchange.finish(ExchangeStatus.INTERRUPTED, error_type=BUDGET_STOP)
-        finally:
-            exchange.dialled_s = request.dialled_s
 
     async def _take(
         self,
@@ -323,7 +317,7 @@ class Pipeline:
                     exchange.attempts += 1
                     response = await known.upstream.send(
                         self._request(asked, known, answer),
-                        header_timeout_s=HEADER_TIMEOUT_S - exchange.age_s,
+                        header_timeout_s=HEADER_TIMEOUT_S - self._age_s(exchange),
                         on_head=answer.begin,
                     )
             if not answer.is_over:
@@ -331,12 +325,14 @@ class Pipeline:
         finally:
             response.abort()
 
-    def _asks(self, asked: Asked, known: _Known) -> bool:
+    def _age_s(self, exchange: Exchange) -> float:
+        return self._clock.monotonic_s() - exchange.started_s
+
+    def _asks_for_usage(self, asked: Asked, known: _Known) -> bool:
         """Whether usage is asked for in place of the client, who would not get it."""
         facts = asked.facts
         return (
-            known.may_ask_for_usage
-            and facts is not None
+            facts is not None
             and facts.stream
             and not facts.asks_for_usage
             and known.provider_id not in self._never_ask
@@ -366,7 +362,7 @@ class Pipeline:
             port=target.port,
             target=path,
             headers=swap.headers(asked.headers),
-            body=ask_for_usage(asked.body) if answer.asks_for_usage else asked.body,
+            body=_asking_for_usage(asked) if answer.asks_for_usage else asked.body,
         )
 
     def _new_swap(
@@ -378,16 +374,6 @@ class Pipeline:
         return swap
 
 
-@types.coroutine
-def gone_on(work: Coroutine[Any, Any, None], waited_for: Any) -> Generator[Any, Any, None]:
-    """Goes on with work that has been begun, and waits for something."""
-    while True:
-        try:
-            try:
-                told = yield waited_for
-            except BaseException as error:  # noqa: BLE001 - it is the work's to deal with
-                waited_for = work.throw(error)
-            else:
-                waited_for = work.send(told)
-        except StopIteration:
-            return
+def _asking_for_usage(asked: Asked) -> bytes:
+    has_stream_options = asked.facts is None or asked.facts.has_stream_options
+    return ask_for_usage(asked.body, has_stream_options=has_stream_options)

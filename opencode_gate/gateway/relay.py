@@ -12,18 +12,21 @@ import asyncio
 from time import monotonic
 from typing import Final
 
+import msgspec
+
 from opencode_gate.core.errors import GateError
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.gateway.asked import Asked, told_headers
 from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.exchange import Exchange
-from opencode_gate.gateway.headers import AnswerHead
+from opencode_gate.gateway.headers import described, response_headers
 from opencode_gate.gateway.upstream import Sink, UpstreamResponse, WhenReady
 from opencode_gate.wire.meter import ExchangeMeter
 
 MISUNDERSTOOD: Final = (400, 422)
 """What a provider answers that does not know a word of the request."""
 
+_NO_TYPE: Final = (b"content-type", b"")
 _BEGINNING_BYTES: Final = 64 * 1024
 
 
@@ -38,43 +41,32 @@ class NotAStream(GateError):
     error_type = "upstream_error"
 
 
-class Answer:
-    """One answer, from its head to the end of its exchange.
+class Answer(msgspec.Struct, eq=False):
+    """One answer, from its head to the end of its exchange; made in C.
 
     Attributes:
         asks_for_usage: the request was made to ask for usage in place of the client.
         has_begun: the client has been given its head.
         is_over: its end has been taken, and all of it given to the client.
+        is_complete: of a stream, whether that end was one.
+        is_limited: it may use up what is reserved for it.
+        is_young: no content of a stream has been given to the client yet.
+        last_s: when something of a plain body was given to the client last.
     """
 
-    __slots__ = (
-        "_asked",
-        "_client",
-        "_exchange",
-        "_is_complete",
-        "_is_limited",
-        "_is_stream",
-        "_is_young",
-        "_last_s",
-        "_meter",
-        "_relay",
-        "_status",
-        "_write",
-        "asks_for_usage",
-        "has_begun",
-        "is_over",
-    )
-
-    def __init__(
-        self, client: ClientRequest, exchange: Exchange, asked: Asked, *, asks_for_usage: bool
-    ) -> None:
-        self._client = client
-        self._exchange = exchange
-        self._asked = asked
-        self.asks_for_usage = asks_for_usage
-        self.has_begun = self.is_over = False
-        self._is_young = True
-        self._last_s = 0.0
+    client: ClientRequest
+    exchange: Exchange
+    asked: Asked
+    asks_for_usage: bool
+    has_begun: bool = False
+    is_over: bool = False
+    status: int = 0
+    meter: ExchangeMeter | None = None
+    is_stream: bool = False
+    is_complete: bool = False
+    is_limited: bool = False
+    is_young: bool = True
+    last_s: float = 0.0
 
     def begin(self, response: UpstreamResponse) -> Sink | None:
         """Looks at the head of an answer; `None` if the request may have to be sent otherwise.
@@ -82,8 +74,8 @@ class Answer:
         Raises:
             NotAStream: it is none, and must be.
         """
-        self._exchange.handed_over(response.sent_s)
         if self.asks_for_usage and response.status in MISUNDERSTOOD:
+            self.exchange.sent_s = response.sent_s
             return None
         return self._accept(response)
 
@@ -106,19 +98,20 @@ class Answer:
 
     def settle(self) -> None:
         """Closes the exchange of an answer that is over."""
-        exchange = self._exchange
-        if self._is_stream:
-            error_type = self._meter.error_type
-            if not self._is_complete and error_type is None:
+        exchange, meter = self.exchange, self.meter
+        assert meter is not None
+        if self.is_stream:
+            error_type = meter.error_type
+            if not self.is_complete and error_type is None:
                 error_type = "no_terminal"
             # An error that stands in a stream is read there by the client: a cut could lose it.
             is_billed = True
         else:
-            self._meter.end()
-            if self._meter.content_delivered:
-                exchange.content_came(self._last_s)
-            is_billed = self._status < 400
-            error_type = None if is_billed else f"http_{self._status}"
+            meter.end()
+            if meter.content_delivered:
+                exchange.content_came(self.last_s)
+            is_billed = self.status < 400
+            error_type = None if is_billed else f"http_{self.status}"
         if error_type is None:
             exchange.finish(ExchangeStatus.COMPLETED)
         else:
@@ -128,89 +121,95 @@ class Answer:
 
     def _accept(self, response: UpstreamResponse) -> Sink:
         """Gives the client the head of an answer; returns what takes its body."""
-        exchange, asked, client = self._exchange, self._asked, self._client
-        status = self._status = response.status
-        head = AnswerHead(response.headers)
+        exchange, asked, client = self.exchange, self.asked, self.client
+        grant = exchange.grant
+        status = self.status = response.status
+        of_note, end_to_end = described(response.headers)
         # Some providers call an error an event stream too; it is a body like any other.
-        content_type = head.content_type
-        is_stream = self._is_stream = (
-            status < 400
-            and content_type is not None
-            and content_type.startswith(b"text/event-stream")
-        )
+        content_type = of_note.get(b"content-type", _NO_TYPE)[1]
+        is_stream = self.is_stream = content_type.startswith(b"text/event-stream") and status < 400
         if status == 200 and not is_stream and asked.expects_stream:
             # It may well have generated a whole answer, and bill it.
             exchange.http_status = NotAStream.http_status
             exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type="protocol")
             raise _not_a_stream(asked, content_type)
-        meter = self._meter = exchange.meter = ExchangeMeter(
+        encoding = of_note.get(b"content-encoding")
+        self.meter = exchange.meter = ExchangeMeter(
             asked.route,
             streamed=is_stream,
             asked_for_usage=self.asks_for_usage,
-            content_encoding=head.content_encoding,
+            content_encoding=None if encoding is None else encoding[1].decode("latin-1"),
         )
         exchange.http_status = status
         exchange.arrived_s = response.arrived_s
+        if exchange.sent_s is None:
+            exchange.sent_s = response.sent_s
         self.has_begun = True
-        client.begin(status, head.passed(keep_length=not is_stream) + told_headers(exchange.grant))
+        passed = response_headers(of_note, end_to_end, keep_length=not is_stream)
+        if grant.model is not None or grant.output_limit_tokens is not None:
+            passed = passed + told_headers(grant)
+        client.begin(status, passed)
         if not is_stream:
             return self._take_body
-        self._relay = meter.relay
-        self._write = client.write
-        self._is_limited = exchange.grant.allowance is not None
+        self.is_limited = grant.allowance is not None
         return self._take_events
 
     def _take_events(self, part: bytes, is_last: bool) -> WhenReady | None:
-        passed = self._relay(part) if part else b""
-        if self._is_limited and self._exchange.is_used_up():
+        passed = self.meter.relay(part) if part else b""  # type: ignore[union-attr]
+        if self.is_limited and self.exchange.is_used_up():
             raise UsedUp
+        client = self.client
         if is_last:
             self._end_events(passed)
             return None
         if passed:
-            self._write(passed)
-            if self._is_young:
+            client.write(passed)
+            if self.is_young:
                 self._note_first()
-        client = self._client
         return client.when_drained if client.is_full else None
 
     def _end_events(self, passed: bytes) -> None:
-        end = self._meter.end()
-        self._is_complete = end.is_complete
+        assert self.meter is not None
+        end = self.meter.end()
+        self.is_complete = end.is_complete
         if end.is_complete:
-            self._client.end(passed + end.tail)
+            self.client.end(passed + end.tail)
         else:
             # Returning without `end` makes the server cut the connection, which is what tells
             # the agent that this was not the whole answer.
-            self._client.write(passed + end.tail)
-        if self._is_young:
+            self.client.write(passed + end.tail)
+        if self.is_young:
             self._note_first()
         self.is_over = True
 
     def _note_first(self) -> None:
         """The first bytes, and the first content: until there is some, it is looked for."""
-        exchange = self._exchange
-        exchange.written()
-        if self._meter.content_delivered:
-            self._is_young = False
-            exchange.content_came(monotonic())
+        exchange, meter, now_s = self.exchange, self.meter, monotonic()
+        assert meter is not None
+        if exchange.written_s is None:
+            exchange.written_s = now_s
+        if meter.content_delivered:
+            self.is_young = False
+            exchange.content_came(now_s)
             exchange.follow()
 
     def _take_body(self, part: bytes, is_last: bool) -> WhenReady | None:
-        client = self._client
-        if part:
-            self._meter.observe_body(part)
+        client, exchange = self.client, self.exchange
         if is_last:
             client.end(part)
             self.is_over = True
         else:
             client.write(part)
-        self._last_s = self._exchange.written()
+        self.last_s = monotonic()
+        if exchange.written_s is None:
+            exchange.written_s = self.last_s
+        if part:
+            self.meter.observe_body(part)  # type: ignore[union-attr]
         return client.when_drained if client.is_full else None
 
 
-def _not_a_stream(asked: Asked, content_type: bytes | None) -> NotAStream:
-    kind = "no content type" if content_type is None else content_type.decode("latin-1")
+def _not_a_stream(asked: Asked, content_type: bytes) -> NotAStream:
+    kind = content_type.decode("latin-1") or "no content type"
     return NotAStream(
         "upstream-protocol",
         f"{asked.destination.target.row.id} did not stream: it answered with {kind}",

@@ -48,7 +48,8 @@ class Broken:
 def an_exchange_of(written: Written) -> Exchange:
     facts = read_facts(identify("POST", "/v1/chat/completions"), BODY)
     record = an_exchange(status=ExchangeStatus.OPEN, operation=Operation.GENERATE)
-    return Exchange(record, BODY, facts, written, SystemClock(), Broken(), time.monotonic())
+    grant = Grant(record.id)
+    return Exchange(record, BODY, facts, written, SystemClock(), Broken(), time.monotonic(), grant)
 
 
 def test_under_a_budget_nothing_is_sent_that_a_crash_would_leave_no_trace_of() -> None:

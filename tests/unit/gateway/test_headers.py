@@ -8,11 +8,21 @@ from msgspec.structs import replace
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.secrets import Secret
 from opencode_gate.core.semconv import WireFormat
-from opencode_gate.gateway.headers import request_headers, request_query, response_headers
+from opencode_gate.gateway.headers import (
+    FieldSwap,
+    described,
+    request_headers,
+    request_query,
+    response_headers,
+)
 
 TOKEN = b"ogs-token"
 KEY = Secret("sk-real")
 ROW = ProviderRow(id="a", name="A", base_url="https://a.example/v1")
+
+
+def _passed(upstream: list[tuple[bytes, bytes]], *, keep_length: bool) -> list[tuple[bytes, bytes]]:
+    return response_headers(*described(upstream), keep_length=keep_length)
 
 
 def test_the_token_is_swapped_wherever_it_stands_and_the_rest_stays_in_order() -> None:
@@ -114,7 +124,7 @@ def test_a_key_that_goes_into_a_header_of_its_own_is_not_in_the_address_too() ->
     ],
 )
 def test_a_long_retry_after_is_dropped(name: bytes, value: bytes, passes: bool) -> None:
-    passed = response_headers([(name, value)], keep_length=True)
+    passed = _passed([(name, value)], keep_length=True)
     assert passed == ([(name, value)] if passes else [])
 
 
@@ -125,8 +135,8 @@ def test_an_answer_keeps_its_headers_but_those_of_the_connection() -> None:
         (b"Content-Length", b"2"),
         (b"x-request-id", b"req_1"),
     ]
-    assert response_headers(upstream, keep_length=True) == [upstream[0], upstream[2], upstream[3]]
-    assert response_headers(upstream, keep_length=False) == [upstream[0], upstream[3]]
+    assert _passed(upstream, keep_length=True) == [upstream[0], upstream[2], upstream[3]]
+    assert _passed(upstream, keep_length=False) == [upstream[0], upstream[3]]
 
 
 def test_a_header_of_the_row_takes_the_place_of_the_clients() -> None:
@@ -201,3 +211,25 @@ def test_a_header_the_row_names_wins_over_the_formats_own() -> None:
     row = replace(ROW, auth_header="x-proxy-key")
     sent = request_headers([(b"x-api-key", VIRTUAL)], row, VIRTUAL, KEY, WireFormat.OPENAI_CHAT)
     assert sent == [(b"accept-encoding", b"identity"), (b"x-proxy-key", b"sk-real")]
+
+
+def test_what_is_remembered_of_headers_changes_nothing_and_is_bounded() -> None:
+    """Many agents, each with ids of their own in the headers, must not fill the memory."""
+    swap = FieldSwap(ROW, TOKEN, KEY)
+    for number in range(1000):
+        client = [
+            (b"authorization", b"Bearer ogs-token"),
+            (b"x-session-id", b"%d" % number),
+            (b"content-length", b"%d" % number),
+            (b"x-long", b"%d" % number + b"." * 1000),
+        ]
+        assert swap.headers(client) == request_headers(client, ROW, TOKEN, KEY)
+        assert swap.headers(client)[:2] == [(b"authorization", b"Bearer sk-real"), client[1]]
+    assert len(swap) <= 64
+    assert all(len(value) < 1000 for _, value in swap)
+
+
+def test_of_a_header_that_stands_there_twice_the_first_is_looked_at() -> None:
+    of_note, end_to_end = described([(b"Content-Type", b"a"), (b"content-type", b"b")])
+    assert of_note[b"content-type"] == (b"Content-Type", b"a")
+    assert len(end_to_end) == 2
