@@ -21,28 +21,18 @@ from opencode_gate.gateway.client_head import (
     check_coding,
     check_hosts,
     check_old,
-    is_held_back,
     split_target,
 )
-from opencode_gate.gateway.client_line import IDLE_S, ClientLine
-from opencode_gate.gateway.client_request import UNTIL_CLOSE, HttpRequest, too_large
+from opencode_gate.gateway.client_line import BODY_SILENCE_S, HEAD_S, IDLE_S, ClientLine
+from opencode_gate.gateway.client_request import STATUS_LINES, UNTIL_CLOSE, HttpRequest, too_large
 from opencode_gate.gateway.downstream import BODY_LIMIT_BYTES, ClientGone, ClientHeaders
 
 if TYPE_CHECKING:
     from opencode_gate.gateway.http_server import HttpServer
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
-HEAD_S: Final = 30.0
-"""A head has to be whole in this time from its first byte, whatever comes of it meanwhile."""
-BODY_SILENCE_S: Final = 60.0
 
 _DEAF: Final = -1
-_BAD_REQUEST: Final = 400
-_HEAD_TOO_LARGE: Final = 431
-_REFUSALS: Final = {
-    _BAD_REQUEST: b"400 Bad Request",
-    _HEAD_TOO_LARGE: b"431 Request Header Fields Too Large",
-}
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +44,7 @@ class ClientConnection(ClientLine):
         "_can_stay",
         "_current",
         "_has_ended",
-        "_head_bytes",
+        "_head_left_bytes",
         "_headers",
         "_incoming",
         "_parser",
@@ -78,7 +68,7 @@ class ClientConnection(ClientLine):
         self.on_body = self._parts.append
         self._headers: ClientHeaders = []
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._head_bytes = 0
+        self._head_left_bytes = HEAD_LIMIT_BYTES
         self._has_ended = False
         self._incoming: HttpRequest | None = None
         self._current: HttpRequest | None = None
@@ -99,11 +89,11 @@ class ClientConnection(ClientLine):
         if self._raw_left_bytes:
             self._received_raw(data)
             return
-        limit_bytes = HEAD_LIMIT_BYTES - self._head_bytes
-        if len(data) > limit_bytes and self._incoming is None:
+        if len(data) > self._head_left_bytes and self._incoming is None:
             # A head beyond the limit must not pass because it came in one piece.
-            self.data_received(data[:limit_bytes])
-            self.data_received(data[limit_bytes:])
+            left_bytes = self._head_left_bytes
+            self.data_received(data[:left_bytes])
+            self.data_received(data[left_bytes:])
             return
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]
@@ -159,14 +149,13 @@ class ClientConnection(ClientLine):
 
     def on_headers_complete(self) -> None:
         """Makes the request, unless it is one that must not be served."""
-        parser = self._parser
-        assert parser is not None
+        parser: httptools.HttpRequestParser = self._parser  # type: ignore[assignment]
+        self._head_left_bytes = HEAD_LIMIT_BYTES
         url = self._url.pop()
         if self._url:
             url = b"".join((*self._url, url))
             self._url.clear()
         headers, self._headers = self._headers, []
-        self._head_bytes = 0
         fields = dict(headers)
         method = parser.get_method()
         is_old = parser.get_http_version() != "1.1"
@@ -208,15 +197,9 @@ class ClientConnection(ClientLine):
             self._whole(request, b"".join(request.parts))
             parts.clear()
             return
-        if parts:
-            request.content = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-        else:
-            request.content = b""
-        if self._current is None and not self._is_full:
-            self._start(request)
-        else:
-            self._waiting.append(request)
+        request.content = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._take_turn(request)
 
     # Towards the request
 
@@ -229,16 +212,11 @@ class ClientConnection(ClientLine):
         """
         waiter: asyncio.Future[bytes] = self.loop.create_future()
         request.waiter = waiter
-        if is_held_back(request) and self._transport is not None and not request.is_old:
+        if self._transport is not None and request.is_held_back() and not request.is_old:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         content = await waiter
         request.content = b""
         return content
-
-    def answered_early(self, request: HttpRequest) -> None:
-        """An answer before the body is whole: the rest is read past, where its end is sure."""
-        if is_held_back(request) or request.size_bytes > BODY_LIMIT_BYTES:
-            request.can_stay = False
 
     def ended(self, request: HttpRequest) -> None:
         """The answer is written to its end."""
@@ -257,17 +235,18 @@ class ClientConnection(ClientLine):
     def retire(self) -> None:
         """Serves what it has begun with, then closes."""
         self._can_stay = False
-        for request in (self._current, *self._waiting):
-            if request is not None:
-                request.can_stay = False
+        for request in self._waiting:
+            request.can_stay = False
         if self._current is None:
             self._close_idle()
+        else:
+            self._current.can_stay = False
 
     def _is_patient(self) -> bool:
         """Who has asked may wait for the answer; who has not is in the way."""
         return self._current is not None and self._current is not self._incoming
 
-    # Inside: what is out of the ordinary
+    # Inside
 
     def _received_raw(self, data: bytes) -> None:
         """More of a sized body, or what nobody listens to."""
@@ -295,12 +274,7 @@ class ClientConnection(ClientLine):
         """A read in which no request has come to its end."""
         request = self._incoming
         if request is None or self._headers:
-            self._head_bytes += size_bytes
-            if self._head_bytes >= HEAD_LIMIT_BYTES:
-                self._refusal = _HEAD_TOO_LARGE
-                self._not_understood()
-            elif self._head_bytes == size_bytes and self._current is None:
-                self._expect_within(HEAD_S)
+            self._unfinished_fields(size_bytes)
             return
         came, parts = b"".join(self._parts), request.parts
         self._parts.clear()
@@ -311,7 +285,9 @@ class ClientConnection(ClientLine):
             if length is not None:
                 request.size_bytes = int(length)
                 self._raw_left_bytes = request.size_bytes - len(came)
-            self._begin_early(request)
+            self._take_turn(request)
+            if self._waiting:
+                self._transport.pause_reading()  # type: ignore[union-attr]
         if came and request.connection is not None:
             parts.append(came)
         if not self._raw_left_bytes:
@@ -322,13 +298,14 @@ class ClientConnection(ClientLine):
             if request.waiter is not None and not request.waiter.done():
                 request.waiter.set_exception(too_large())
 
-    def _begin_early(self, request: HttpRequest) -> None:
-        """Has a request answered whose body is still to come, or wait for its turn."""
-        if self._current is None and not self._is_full:
-            self._start(request)
-        else:
-            self._waiting.append(request)
-            self._transport.pause_reading()  # type: ignore[union-attr]
+    def _unfinished_fields(self, size_bytes: int) -> None:
+        is_new = self._head_left_bytes == HEAD_LIMIT_BYTES
+        self._head_left_bytes -= size_bytes
+        if self._head_left_bytes <= 0:
+            self._refusal = 431
+            self._not_understood()
+        elif is_new and self._current is None:
+            self._expect_within(HEAD_S)
 
     def _whole(self, request: HttpRequest, content: bytes) -> None:
         """The body of a request that had been begun with, or waits, is whole."""
@@ -339,7 +316,10 @@ class ClientConnection(ClientLine):
         if request.waiter is not None and not request.waiter.done():
             request.waiter.set_result(content)
 
-    def _start(self, request: HttpRequest) -> None:
+    def _take_turn(self, request: HttpRequest) -> None:
+        if self._current is not None or self._is_full:
+            self._waiting.append(request)
+            return
         self._current = request
         task = request.task = self.loop.create_task(self._answer(request))
         self._server.tasks.add(task)
@@ -364,7 +344,7 @@ class ClientConnection(ClientLine):
         if self._current is not None or self._is_full or self._transport is None:
             return
         if self._waiting:
-            self._start(self._waiting.pop(0))
+            self._take_turn(self._waiting.pop(0))
             if not self._waiting:
                 self._transport.resume_reading()
         elif self._refusal:
@@ -385,7 +365,7 @@ class ClientConnection(ClientLine):
         """From here on it is unknown where a request begins: the client is told, in its turn."""
         request = self._incoming
         self._stop_hearing()
-        self._refusal = self._refusal or _BAD_REQUEST
+        self._refusal = self._refusal or 400
         if request is not None and request is self._current:
             if request.left_bytes is None:
                 self._current = None
@@ -403,11 +383,9 @@ class ClientConnection(ClientLine):
         self._parts.clear()
 
     def _refuse(self) -> None:
-        status, self._refusal = _REFUSALS[self._refusal], 0
+        line, self._refusal = STATUS_LINES[self._refusal], 0
         if self._transport is not None:
-            self._transport.write(
-                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            )
+            self._transport.write(line + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         self._hang_up()
 
     def _hang_up(self) -> None:

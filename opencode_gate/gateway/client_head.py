@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from opencode_gate.gateway.client_request import HttpRequest
 from opencode_gate.gateway.downstream import ClientHeaders
 
 _OLD_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"))
@@ -63,8 +62,3 @@ def split_target(url: bytes) -> tuple[str, bytes, bytes]:
     if not url.startswith(b"/") or b"#" in url:
         raise NotServed
     return unquote_to_bytes(raw_path).decode("utf-8", "replace"), raw_path, query
-
-
-def is_held_back(request: HttpRequest) -> bool:
-    """The client sends the body only when told to go on (RFC 9110, section 10.1.1)."""
-    return not request.parts and b"100-continue" in request.fields.get(b"expect", b"").lower()

@@ -12,6 +12,9 @@ import struct
 from typing import Final, cast
 
 IDLE_S: Final = 75.0
+HEAD_S: Final = 30.0
+"""A head has to be whole in this time from its first byte, whatever comes of it meanwhile."""
+BODY_SILENCE_S: Final = 60.0
 LINGER_S: Final = 5.0
 """How long a client may take to read the last of an answer, and send what nobody reads."""
 

@@ -30,7 +30,7 @@ NO_BODY: Final = -3
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _BODYLESS: Final = frozenset((204, 304))
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
-_STATUS_LINES: Final = {
+STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
@@ -110,11 +110,11 @@ class HttpRequest(msgspec.Struct, eq=False):
         else:
             self.left_bytes = CHUNKED
             fields += b"\r\ntransfer-encoding: chunked"
-        if self.content is None:
-            connection.answered_early(self)
+        if self.content is None and (self.is_held_back() or self.size_bytes > BODY_LIMIT_BYTES):
+            self.can_stay = False  # else the rest of the body is read past: its end is sure
         if not self.can_stay:
             fields += b"\r\nconnection: close"
-        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
         self.head = line + fields + b"\r\n\r\n"
         connection.loop.call_soon(self.flush)
 
@@ -145,12 +145,14 @@ class HttpRequest(msgspec.Struct, eq=False):
         connection, transport = self.connection, self.transport
         if connection is None or transport is None:
             return
-        if len(part) > _ONE_WRITE_BYTES:
+        size = len(part)
+        if size > _ONE_WRITE_BYTES:
             self._write_large(transport, part)
-            part = b""
-        if self.left_bytes == CHUNKED:
-            part = b"%x\r\n%b\r\n0\r\n\r\n" % (len(part), part) if part else b"0\r\n\r\n"
-        else:
+            part, size = b"", 0
+        left = self.left_bytes
+        if left == CHUNKED:
+            part = b"%x\r\n%b\r\n0\r\n\r\n" % (size, part) if part else b"0\r\n\r\n"
+        elif size != left:
             part = self._counted(part)
             if self.left_bytes > 0:  # type: ignore[operator]
                 return  # it promised more: returning without an end cuts
@@ -167,6 +169,10 @@ class HttpRequest(msgspec.Struct, eq=False):
             self.drained += (deed,)
         else:
             deed()
+
+    def is_held_back(self) -> bool:
+        """The client sends the body only when told to go on (RFC 9110, section 10.1.1)."""
+        return not self.parts and b"100-continue" in self.fields.get(b"expect", b"").lower()
 
     def lose(self) -> None:
         """Nobody is there any more to answer to."""
