@@ -208,7 +208,12 @@ _NOT_BILLED: dict[str, Any] = {
 
 def _granted(grant: Grant, *, was_sent: bool) -> dict[str, Any]:
     """The fields of a record that the rules know, the model that was sent instead among them."""
-    if grant == Grant(grant.exchange_id):
+    if (
+        grant.virtual_key is grant.model is None
+        and grant.output_limit_tokens is None
+        and not grant.charges
+        and not grant.decisions
+    ):
         return _NOTHING
     known: dict[str, Any] = {} if grant.model is None else {"request_model": grant.model}
     return known | {

@@ -9,7 +9,6 @@ that has used up what was reserved for it is cut too.
 """
 
 import asyncio
-from time import monotonic
 from typing import Final
 
 import msgspec
@@ -184,7 +183,8 @@ class Answer(msgspec.Struct, eq=False):
 
     def _note_first(self) -> None:
         """The first bytes, and the first content: until there is some, it is looked for."""
-        exchange, meter, now_s = self.exchange, self.meter, monotonic()
+        exchange, meter = self.exchange, self.meter
+        now_s = exchange.clock.monotonic_s()
         assert meter is not None
         if exchange.written_s is None:
             exchange.written_s = now_s
@@ -200,7 +200,7 @@ class Answer(msgspec.Struct, eq=False):
             self.is_over = True
         else:
             client.write(part)
-        self.last_s = monotonic()
+        self.last_s = exchange.clock.monotonic_s()
         if exchange.written_s is None:
             exchange.written_s = self.last_s
         if part:
