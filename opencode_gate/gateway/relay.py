@@ -48,7 +48,6 @@ class Answer(msgspec.Struct, eq=False):
         has_begun: the client has been given its head.
         is_over: its end has been taken, and all of it given to the client.
         is_complete: of a stream, whether that end was one.
-        is_limited: it may use up what is reserved for it.
         is_young: no content of a stream has been given to the client yet.
         last_s: when something of a plain body was given to the client last.
     """
@@ -63,7 +62,6 @@ class Answer(msgspec.Struct, eq=False):
     meter: ExchangeMeter | None = None
     is_stream: bool = False
     is_complete: bool = False
-    is_limited: bool = False
     is_young: bool = True
     last_s: float = 0.0
 
@@ -150,26 +148,30 @@ class Answer(msgspec.Struct, eq=False):
         client.begin(status, passed)
         if not is_stream:
             return self._take_body
-        self.is_limited = grant.allowance is not None
-        return self._take_events
+        return self._taking_events(self.meter, is_limited=grant.allowance is not None)
 
-    def _take_events(self, part: bytes, is_last: bool) -> WhenReady | None:
-        passed = self.meter.relay(part) if part else b""  # type: ignore[union-attr]
-        if self.is_limited and self.exchange.is_used_up():
-            raise UsedUp
-        client = self.client
-        if is_last:
-            self._end_events(passed)
-            return None
-        if passed:
-            client.write(passed)
-            if self.is_young:
-                self._note_first()
-        return client.when_drained if client.is_full else None
+    def _taking_events(self, meter: ExchangeMeter, *, is_limited: bool) -> Sink:
+        """What takes a stream; all that each event needs is looked up once."""
+        client, exchange = self.client, self.exchange
+        relay, write = meter.relay, client.write
 
-    def _end_events(self, passed: bytes) -> None:
-        assert self.meter is not None
-        end = self.meter.end()
+        def take(part: bytes, is_last: bool) -> WhenReady | None:
+            passed = relay(part)
+            if is_limited and exchange.is_used_up():
+                raise UsedUp
+            if is_last:
+                self._end_events(meter, passed)
+                return None
+            if passed:
+                write(passed)
+                if self.is_young:
+                    self._note_first(meter)
+            return client.when_drained if client.is_full else None
+
+        return take
+
+    def _end_events(self, meter: ExchangeMeter, passed: bytes) -> None:
+        end = meter.end()
         self.is_complete = end.is_complete
         if end.is_complete:
             self.client.end(passed + end.tail)
@@ -178,14 +180,13 @@ class Answer(msgspec.Struct, eq=False):
             # the agent that this was not the whole answer.
             self.client.write(passed + end.tail)
         if self.is_young:
-            self._note_first()
+            self._note_first(meter)
         self.is_over = True
 
-    def _note_first(self) -> None:
+    def _note_first(self, meter: ExchangeMeter) -> None:
         """The first bytes, and the first content: until there is some, it is looked for."""
-        exchange, meter = self.exchange, self.meter
+        exchange = self.exchange
         now_s = exchange.clock.monotonic_s()
-        assert meter is not None
         if exchange.written_s is None:
             exchange.written_s = now_s
         if meter.content_delivered:

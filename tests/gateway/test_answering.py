@@ -210,8 +210,8 @@ async def test_a_bug_while_an_answer_passes_ends_the_exchange_and_cuts(
     """Not even a mistake of ours may leave a record out, or look like the end of an answer."""
     scene = Scene(tmp_path, stream=True)
     await scene.begin()
-    take = scene.upstream.begin(STREAM)
     monkeypatch.setattr(HeardClient, "write", lambda self, part: 1 // 0)
+    take = scene.upstream.begin(STREAM)
     with pytest.raises(ZeroDivisionError) as bug:
         take(EVENT, False)
     scene.upstream.ended.set_exception(bug.value)
