@@ -9,7 +9,8 @@ called from our code are.
 import asyncio
 import selectors
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -203,24 +204,52 @@ def instructions_of_metering_a_plain_answer() -> int:
 
 
 async def _instructions(folder: Path, answer: list[bytes], stream: bool, is_governed: bool) -> int:
+    counts = []
+    async with _served(folder, answer, stream=stream, is_governed=is_governed) as serve:
+        for number in range(6):
+            asked = chat_request(_PATH, number, stream=stream)
+            with InstructionCount() as count:
+                await serve(asked)
+            counts.append(count.instructions)
+    return _counted(counts)
+
+
+@asynccontextmanager
+async def serve_requests(
+    folder: Path, *, stream: bool
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """What serves so many requests, one after the other."""
+    answer = _STREAM if stream else _PLAIN
+    async with _served(folder, answer, stream=stream, is_governed=False) as serve_one:
+
+        async def serve(times: int) -> None:
+            for number in range(times):
+                await serve_one(chat_request(_PATH, number, stream=stream))
+
+        yield serve
+
+
+@asynccontextmanager
+async def _served(
+    folder: Path, answer: list[bytes], *, stream: bool, is_governed: bool
+) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
     app, journal = await _application(folder, answer, is_governed=is_governed)
     server = HttpServer(app)
     client, transport = ClientConnection(server), WatchedTransport()
     client.connection_made(transport)
-    counts = []
-    for number in range(6):
-        asked = chat_request(_PATH, number, stream=stream)
+
+    async def serve(asked: bytes) -> None:
         transport.written.clear()
-        with InstructionCount() as count:
-            client.data_received(asked)
-            await asyncio.gather(*server.tasks)
+        client.data_received(asked)
+        while server.tasks:
+            await asyncio.sleep(0)
         written = b"".join(transport.written)
         assert written.startswith(b"HTTP/1.1 200 OK\r\n"), written
-        assert b"word " in written or written.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
-        counts.append(count.instructions)
+        assert written.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}")
+
+    yield serve
     client.connection_lost(None)
     journal.close()
-    return _counted(counts)
 
 
 def _counted(counts: list[int]) -> int:
