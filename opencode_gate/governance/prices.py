@@ -6,6 +6,9 @@ The invariant: where the user forbade it, a request whose cost could not be said
 from collections.abc import Callable
 
 from opencode_gate.core.errors import PolicyDenied
+from opencode_gate.governance.models_allowed import NAME_CHARS_MAX
+
+MODELS_REMEMBERED = 1_024
 
 
 class UnknownPrice(PolicyDenied):
@@ -33,4 +36,8 @@ class PriceRule:
                 f"no price is known for {provider_id}/{model_id}, and on_unknown_price is block",
                 hint=f"ogate config set 'prices.\"{provider_id}/{model_id}\".input' USD",
             )
-        self._allowed.add((provider_id, model_id))
+        if len(self._allowed) >= MODELS_REMEMBERED:
+            # A price may hold for any name, and names are what clients make up.
+            self._allowed.clear()
+        if model_id is None or len(model_id) <= NAME_CHARS_MAX:
+            self._allowed.add((provider_id, model_id))

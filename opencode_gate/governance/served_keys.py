@@ -31,6 +31,7 @@ _PLACES: Final = frozenset(
 _PREFIXES: Final = (b"ogk-", b"ogs-")
 _QUERY_KEY: Final = b"key="
 _TOKENS_REMEMBERED: Final = 4096
+_ENDED_REMEMBERED: Final = 16_384
 
 
 class _Known(NamedTuple):
@@ -75,7 +76,7 @@ class ServedDoor:
         self._revision: int | None = None
         self._names: dict[str, str] = {}
         self._known: dict[bytes, _Known] = {}
-        self._ended: set[str] = set()
+        self._ended: dict[str, None] = {}
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Caller:
         """Whose token the request carries.
@@ -126,7 +127,11 @@ class ServedDoor:
 
     def end(self, session_id: str) -> None:
         """The tokens of a session are worth nothing from now on."""
-        self._ended.add(session_id)
+        if len(self._ended) >= _ENDED_REMEMBERED:
+            # By now the ledger says so of the first of them.
+            self._known.clear()
+            del self._ended[next(iter(self._ended))]
+        self._ended[session_id] = None
 
     def _turn_to(self, policy: Policy) -> None:
         self._known.clear()

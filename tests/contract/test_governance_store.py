@@ -23,6 +23,7 @@ from opencode_gate.ledger.governance_store import (
     Standing,
     WindowKey,
 )
+from opencode_gate.ledger.policy_mark import mark_file
 from opencode_gate.ledger.records import Charge, ExchangeRecord, Repricing
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, connection, open_store
@@ -525,6 +526,55 @@ def test_a_ledger_that_stays_locked_is_an_error_and_not_a_lease(
         assert leased(store, "P", wish(DAY, 100, 60)) == [60]
 
 
+def test_the_marks_move_with_every_change_of_rules_and_with_nothing_else(
+    store: GovernanceStore, open_again: OpenGovernance
+):
+    """Even, they say that nothing has changed since they were the same; a gateway believes it."""
+    marks, other = store.policy_marks(), open_again()
+    seen = marks[0]
+    assert seen % 2 == 0
+    for number in range(3):
+        change = PolicyDocument("team", "a", f'{{"n":{number}}}')
+        other.put_policy([change], operator="ada", at_us=number)
+        assert marks[0] % 2 == 0
+        assert marks[0] > seen
+        seen = marks[0]
+        other.put_policy([change], operator="ada", at_us=number)
+        leased(other, "P", wish(DAY, 100, 1))
+        other.give_back("P", {DAY: 1})
+        assert marks[0] == other.policy_marks()[0] == seen
+
+
+def test_a_change_of_rules_that_fails_may_have_been_one(
+    store: GovernanceStore, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Who reads them looks once more than needed; and believes the marks again."""
+    marks = store.policy_marks()
+    seen = marks[0]
+
+    def fail() -> int:
+        raise LedgerError("ledger-unwritable", "the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "policy_revision", fail)
+        with pytest.raises(LedgerError):
+            store.put_policy([PolicyDocument("team", "a", "{}")], operator="ada", at_us=1)
+    assert store.policy() == (0, [])
+    assert marks[0] % 2 == 0
+    assert marks[0] > seen
+
+
+def test_rules_whose_change_could_not_be_told_are_not_changed(
+    store: GovernanceStore, ledger_file: Path
+):
+    """Who believes the marks would not learn of it."""
+    mark_file(ledger_file).mkdir()
+    with pytest.raises(LedgerError):
+        store.put_policy([PolicyDocument("team", "a", "{}")], operator="ada", at_us=1)
+    assert store.policy() == (0, [])
+    assert store.policy_marks()[0] % 2 == 1
+
+
 def test_a_reader_sees_rules_and_budgets_and_changes_nothing(
     store: GovernanceStore, ledger_file: Path
 ):
@@ -533,6 +583,7 @@ def test_a_reader_sees_rules_and_budgets_and_changes_nothing(
     leased(store, "P", wish(DAY, 100, 60))
     with closing(open_governance(ledger_file, read_only=True)) as reader:
         mark = reader.change_mark()
+        assert reader.policy_marks()[0] % 2 == 1
         assert reader.policy() == store.policy()
         assert reader.standings([DAY]) == store.standings([DAY])
         assert reader.latest_windows([DAY.budget_id]) == {DAY.budget_id: 1_000}

@@ -22,3 +22,12 @@ def test_a_priced_model_is_looked_up_once_and_an_unpriced_one_each_time() -> Non
         with pytest.raises(UnknownPrice):
             rule.check("p", None)
     assert asked == ["priced", None, None]
+
+
+def test_what_is_remembered_is_bounded_whatever_models_are_called() -> None:
+    rule = PriceRule(lambda *_: True)
+    for number in range(3_000):
+        rule.check("p", f"m{number}")
+        rule.check("p", "x" * 10_000 + str(number))
+    assert len(rule._allowed) <= 1_024
+    assert max(len(model or "") for _, model in rule._allowed) < 1_000

@@ -13,6 +13,7 @@ from opencode_gate.governance.grants import Ask
 from opencode_gate.governance.policy import Owner
 from opencode_gate.governance.request_case import (
     OUTPUT_LIMIT_TOKENS,
+    TERMS_HOLD_S,
     Case,
     Cases,
     ModelTerms,
@@ -32,6 +33,11 @@ TERMS = {
         price=ModelPrice(input=Decimal(2), output=Decimal(30)),
         context_tokens=400_000,
         output_tokens=64_000,
+    ),
+    "blind": ModelTerms(
+        price=ModelPrice(input=Decimal(1), output=Decimal(10)),
+        context_tokens=0,
+        output_tokens=8_000,
     ),
     "endless": ModelTerms(price=ModelPrice(input=Decimal(1), output=Decimal(10))),
 }
@@ -88,6 +94,46 @@ async def test_no_answer_can_be_longer_than_was_reserved(model, asked, tokens, m
 async def test_the_dearest_of_the_models_a_router_may_take_counts() -> None:
     case, size = await case_of(models=["dear"], max_tokens=100)
     assert case.amount("usd", OWNER) == (size + HIDDEN_INPUT_TOKENS) * 2_000 + 100 * 30_000
+
+
+async def test_a_dearer_tier_counts_in_whichever_words_it_is_asked_for() -> None:
+    """Servers that know only one of the two members pass over the other."""
+    plain, _ = await case_of(max_tokens=100)
+    dear, _ = await case_of(max_tokens=100, service_tier="priority", speed="standard")
+    assert dear.amount("usd", OWNER) > 2 * plain.amount("usd", OWNER)
+
+
+async def test_a_window_that_one_of_several_models_does_not_tell_bounds_nothing() -> None:
+    """What the body names may be read by that one."""
+    case, _ = await case_of(models=["blind"], tools=[{"type": "web_search"}])
+    assert case.input_tokens is None
+
+
+async def test_the_case_of_a_request_as_it_came_is_the_same_without_waiting() -> None:
+    """And there is none of what would have to be looked up first."""
+    route = identify("POST", "/v1/chat/completions")
+    cases = Cases(lambda provider, name: TERMS.get(name or "", ModelTerms()), SystemClock())
+    for members in ({}, {"n": 3}, {"max_tokens": 99_000}, {"service_tier": "priority"}):
+        body = json.dumps({"model": "m", "messages": [], **members}).encode()
+        facts = read_facts(route, body)
+        caller = Caller(session_id="s", user=None, virtual_key=None, token=b"")
+        ask = Ask(
+            exchange_id="x", caller=caller, provider_id="p", route=route, facts=facts, body=body
+        )
+        now_s = SystemClock().monotonic_s()
+        if not members:
+            assert cases.now(ask, facts, now_s) is None
+        assert await cases.of(ask, "m") == cases.now(ask, facts, now_s)
+        assert cases.now(ask, facts, now_s + TERMS_HOLD_S + 60) is None
+
+
+async def test_what_is_known_of_models_is_bounded_whatever_they_are_called() -> None:
+    cases = Cases(lambda provider, name: ModelTerms(), SystemClock())
+    for number in range(600):
+        await cases._known("p", f"m{number}")
+        await cases._known("p", "x" * 1_000 + str(number))
+    assert len(cases._tariffs) <= 512
+    assert max(len(model or "") for _, model in cases._tariffs) < 1_000
 
 
 async def test_what_nobody_can_say_is_refused() -> None:

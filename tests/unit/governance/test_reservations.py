@@ -10,7 +10,7 @@ import pytest
 from opencode_gate.core.clock import SystemClock
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.tasks import spawn
-from opencode_gate.governance.reservations import Held, Need, Reservations, Short
+from opencode_gate.governance.reservations import Held, Need, Place, Reservations, Short
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.records import Charge
 from opencode_gate.ledger.sqlite import open_store
@@ -110,6 +110,52 @@ async def test_a_request_waits_for_those_that_still_run(ledger: Path) -> None:
     await asyncio.sleep(0)
     one.reservations.release(held.amounts)
     assert isinstance(await waiting, Held)
+
+
+async def test_what_is_taken_at_once_is_taken_from_all_budgets_or_from_none(ledger: Path) -> None:
+    """Each in its own unit, as far as is leased, and only under the limit it was leased for."""
+    one = Process(ledger, "one")
+    tokens = WindowKey("team:core/month/tokens", 0)
+    for _ in range(2):
+        assert isinstance(await one.reserve(Need(DAY, 10**6, 100), Need(tokens, 10**6, 5)), Held)
+    account = one.reservations.account
+    places = [
+        Place(DAY, "usd", 10**6, account(DAY)),
+        Place(tokens, "tokens", 10**6, account(tokens)),
+    ]
+    before = one.reservations.reserved()
+    charges = one.reservations.take_now(places, 70, 3, 0.0)
+    assert charges == (Charge(*DAY, "usd", 70), Charge(*tokens, "tokens", 3))
+    taken = {DAY: before[DAY] + 70, tokens: before[tokens] + 3}
+    assert one.reservations.reserved() == taken
+    assert one.reservations.take_now(places, 70, account(tokens).free + 1, 0.0) is None
+    places[1].limit = 10**5
+    assert one.reservations.take_now(places, 70, 3, 0.0) is None
+    assert one.reservations.reserved() == taken
+    one.reservations.release([(DAY, 70), (tokens, 3)])
+    assert one.reservations.reserved() == before
+
+
+async def test_an_account_that_was_given_back_gives_nothing_more(ledger: Path) -> None:
+    """Though somebody still has it in hand, and another has taken its place."""
+    one = Process(ledger, "one")
+    held = await one.reserve(Need(DAY, 100, 10))
+    assert isinstance(held, Held)
+    place = Place(DAY, "usd", 100, one.reservations.account(DAY))
+    one.settle(held, 10)
+    await until(lambda: DAY not in one.reservations.reserved())
+    assert one.reservations.take_now([place], 1, 0, 0.0) is None
+    # Nothing of it is in the way of a request that was never sent, either.
+    one.reservations.release(held.amounts)
+    assert isinstance(await one.reserve(Need(DAY, 100, 90)), Held)
+    assert one.reservations.take_now([place], 1, 0, 0.0) is None
+
+
+async def until(is_so) -> None:
+    """Waits for what is left to come about by itself."""
+    async with asyncio.timeout(30):
+        while not is_so():
+            await asyncio.sleep(0.01)
 
 
 async def test_what_can_never_fit_is_refused_without_waiting(ledger: Path) -> None:
