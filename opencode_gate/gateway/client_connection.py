@@ -313,6 +313,7 @@ class ClientConnection(ClientLine):
         if request.connection is None:
             return
         request.content = content
+        request.received_s = monotonic()
         if request.waiter is not None and not request.waiter.done():
             request.waiter.set_result(content)
 

@@ -1,6 +1,7 @@
 """What a client gets, and what is written down of it, whatever the two ends do meanwhile."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.core.tasks import spawn
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.gateway.app import App
+from opencode_gate.gateway.client_connection import ClientConnection
+from opencode_gate.gateway.downstream import ClientRequest
+from opencode_gate.gateway.http_server import HttpServer
 from opencode_gate.gateway.pipeline import Pipeline
 from opencode_gate.gateway.upstream import (
     OnHead,
@@ -30,6 +34,7 @@ from opencode_gate.routing.targets import RouteTable
 from opencode_gate.wire.meter import ExchangeMeter
 from tests.support.heard_client import HeardClient
 from tests.support.rules import a_governor
+from tests.support.watched_transport import WatchedTransport
 
 PATH = "/p/acme/v1/chat/completions"
 TOKEN = b"ogs-token"
@@ -317,3 +322,25 @@ async def test_without_an_answer_there_is_no_time_of_the_gateways_own(tmp_path: 
     scene.upstream.ended.set_exception(UpstreamFailure("timeout", "silent", bytes_sent=True))
     record = await scene.end()
     assert (record.gateway_us, scene.client.status) == (None, 504)
+
+
+async def test_a_request_counts_from_its_last_byte() -> None:
+    """However long a client takes to send its body: that is no time of ours."""
+    received_s: list[float] = []
+
+    async def handler(client: ClientRequest) -> None:
+        await client.body()
+        received_s.append(client.received_s)
+        client.begin(204, [])
+        client.end()
+
+    server = HttpServer(handler)
+    connection = ClientConnection(server)
+    connection.connection_made(WatchedTransport())
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+    await asyncio.sleep(0)
+    noted_s = time.monotonic()
+    connection.data_received(b"cd")
+    await asyncio.gather(*server.tasks)
+    connection.connection_lost(None)
+    assert received_s[0] >= noted_s
