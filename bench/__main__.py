@@ -273,6 +273,8 @@ def main() -> None:
     parser.add_argument("--only", help="names of programs, separated by semicolons")
     parser.add_argument("--out", type=Path, default=Path("performance.json"))
     arguments = parser.parse_args()
+    if sys.platform != "linux":
+        sys.exit("this bench reads the kernel's files about processes: it needs Linux")
     before = machine()
     is_private = enter_private_network()
     starts = programs(is_private=is_private)

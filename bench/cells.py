@@ -72,7 +72,7 @@ SEQUENTIAL = (
 )
 QUICK = ("plain, 8 kB", "streamed, 8 kB", "plain, 1 MB", "streamed, TLS to the provider")
 PARALLEL = (
-    ParallelCell("8 streams", 8, 4, 1.5, 2),
+    ParallelCell("8 streams", 8, 10, 2.5, 2),
     ParallelCell("64 streams", 64, 10, 1.5, 2),
     ParallelCell("512 streams", 512, 40, 2.5, 2),
 )
