@@ -153,7 +153,7 @@ def test_requests_without_a_prompt_are_not_read():
 RUN = re.compile(rb"[A-Za-z0-9+/=_-]{2048,}")
 pieces = st.builds(
     lambda char, length: char * length,
-    st.sampled_from([b"A", b"=", b"/", b" ", b'"', b"base64"]),
+    st.sampled_from([b"A", b"=", b"/", b" ", b'"', b"word ", b"base64"]),
     st.sampled_from([1, 100, 1023, 1024, 2047, 2048, 2049, 4096, 9000]) | st.integers(1, 9000),
 )
 
@@ -164,6 +164,14 @@ def test_media_are_taken_out_wherever_they_stand(parts):
     body = b"".join([*parts, b'"base64"', b" text" * 4000])
     media = sum(len(match[0]) for match in RUN.finditer(body))
     assert prompt_bytes(body) == len(body) - media
+
+
+@pytest.mark.parametrize("length", [2047, 2048, 3071, 3072, 4096])
+def test_the_shortest_media_are_found_at_any_place(length):
+    run = b"A" * length
+    for place in range(0, 4096, 5):
+        body = b" " * place + run + b'"base64"' + b" " * 20_000
+        assert prompt_bytes(body) == len(body) - (length if length >= 2048 else 0), place
 
 
 def test_a_long_word_is_no_media_where_none_is_named():

@@ -129,6 +129,25 @@ def test_what_is_read_elsewhere_or_holds_more_than_its_bytes_is_seen(body):
     assert refers(**body)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "file_id",
+        "file_url",
+        "fileData",
+        "file_data",
+        "source",
+        "image_url",
+        "inlineData",
+        "inline_data",
+    ],
+)
+@pytest.mark.parametrize("kind", [{}, {"type": "text"}])
+def test_media_are_seen_whatever_their_piece_is_called(name, kind):
+    assert refers(**part(**kind, **{name: {"url": "https://x"}}))
+    assert refers(messages=[{"role": "user", "content": "t", name: {"url": "https://x"}}])
+
+
 def test_a_name_written_in_escapes_is_seen():
     assert references(CHAT, b'{"previous_r\\u0065sponse_id":"resp_1"}').refers_elsewhere
     body = b'{"messages":[{"content":[{"type":"input_image","fil\\u0065_id":"f"}]}]}'

@@ -49,3 +49,17 @@ def test_blank_lines_stay_where_they_are_however_the_stream_is_cut(blank, end):
     (one,) = received
     assert one.startswith(text + blank + blank + b'data: {"id":"i","object"')
     assert one.endswith(b"data: [DONE]" + end)
+
+
+@pytest.mark.parametrize("line_end", [b"\r", b"\n", b"\r\n"])
+@pytest.mark.parametrize("tail", [b"\n\n", b"\r\n\r\n"])
+def test_a_line_end_in_json_ends_the_data_as_it_does_for_a_client(line_end, tail):
+    """JSON may have it between its tokens, an event may not."""
+    broken = b'data: {"choices":[],' + line_end + b'"usage":{"prompt_tokens":1}}' + tail
+    ordinary = b'data: {"choices":[{"index":0,"delta":{"content":"abcd"}}]}' + tail
+    for chunks in ([broken], [ordinary, broken], [ordinary + broken], [broken[:9], broken[9:]]):
+        meter = ExchangeMeter(
+            route_of(WireFormat.OPENAI_CHAT), streamed=True, asked_for_usage=False
+        )
+        assert b"".join([meter.relay(chunk) for chunk in chunks]) == b"".join(chunks)
+        assert meter.metering().usage.is_empty
