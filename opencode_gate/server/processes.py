@@ -1,9 +1,31 @@
-"""Ending another process by number; on Linux never a stranger that got the number later."""
+"""What a process asks of the system: another's end by its number, and room for many connections.
 
+The invariant: on Linux never a stranger is ended that got the number later.
+"""
+
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
+
+_OPEN_FILES = 16_384
+
+
+def allow_many_connections() -> None:
+    """Each stream takes two descriptors; many systems begin with 1,024, and allow more to who asks.
+
+    What is not allowed stays as it was: it is enough for one agent.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows counts no descriptors
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def start_time(pid: int) -> str | None:

@@ -20,7 +20,7 @@ from opencode_gate.core.errors import GatewayError
 from opencode_gate.gateway.http_server import HttpServer
 from opencode_gate.server.compose import Gateway, end_for_launcher
 from opencode_gate.server.parent import Parent
-from opencode_gate.server.processes import terminate
+from opencode_gate.server.processes import allow_many_connections, terminate
 from opencode_gate.server.protocol import Agent, Finish, Hello, Ready, Service, Settled
 from opencode_gate.server.socket_handoff import unpack
 
@@ -50,8 +50,10 @@ class Serving:
 
     def run(self) -> Settled:
         """Serves to the end and folds every record into the ledger."""
-        # Another thread folds and prices; the event loop waits at most this long for its turn.
+        # Other threads look names up, ask the ledger, hear the parent; the event loop waits at
+        # most this long for its turn.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        allow_many_connections()
         # What has been imported stays; the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
