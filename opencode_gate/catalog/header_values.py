@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from opencode_gate.core.errors import ConfigError
 
-_REFERENCE = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_REFERENCE = r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}"
 
 
 def variables_in(value: str) -> tuple[str, ...]:
     """The variables a header's value refers to."""
-    return tuple(_REFERENCE.findall(value))
+    return tuple(re.findall(_REFERENCE, value))
 
 
 def sent_headers(headers: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -33,4 +33,4 @@ def _filled(header: str, value: str, environ: Mapping[str, str]) -> str:
                 f"the header {header} needs the variable {name}, which is not set",
                 hint=f"export {name}=… and start again",
             )
-    return _REFERENCE.sub(lambda match: environ[match[1]], value)
+    return re.sub(_REFERENCE, lambda match: environ[match[1]], value)

@@ -27,7 +27,7 @@ from opencode_gate.catalog.provider_facts import (
 from opencode_gate.catalog.rows import ProviderRow, StreamUsage
 from opencode_gate.config.settings import ProviderSettings, base_url_problem
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_VARIABLE = r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}"
 
 
 def catalogue_row(
@@ -98,7 +98,7 @@ def with_settings(row: ProviderRow, said: ProviderSettings) -> ProviderRow:
         changes["secret_env"] = tuple(dict.fromkeys((*row.secret_env, *carried)))
     if row.source == "config":
         changes["npm"] = NPM_BY_WIRE[said.wire if said.wire is not None else "openai-chat"]
-    return replace(row, **changes)
+    return replace(row, **changes) if changes else row
 
 
 def _filled_in(
@@ -106,14 +106,14 @@ def _filled_in(
 ) -> tuple[str | None, tuple[str, ...]]:
     if template is None:
         return None, ()
-    names = _VARIABLE.findall(template) if "${" in template else ()
+    names = re.findall(_VARIABLE, template) if "${" in template else ()
     missing = tuple(dict.fromkeys(name for name in names if not values.get(name)))
     if missing:
         return None, missing
     if not names:
         url = template.rstrip("/")
         return (url if url.startswith(("http://", "https://")) else None), ()
-    url = _VARIABLE.sub(lambda match: values[match[1]].rstrip("/"), template).rstrip("/")
+    url = re.sub(_VARIABLE, lambda match: values[match[1]].rstrip("/"), template).rstrip("/")
     return (url if base_url_problem(url) is None else None), ()
 
 

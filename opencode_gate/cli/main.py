@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forgive_encodings()
         status = _run(arguments)
         sys.stdout.flush()
+        if argv is None:
+            _leave(status)
     except KeyboardInterrupt:
         return _exit_code().INTERRUPTED
     except BrokenPipeError:
@@ -82,6 +84,7 @@ def _outcome(own: list[str]) -> object:
     if own[0] == "run":
         line = run_line.read(own[1:])
         if line is not None:
+            _start_quickly()
             from opencode_gate.cli.commands.run import command
 
             return command(line)
@@ -101,6 +104,26 @@ def _outcome(own: list[str]) -> object:
         raise command_group.usage_error(error) from error
 
 
+def _start_quickly() -> None:
+    """Takes out of a session's start what only costs it time."""
+    import gc
+
+    # What is loaded now stays; looking through it again and again finds nothing.
+    gc.set_threshold(50_000, 20, 20)
+    if "msgspec" not in sys.modules:
+        # It prefers `typing_extensions`, which loads the whole of `inspect`; Python has had by
+        # itself what it takes from there since 3.11. `None` there means: not installed
+        # (https://docs.python.org/3/reference/import.html#the-module-cache).
+        former = sys.modules.get("typing_extensions")
+        sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+        try:
+            import msgspec  # noqa: F401
+        finally:
+            del sys.modules["typing_extensions"]
+            if former is not None:
+                sys.modules["typing_extensions"] = former
+
+
 def _ended(own: list[str], outcome: object) -> int:
     """Prints what the command returned; what it may have changed is offered by the shell."""
     from opencode_gate.cli import completion_index, registry, render
@@ -113,6 +136,22 @@ def _ended(own: list[str], outcome: object) -> int:
             after_session=own[0] == "run", after_policy=own[0] in registry.OWNER_COMMANDS
         )
     return outcome if isinstance(outcome, int) else 0
+
+
+def _leave(status: int) -> None:
+    """Ends this process at once, if nobody in it is still at work.
+
+    Taking the interpreter down module by module would be waited for, and does nothing.
+    """
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        mine = threading.current_thread()
+        if any(not one.daemon for one in threading.enumerate() if one is not mine):
+            return
+    import os
+
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def report(error: Exception, *, with_traceback: bool) -> int:

@@ -7,7 +7,6 @@ The invariant: with `--json` stdout carries exactly one document and nothing els
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -90,11 +89,32 @@ def _print_data(blocks: Sequence[Block]) -> None:
     """Blocks to stdout; Rich is not even imported where it would change nothing."""
     is_plain = all(isinstance(block, Text) and not block.style for block in blocks)
     if is_plain or _is_pipe(sys.stdout):
-        from opencode_gate.cli.plain import plain_lines
-
-        sys.stdout.write("".join(line + "\n" for line in plain_lines(blocks)))
+        _print_plain(sys.stdout, blocks)
     else:
         print_blocks(stdout_console(), blocks)
+
+
+def talk_blocks(blocks: Sequence[Block], *, indent: int = 0) -> None:
+    """Blocks to stderr, all moved right by `indent`."""
+    if _is_pipe(sys.stderr):
+        _print_plain(sys.stderr, blocks, indent=indent)
+    else:
+        print_blocks(stderr_console(), blocks, indent=indent)
+
+
+def load_drawing() -> None:
+    """Loads what `talk_blocks` will need."""
+    if _is_pipe(sys.stderr):
+        pass
+    else:
+        stderr_console()
+
+
+def _print_plain(stream: TextIO, blocks: Sequence[Block], *, indent: int = 0) -> None:
+    from opencode_gate.cli.plain import plain_lines
+
+    space = " " * indent
+    stream.write("".join(f"{space}{line}".rstrip() + "\n" for line in plain_lines(blocks)))
 
 
 def _is_pipe(stream: TextIO) -> bool:
@@ -107,6 +127,8 @@ def stdout_width() -> int:
     """The columns there are for data; many in a pipe."""
     if _is_pipe(sys.stdout):
         return _PIPE_WIDTH
+    import shutil
+
     return shutil.get_terminal_size().columns
 
 

@@ -18,10 +18,10 @@ from opencode_gate.cli.render import (
     Facts,
     Result,
     Text,
-    print_blocks,
+    load_drawing,
     print_document,
-    stderr_console,
     talk,
+    talk_blocks,
 )
 from opencode_gate.core.errors import ConfigError
 
@@ -36,10 +36,17 @@ if TYPE_CHECKING:
 
 
 def prepare_account() -> None:
-    """Loads what `show_account` needs."""
+    """Loads what the end of a session needs."""
+    import shutil  # noqa: F401 - removes the run folder
+
+    import opencode_gate.cli.budget_view
+    import opencode_gate.cli.completion_index
     import opencode_gate.cli.summary_view
+    import opencode_gate.governance.sentences
     import opencode_gate.ledger.sqlite.governance
     import opencode_gate.session.reconcile  # noqa: F401
+
+    load_drawing()
 
 
 def show_account(
@@ -76,7 +83,7 @@ def show_account(
     if form == "json":
         print_document(document, sys.stderr)
     elif form == "table":
-        print_blocks(stderr_console(), summary_blocks(account), indent=1)
+        talk_blocks(summary_blocks(account), indent=1)
 
 
 def _told_elsewhere(account: "Summary", outcome: "Outcome") -> "Summary":

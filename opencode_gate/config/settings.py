@@ -35,9 +35,10 @@ from opencode_gate.core.errors import ConfigError
 SummaryForm: TypeAlias = Literal["table", "json", "off"]
 WireName: TypeAlias = Literal["openai-chat", "openai-responses", "anthropic", "gemini"]
 
-_PROVIDER_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Not compiled: most starts use none of these.
+_PROVIDER_ID = r"[a-z0-9][a-z0-9._-]{0,63}"
+_HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_VARIABLE_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -59,12 +60,12 @@ def base_url_problem(url: str) -> str | None:
 
 def header_name_problem(name: str) -> str | None:
     """What is wrong with the name of an HTTP header (RFC 9110 §5.1), or `None`."""
-    return None if _HEADER_NAME.fullmatch(name) else f"is no name for a header: {name!r}"
+    return None if re.fullmatch(_HEADER_NAME, name) else f"is no name for a header: {name!r}"
 
 
 def provider_id_problem(provider_id: str) -> str | None:
     """What is wrong with a provider's id, which becomes a part of addresses, or `None`."""
-    if _PROVIDER_ID.fullmatch(provider_id):
+    if re.fullmatch(_PROVIDER_ID, provider_id):
         return None
     return f"is no id: small letters, digits, dot, dash and underscore only, not {provider_id!r}"
 
@@ -81,7 +82,7 @@ def _headers_problem(headers: Mapping[str, str]) -> str | None:
 
 def variable_name_problem(name: str) -> str | None:
     """What is wrong with the name of an environment variable, or `None`."""
-    return None if _VARIABLE_NAME.fullmatch(name) else f"is no name for a variable: {name!r}"
+    return None if re.fullmatch(_VARIABLE_NAME, name) else f"is no name for a variable: {name!r}"
 
 
 def _budget_problem(budget_usd: Decimal) -> str | None:

@@ -4,7 +4,6 @@ The parser tells no lines, so the text is looked through once more for an error 
 invariant: nothing here decides what a file means.
 """
 
-import tomllib
 from collections.abc import Mapping
 
 from opencode_gate.config.toml_shape import KeyPath, Place
@@ -17,6 +16,8 @@ def key_path(text: str) -> KeyPath:
     Raises:
         ConfigError: it is no key.
     """
+    import tomllib
+
     try:
         node: object = tomllib.loads(f"{text} = 0")
     except tomllib.TOMLDecodeError as error:
@@ -87,6 +88,8 @@ def _key_side(line: str) -> str:
 
 
 def _path_of_line(line: str) -> KeyPath:
+    import tomllib
+
     try:
         node: object = tomllib.loads(line)
     except tomllib.TOMLDecodeError:

@@ -6,11 +6,15 @@ have 23 or 25 hours, and its first instant is the earliest one that bears its da
 
 import os
 import time
-import zoneinfo
 from datetime import date, datetime, timedelta, tzinfo
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _LOCALTIME = Path("/etc/localtime")
+_ZONES = Path("/usr/share/zoneinfo")
 _TIMEZONE = Path("/etc/timezone")
 
 _STEP_US = 86_400_000_000
@@ -34,7 +38,7 @@ def local_zone_name() -> str:
 
 def day_start_us(day: date, zone_name: str) -> int:
     """The first instant of a day in a zone, in UTC microseconds."""
-    zone = zoneinfo.ZoneInfo(zone_name)
+    zone = _zone(zone_name)
     midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
     # Where midnight comes twice, `fold=0` gives the first one (PEP 495).
     start_us = int(midnight.timestamp()) * 1_000_000
@@ -46,12 +50,12 @@ def day_start_us(day: date, zone_name: str) -> int:
 
 def local_day(time_us: int, zone_name: str) -> date:
     """The day of an instant in a zone."""
-    return datetime.fromtimestamp(time_us / 1_000_000, zoneinfo.ZoneInfo(zone_name)).date()
+    return datetime.fromtimestamp(time_us / 1_000_000, _zone(zone_name)).date()
 
 
 def local_hour(time_us: int, zone_name: str) -> int:
     """The hour of the day of an instant in a zone."""
-    return datetime.fromtimestamp(time_us / 1_000_000, zoneinfo.ZoneInfo(zone_name)).hour
+    return datetime.fromtimestamp(time_us / 1_000_000, _zone(zone_name)).hour
 
 
 def offset_spans(first_us: int, end_us: int, zone: tzinfo) -> list[tuple[int, int, int]]:
@@ -115,8 +119,31 @@ def _written_name() -> str:
 
 
 def _is_zone(name: str) -> bool:
+    if _is_in_the_usual_place(name):
+        return True
+    import zoneinfo
+
     try:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         return False
     return True
+
+
+def _is_in_the_usual_place(name: str) -> bool:
+    """Whether it is found where `zoneinfo` looks first, without what that loads (PEP 615)."""
+    path = PurePosixPath(name)
+    if "PYTHONTZPATH" in os.environ or path.is_absolute() or ".." in path.parts:
+        return False
+    try:
+        with (_ZONES / path).open("rb") as file:
+            return file.read(4) == b"TZif"
+    except (OSError, ValueError):
+        return False
+
+
+def _zone(name: str) -> "ZoneInfo":
+    # Loading it costs more than the rest of this module's callers at the start of a session.
+    from zoneinfo import ZoneInfo
+
+    return ZoneInfo(name)

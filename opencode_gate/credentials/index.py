@@ -22,7 +22,7 @@ VERSION = 1
 DEFAULT_NAME = "default"
 """What a key is called when nobody gave it a name."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _FIELDS = set(CredentialEntry.__struct_fields__)
 _REQUIRED = {"provider_id": str, "name": str, "store": str, "added_at_us": int}
 _OPTIONAL = {
@@ -231,7 +231,7 @@ def check_name(name: str) -> None:
         UsageError: it is empty, longer than 64 characters, or has other characters than
             letters, digits, dots, dashes and underscores.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise UsageError(
             "usage",
             f"{name!r} cannot be the name of a key",

@@ -19,6 +19,10 @@ from opencode_gate.server.protocol import Agent, Failed, Hello, Secrets
 
 def serve(parent: Parent) -> None:
     """Serves the session that the launcher describes, to its end."""
+    # Takes longest, and needs nothing of what is heard: the launcher meanwhile reads the keys.
+    from opencode_gate.server.compose import compose
+    from opencode_gate.server.serving import Serving
+
     hello: Hello | None = None
     secrets: Secrets | None = None
     agent: Agent | None = None
@@ -35,9 +39,6 @@ def serve(parent: Parent) -> None:
                 return
             case _:
                 return
-    from opencode_gate.server.compose import compose
-    from opencode_gate.server.serving import Serving
-
     settings = load_settings(paths(), os.environ)
     gateway = compose(hello, secrets, paths(), settings)
     parent.say(Serving(hello, gateway, parent, agent, settings).run())

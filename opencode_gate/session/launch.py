@@ -8,8 +8,6 @@ run folder is removed.
 
 import contextlib
 import os
-import secrets as random_source
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -73,31 +71,36 @@ def launch(
     paths: Paths,
     read_keys: "Callable[[], KeysRead]",
     meanwhile: Callable[[], None],
+    account: "Callable[[Outcome], None]",
 ) -> Outcome:
     """Runs one session to its end; `read_keys` is called once the agent has been started.
 
-    `meanwhile` is work for a thread of its own while the agent runs.
+    `meanwhile` is work for a thread of its own while the agent runs; `account` is called when
+    the session has its end in the ledger.
 
     Raises:
         GateError: before the agent ran: the ledger, the port or the agent was in the way.
     """
     clock = SystemClock()
+    # Open until all is told: whoever closes a ledger last writes all of it into one file and
+    # waits for the disk, which would be before the agent starts, and again before the account.
     store = open_store(paths.ledger_file)
-    store.add_session(plan.session)
-    store.close()
-    status: int | None = None
     try:
-        _put_rules(plan, paths)
-        with run_folder(paths, plan.session.id) as folder:
-            outcome = _run(plan, folder, read_keys, meanwhile)
-        status = outcome.exit_status
-        return outcome
+        store.add_session(plan.session)
+        status: int | None = None
+        try:
+            _put_rules(plan, paths)
+            with run_folder(paths, plan.session.id) as folder:
+                outcome = _run(plan, folder, read_keys, meanwhile)
+            status = outcome.exit_status
+        finally:
+            # Where the ledger fails only now, the account says so; the status stays the agent's.
+            with contextlib.suppress(LedgerError):
+                store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
+        account(outcome)
     finally:
-        # Where the ledger fails only now, the account says so; the status stays the agent's.
-        with contextlib.suppress(LedgerError):
-            store = open_store(paths.ledger_file)
-            store.end_session(plan.session.id, ended_at_us=clock.now_us(), exit_status=status)
-            store.close()
+        store.close()
+    return outcome
 
 
 def _put_rules(plan: RunPlan, paths: Paths) -> None:
@@ -132,6 +135,8 @@ def run_folder(paths: Paths, session_id: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -141,7 +146,7 @@ def _run(
     read_keys: Callable[[], KeysRead],
     meanwhile: Callable[[], None],
 ) -> Outcome:
-    token = f"ogs-{random_source.token_hex(32)}"
+    token = f"ogs-{os.urandom(32).hex()}"
     listener = listen()
     port = listener.getsockname()[1]
     signals = SignalsWhileRunning()

@@ -19,8 +19,9 @@ from opencode_gate.agents.opencode.jsonc import JsonObject, parse_object
 
 _NAMES: Final = ("opencode.json", "opencode.jsonc")
 _GLOBAL_NAMES: Final = ("config.json", *_NAMES)
-_VARIABLE: Final = re.compile(r"\{env:([^}]+)\}")
-_FILE: Final = re.compile(r"\{file:([^}]+)\}")
+# Not compiled: most starts use neither.
+_VARIABLE: Final = r"\{env:([^}]+)\}"
+_FILE: Final = r"\{file:([^}]+)\}"
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -91,18 +92,20 @@ def managed_files(folders: AgentFolders, preferences: Sequence[Path]) -> tuple[P
 
 def filled_in(text: str, environ: Mapping[str, str], folder: Path) -> str:
     """`text` with its `{env:NAME}` and `{file:path}` replaced; what is absent becomes empty."""
-    text = _VARIABLE.sub(lambda match: environ.get(match.group(1), ""), text)
-    return _FILE.sub(lambda match: (_text(_referenced(match.group(1), folder)) or "").strip(), text)
+    text = re.sub(_VARIABLE, lambda match: environ.get(match.group(1), ""), text)
+    return re.sub(
+        _FILE, lambda match: (_text(_referenced(match.group(1), folder)) or "").strip(), text
+    )
 
 
 def variables_in(text: str) -> tuple[str, ...]:
     """The environment variables that `text` refers to."""
-    return tuple(_VARIABLE.findall(text))
+    return tuple(re.findall(_VARIABLE, text))
 
 
 def files_in(text: str, folder: Path) -> tuple[Path, ...]:
     """The files that `text` refers to."""
-    return tuple(_referenced(name, folder) for name in _FILE.findall(text))
+    return tuple(_referenced(name, folder) for name in re.findall(_FILE, text))
 
 
 def _files(

@@ -29,12 +29,13 @@ TESTED_VERSION = "1.18.33"
 SUPPORTED_MAJOR = 1
 
 _SHIM_MAX_BYTES = 16_384
-_SHIM_TARGET = re.compile(
+# Not compiled: most starts use none of these.
+_SHIM_TARGET = (
     r"""["']?([^"'\s=]*node_modules[\\/]opencode-ai[\\/]bin[\\/]opencode(?:\.exe)?)["']?"""
 )
-_WRAPPER = re.compile(r"\bogate(?:\.exe)?[\"']?\s+run\b")
-_VERSION_IN_FOLDER = re.compile(r"[\\/](?:opencode[\\/]|[^\\/]*-opencode-)(\d+\.\d+\.\d+)[\\/]")
-_VERSION_TEXT = re.compile(r"\d+\.\d+\.\d+\S*")
+_WRAPPER = r"\bogate(?:\.exe)?[\"']?\s+run\b"
+_VERSION_IN_FOLDER = r"[\\/](?:opencode[\\/]|[^\\/]*-opencode-)(\d+\.\d+\.\d+)[\\/]"
+_VERSION_TEXT = r"\d+\.\d+\.\d+\S*"
 _VERSION_TIMEOUT_S = 20.0
 _INSTALL_TIMEOUT_S = 600.0
 _PACKAGE = b'{"private": true, "allowScripts": {"opencode-ai": true}}\n'
@@ -270,7 +271,7 @@ def _inspect(entry: Path, paths: Paths) -> Installation:
                 hint="npm rebuild -g opencode-ai, or install without --ignore-scripts",
             )
         return Installation(path=binary, version=version, package_json=package_json)
-    in_folder = _VERSION_IN_FOLDER.search(str(binary))
+    in_folder = re.search(_VERSION_IN_FOLDER, str(binary))
     if in_folder:
         return Installation(path=entry, version=in_folder.group(1))
     return Installation(path=entry, version=_asked_version(entry, binary, paths))
@@ -280,7 +281,7 @@ def _target(entry: Path) -> Path:
     """The file behind links and shims; `entry` itself where it is neither."""
     real = Path(os.path.realpath(entry))
     text = _small_text(real)
-    match = _SHIM_TARGET.search(text) if text else None
+    match = re.search(_SHIM_TARGET, text) if text else None
     if match is None:
         return real
     named = re.sub(r"^(?:%~?dp0%?|%dp0%|\$basedir|\$\{basedir\})[\\/]*", "", match.group(1))
@@ -301,7 +302,7 @@ def _small_text(path: Path) -> str | None:
 
 def _is_wrapper(path: Path) -> bool:
     text = _small_text(path)
-    return bool(text and _WRAPPER.search(text))
+    return bool(text and re.search(_WRAPPER, text))
 
 
 def _is_stub(binary: Path) -> bool:
@@ -347,7 +348,7 @@ def _asked_version(entry: Path, binary: Path, paths: Paths) -> str | None:
         ) from error
     except subprocess.TimeoutExpired:
         return None
-    match = _VERSION_TEXT.search(answer.stdout)
+    match = re.search(_VERSION_TEXT, answer.stdout)
     if match is None:
         return None
     cache[str(entry)] = (identity, match.group())

@@ -36,13 +36,14 @@ from opencode_gate.agents.opencode.jsonc import JsonObject, as_object
 from opencode_gate.catalog.rows import ModelPrice, ModelRow, ProviderRow
 from opencode_gate.core.secrets import Secret
 
-_AUTH_PLUGIN_NAME: Final = re.compile(
-    r"auth|oauth|login|subscription|codex|antigravity|copilot|claude-(?:max|pro|code)", re.I
+# Not compiled: most starts use none of these.
+_AUTH_PLUGIN_NAME: Final = (
+    r"(?i)auth|oauth|login|subscription|codex|antigravity|copilot|claude-(?:max|pro|code)"
 )
-_AUTH_PLUGIN_CODE: Final = re.compile(r"\bauth\s*:\s*\{[^}]*\bprovider\b|\bauth\.loader\b")
+_AUTH_PLUGIN_CODE: Final = r"\bauth\s*:\s*\{[^}]*\bprovider\b|\bauth\.loader\b"
 _PLUGIN_SUFFIXES: Final = (".js", ".ts", ".mjs", ".mts")
 _MAX_PLUGIN_BYTES: Final = 512 * 1024
-_FRONT_MATTER_MODEL: Final = re.compile(r"^model:\s*[\"']?([^\s\"'#]+)", re.M)
+_FRONT_MATTER_MODEL: Final = r"(?m)^model:\s*[\"']?([^\s\"'#]+)"
 
 
 class CustomProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,7 +331,7 @@ def _front_matter_model(text: str) -> str | None:
     if not text.startswith("---"):
         return None
     head, closed, _ = text[3:].partition("\n---")
-    match = _FRONT_MATTER_MODEL.search(head) if closed else None
+    match = re.search(_FRONT_MATTER_MODEL, head) if closed else None
     return match.group(1) if match else None
 
 
@@ -341,7 +342,7 @@ def _auth_plugins(sources: Iterable[ConfigSource], folders: Iterable[Path]) -> t
         listed = source.config.get("plugin")
         for plugin in listed if isinstance(listed, list) else ():
             spec = plugin[0] if isinstance(plugin, list) and plugin else plugin
-            if isinstance(spec, str) and _AUTH_PLUGIN_NAME.search(spec.rsplit("/", 1)[-1]):
+            if isinstance(spec, str) and re.search(_AUTH_PLUGIN_NAME, spec.rsplit("/", 1)[-1]):
                 found[spec] = None
     for folder in folders:
         for kind in ("plugin", "plugins"):
@@ -361,11 +362,11 @@ def _files_in(folder: Path) -> list[Path]:
 def _signs_in(file: Path) -> bool:
     try:
         if file.stat().st_size > _MAX_PLUGIN_BYTES:
-            return bool(_AUTH_PLUGIN_NAME.search(file.name))
+            return bool(re.search(_AUTH_PLUGIN_NAME, file.name))
         code = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return bool(_AUTH_PLUGIN_CODE.search(code))
+    return bool(re.search(_AUTH_PLUGIN_CODE, code))
 
 
 def _string(value: object) -> str | None:

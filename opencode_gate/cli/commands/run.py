@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from opencode_gate.cli.remote import Remote
     from opencode_gate.config.paths import Paths
     from opencode_gate.config.settings import Settings
+    from opencode_gate.credentials.vault import Vault
     from opencode_gate.session.discovery import Discovery
+    from opencode_gate.session.launch import KeysRead, Outcome
     from opencode_gate.session.naming import RunRequest
     from opencode_gate.session.plan import RunPlan
     from opencode_gate.session.run_rules import RunRules
@@ -237,19 +239,29 @@ def _session(
     *,
     can_ask: bool,
 ) -> int:
-    from opencode_gate.cli.key_entry import ask_passphrase
-    from opencode_gate.session.keys import open_vault, read_keys
     from opencode_gate.session.launch import launch
 
     agent_secrets = {**discovery.auth.keys, **discovery.user_config.keys}
-    vault = open_vault(plan, where, os.environ, ask_passphrase if can_ask else None)
-    outcome = launch(
-        plan, where, lambda: read_keys(plan, vault, os.environ, agent_secrets), prepare_account
-    )
-    try:
-        show_account(plan, discovery, where, outcome, form, summary_file)
-    except Exception as error:  # noqa: BLE001 - the session is over; its status stays Opencode's
-        from opencode_gate.cli.main import report
+    vault: Vault | None = None
+    if can_ask and any(source.kind == "file" for source in plan.sources.values()):
+        # A passphrase is asked for while the terminal is still ours.
+        from opencode_gate.cli.key_entry import ask_passphrase
+        from opencode_gate.session.keys import open_vault
 
-        report(error, with_traceback=False)
-    return outcome.exit_status
+        vault = open_vault(plan, where, os.environ, ask_passphrase)
+
+    def keys() -> "KeysRead":
+        from opencode_gate.session.keys import open_vault, read_keys
+
+        opened = open_vault(plan, where, os.environ, None) if vault is None else vault
+        return read_keys(plan, opened, os.environ, agent_secrets)
+
+    def account(outcome: "Outcome") -> None:
+        try:
+            show_account(plan, discovery, where, outcome, form, summary_file)
+        except Exception as error:  # noqa: BLE001 - the session is over; its status stays Opencode's
+            from opencode_gate.cli.main import report
+
+            report(error, with_traceback=False)
+
+    return launch(plan, where, keys, prepare_account, account).exit_status
