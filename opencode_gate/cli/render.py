@@ -105,8 +105,11 @@ def talk_blocks(blocks: Sequence[Block], *, indent: int = 0) -> None:
 def load_drawing() -> None:
     """Loads what `talk_blocks` will need."""
     if _is_pipe(sys.stderr):
-        pass
+        import opencode_gate.cli.plain  # noqa: F401
     else:
+        import rich.padding
+        import rich.table  # noqa: F401
+
         stderr_console()
 
 
