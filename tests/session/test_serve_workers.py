@@ -197,6 +197,24 @@ def test_a_second_signal_waits_for_none(
     assert [record.status for record in recorded()] == [ExchangeStatus.INTERRUPTED] * 2
 
 
+def test_when_their_parent_dies_all_let_answers_end_and_go(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """The port is free at once for the next ones; no answer is cut."""
+    with served(tmp_path, "--workers", "2") as gateway, each_worker(gateway) as workers:
+        streams = [worker.stream(ada, "acme") for worker in workers.values()]
+        gateway.process.kill()
+        gateway.process.wait()
+        _until(lambda: _is_refused(gateway))
+        with served(tmp_path, "--workers", "2", port=gateway.port) as successor:
+            assert successor.chat(ada).status == 200
+            endless.release.set()
+            assert all(b"[DONE]" in stream.read() for stream in streams)
+            _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+            assert successor.stop() == 0
+    assert [record.status for record in recorded()] == [ExchangeStatus.COMPLETED] * 3
+
+
 def test_a_change_of_a_key_holds_on_every_worker_from_the_next_request_on(
     tmp_path: Path, ada: str
 ) -> None:
