@@ -1,1 +1,1 @@
-"""The ASGI application and its pipeline: one request in, one row behind."""
+"""The server, the application and its pipeline: one request in, one row behind."""

@@ -5,7 +5,7 @@ so a page in a browser cannot reach it through a host name that resolves to its 
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from opencode_gate.gateway.control import Control
 from opencode_gate.gateway.downstream import ClientRequest
@@ -32,18 +32,17 @@ class App:
         self._control = control
         self._names = frozenset(name.lower() for name in names)
 
-    async def __call__(self, request: ClientRequest) -> None:
-        """Answers one request."""
+    def __call__(self, request: ClientRequest) -> Awaitable[None]:
+        """What answers one request: no coroutine of its own, a wake-up goes through all of them."""
         headers = request.fields
         if not self._is_ours(headers.get(b"host", b"")) or b"origin" in headers:
-            _bare(request, 403, b"this gateway serves programs, under its own name only\n")
-        elif b"upgrade" in headers:
+            return _bare(request, 403, b"this gateway serves programs, under its own name only\n")
+        if b"upgrade" in headers:
             # 426 makes clients that try a WebSocket first fall back at once.
-            _bare(request, 426, b"this gateway speaks HTTP/1.1 only\n")
-        elif self._control is not None and self._control.is_for(request.path):
-            await self._control.serve(request)
-        else:
-            await self._pipeline.serve(request)
+            return _bare(request, 426, b"this gateway speaks HTTP/1.1 only\n")
+        if self._control is not None and self._control.is_for(request.path):
+            return self._control.serve(request)
+        return self._pipeline.serve(request)
 
     def _is_ours(self, host: bytes) -> bool:
         if host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT):
@@ -63,7 +62,7 @@ class App:
         return True
 
 
-def _bare(client: ClientRequest, status: int, text: bytes) -> None:
+async def _bare(client: ClientRequest, status: int, text: bytes) -> None:
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(text)).encode())]
     client.begin(status, headers)
     client.end(text)

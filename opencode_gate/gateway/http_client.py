@@ -239,11 +239,11 @@ def _head(request: UpstreamRequest, origin: _Origin) -> bytes:
     if any(map(lowered.__contains__, _OWN_BEGINNINGS)):
         fields = [field for field in fields if field[0].lower() not in _OWN_FIELDS]
         given = b"\r\n".join(map(_LINE, fields))
-    breaks = len(fields) - 1
-    if fields and (given.count(b"\n") != breaks or given.count(b"\r") != breaks):
-        raise _broken_line()
     if fields:
         given += b"\r\n"
+    lines = len(fields)
+    if given.count(b"\n") != lines or given.count(b"\r") != lines:
+        raise _broken_line()
     body = request.body
     if body or request.method not in _BODILESS:
         return b"%b%bContent-Length: %d\r\n\r\n" % (start, given, len(body))
