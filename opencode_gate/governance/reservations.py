@@ -2,7 +2,7 @@
 
 The idea: a request reserves its worst case in every budget above it. As long as this process
 holds a lease with enough in it, that is a few additions; else a thread leases more, from all
-budgets in one transaction. What a request has cost leaves the lease when the folding thread has
+budgets in one transaction. What a request has cost leaves the lease when the folding process has
 charged it. The invariants: nothing is reserved that is not leased, so the ledger's own rule
 (spent and held never exceed the limit) holds for all processes together; what is leased and not
 used for a second goes back.

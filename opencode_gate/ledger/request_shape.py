@@ -1,6 +1,6 @@
 """What a request was made of, added to its record where nothing waits for it.
 
-The idea: the folding thread looks at a request's body once more before it lets go of it, and
+The idea: who folds looks at a request's body once more before it is let go of, and
 keeps hashes and lengths. The invariants: no text gets from a body into a record; the key of the
 hashes is this installation's own and leaves the machine with nothing else; without a key file
 that can be kept, hashes still compare within one session.

@@ -37,6 +37,7 @@ class FoldingLink:
         self._socket.setblocking(False)
         self._unsent: collections.deque[bytes | memoryview] = collections.deque()
         self._received = bytearray()
+        self._theirs: socket.socket | None = theirs
         self.unsent_bytes = 0
         try:
             # The kernel gives what it allows; more is taken in one turn, and woken up for less.
@@ -55,9 +56,10 @@ class FoldingLink:
                 stdin.close()
         except OSError:
             self._socket.close()
+            self._let_go_of_theirs()
             raise
-        finally:
-            theirs.close()
+        if sys.platform != "win32":
+            self._let_go_of_theirs()
 
     @property
     def process_id(self) -> int:
@@ -103,6 +105,8 @@ class FoldingLink:
             try:
                 chunk = self._socket.recv(_CHUNK_BYTES)
             except BlockingIOError:
+                if self._theirs is not None and self._process.poll() is not None:
+                    raise ConnectionResetError("it ended at once") from None
                 return reports
             except OSError:
                 chunk = b""
@@ -110,6 +114,7 @@ class FoldingLink:
                 if reports:
                     return reports
                 raise ConnectionResetError("it closed the connection")
+            self._let_go_of_theirs()
             self._received += chunk
             reports += taken_reports(self._received)
 
@@ -124,11 +129,22 @@ class FoldingLink:
     def close(self, *, grace_s: float) -> None:
         """Lets go of the process; it is killed if it has not ended within that time."""
         self._socket.close()
+        self._let_go_of_theirs()
         try:
             self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _let_go_of_theirs(self) -> None:
+        """Closes the process's end here: on POSIX it has inherited it.
+
+        On Windows a socket may be gone if it is closed before who gets it has opened it, so that
+        waits for a first word.
+        """
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
 
     def _sent(self) -> int:
         """Sends some of it in one call; how many bytes that was."""
