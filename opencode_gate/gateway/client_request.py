@@ -133,8 +133,7 @@ class HttpRequest(msgspec.Struct, eq=False):
         if size > _ONE_WRITE_BYTES:
             self._write_large(transport, part)
             return
-        is_chunked = self.left_bytes == CHUNKED
-        part = b"%x\r\n%b\r\n" % (size, part) if is_chunked else self._counted(part)
+        part = b"%x\r\n%b\r\n" % (size, part) if self.left_bytes == CHUNKED else self._counted(part)
         if self.head:
             part = self.head + part
             self.head = b""
