@@ -24,6 +24,7 @@ from bench.rules import write_config, write_rules, write_virtual_key
 from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.ledger.records import SessionRecord
+from opencode_gate.server.processes import KEEPS_MEMORY
 from opencode_gate.server.protocol import Finish, Hello, Ready, Secrets, packed, unpacked
 
 TOKEN = "ogate-bench-token"
@@ -209,7 +210,7 @@ def gateway(upstream: Upstream, folder: Path, *, is_governed: bool = False) -> I
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment(folder) | upstream.variables(),
+            env=KEEPS_MEMORY | environment(folder) | upstream.variables(),
             pass_fds=(listener.fileno(),),
         )
     if process.stdin is None or process.stdout is None:

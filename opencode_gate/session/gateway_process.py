@@ -20,7 +20,7 @@ from typing import IO
 import msgspec
 
 from opencode_gate.core.errors import GatewayError
-from opencode_gate.server.processes import start_time
+from opencode_gate.server.processes import KEEPS_MEMORY, start_time
 from opencode_gate.server.protocol import (
     Agent,
     Failed,
@@ -249,11 +249,15 @@ class GatewayProcess:
     def _environment(self) -> dict[str, str]:
         """Ours without anything that holds a provider's key, or looks like a secret."""
         left_out = {*self._served.key_variables, *_WITH_KEYS_INSIDE}
-        return {
-            name: value
-            for name, value in os.environ.items()
-            if name not in left_out and not name.endswith(_SECRET_ENDINGS)
-        } | {"PYTHONUTF8": "1"}
+        return (
+            KEEPS_MEMORY
+            | {
+                name: value
+                for name, value in os.environ.items()
+                if name not in left_out and not name.endswith(_SECRET_ENDINGS)
+            }
+            | {"PYTHONUTF8": "1"}
+        )
 
     def _close_listener(self) -> None:
         if self._listener is not None:

@@ -16,6 +16,7 @@ from opencode_gate.config.paths import Paths, paths, private_folder
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.server.processes import KEEPS_MEMORY
 from opencode_gate.server.protocol import Finish, Hello, Secrets, packed
 from opencode_gate.server.socket_handoff import pack
 
@@ -108,7 +109,7 @@ def running_gateway(
             stderr=log_file,
             pass_fds=(listener.fileno(),),
             start_new_session=True,
-            env={**os.environ, **(environ or {})},
+            env={**KEEPS_MEMORY, **os.environ, **(environ or {})},
         )
     gateway = RunningGateway(process, listener, session, home, log)
     try:
