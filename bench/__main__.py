@@ -225,11 +225,12 @@ def _throughput(
 
 def sizes(ways: Mapping[str, Running]) -> dict[str, Any]:
     """Resident memory by program, in KiB, of each of its processes."""
-    return {
-        name: [sizes_kib(pid)["resident"] for pid in descendants(way.pid)]
-        for name, way in ways.items()
-        if name != cells.DIRECT
-    }
+    told = {}
+    for name, way in ways.items():
+        processes = [] if name == cells.DIRECT else descendants(way.pid)
+        if processes:
+            told[name] = [sizes_kib(pid)["resident"] for pid in processes]
+    return told
 
 
 def ledger_rows(ways: Mapping[str, Running], provider: Origin) -> dict[str, dict[str, int]]:

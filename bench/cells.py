@@ -108,25 +108,28 @@ def sequential(
     with cores_kept_awake() if cell.is_awake else nullcontext():
         for name, way in ways.items():
             pieces = template(way, name, stream=cell.stream, body_bytes=cell.body_bytes)
-            client = Client(way, is_fresh=cell.is_fresh)
-            asked[name] = (client, pieces)
-            ends = time.monotonic() + _WARM_UP_S
-            try:
-                for _ in range(_WARM_UP_REQUESTS):
-                    client.ask(pieces, stream=cell.stream)
-                    if time.monotonic() > ends:
-                        break
-            except (UnexpectedAnswer, OSError) as problem:
-                measured.absent[name] = str(problem)
-                client.close()
-                del asked[name]
-        for number in range(rounds):
+            asked[name] = (Client(way, is_fresh=cell.is_fresh), pieces)
+        for number in range(-1, rounds):
             this_round: Round = {}
             for name in turned(asked, number):
-                this_round[name] = _block(cell, ways[name], *asked[name], requests, block_s)
-            measured.rounds.append(this_round)
+                most = (requests, block_s) if number >= 0 else (_WARM_UP_REQUESTS, _WARM_UP_S)
+                try:
+                    this_round[name] = _block(cell, ways[name], *asked[name], *most)
+                except (UnexpectedAnswer, OSError) as problem:
+                    measured.absent[name] = str(problem)
+                    asked.pop(name)[0].close()
+            if number >= 0:
+                measured.rounds.append(this_round)
         for client, _ in asked.values():
             client.close()
+    return _of_those_left(measured)
+
+
+def _of_those_left(measured: Measured) -> Measured:
+    """Who fell out in some round is in none."""
+    for each in measured.rounds:
+        for name in measured.absent:
+            each.pop(name, None)
     return measured
 
 
@@ -187,10 +190,7 @@ def parallel(cell: ParallelCell, ways: Mapping[str, Running], clients: Clients) 
             spent = (cpu_s(way.pid) - before) * share
             this_round[name] = Sample(load.first, load.whole, spent)
         measured.rounds.append(this_round)
-    for each in measured.rounds:
-        for name in measured.absent:
-            each.pop(name, None)
-    return measured
+    return _of_those_left(measured)
 
 
 @dataclass(slots=True)

@@ -160,10 +160,14 @@ class _Client(asyncio.Protocol):
 async def _carry_out(order: Order) -> Load:
     loop = asyncio.get_running_loop()
     run = _Run(order)
-    made = [
-        await loop.create_connection(lambda: _Client(run), "127.0.0.1", order.port)
-        for _ in range(order.connections)
-    ]
+    try:
+        made = [
+            await loop.create_connection(lambda: _Client(run), "127.0.0.1", order.port)
+            for _ in range(order.connections)
+        ]
+    except OSError as problem:
+        run.load.failure = str(problem)
+        return run.load
     run.counts_from = time.perf_counter() + order.warm_s
     run.counts_to = run.counts_from + order.seconds
     for number, (_, client) in enumerate(made):

@@ -22,7 +22,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 def descendants(pid: int) -> list[int]:
     """The process and whatever it started, directly or not, and has not ended."""
-    found = [pid]
+    found = [pid] if _is_alive(pid) else []
     for parent in found:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             for task in Path(f"/proc/{parent}/task").iterdir():

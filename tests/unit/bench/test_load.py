@@ -1,13 +1,16 @@
 """The clients of the bench, against its own origin."""
 
 import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from bench.cells import Cell, sequential
 from bench.latency import CHUNKED, Client, UnexpectedAnswer, answer_bytes, template
 from bench.load import clients
-from bench.origin import CHUNKS, EVENT_MARK, FIREHOSE_CHUNKS
+from bench.origin import CHUNKS, EVENT_MARK, FIREHOSE_CHUNKS, plain_answer
 from bench.programs import Origin, Running, origin
 
 _WITHOUT_CONTENT = 3
@@ -63,3 +66,29 @@ def test_the_length_of_an_answer_is_known_from_its_head() -> None:
     assert answer_bytes(head[:-1]) is None
     assert answer_bytes(head + b"abc") == len(head) + 12
     assert answer_bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") == CHUNKED
+
+
+def _answers(listener: socket.socket, times: int) -> None:
+    """A program that answers so many requests and then closes its connection."""
+    connected, _ = listener.accept()
+    with connected:
+        for _ in range(times):
+            asked = b""
+            while not asked.endswith(b"}"):
+                asked += connected.recv(65_536)
+            connected.sendall(plain_answer())
+
+
+def test_who_stops_answering_is_named_and_the_others_are_measured(provider: Origin) -> None:
+    """A program that dies in the middle of a cell ends neither the cell nor the run."""
+    cell = Cell("plain", stream=False, body_bytes=2048)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dying = threading.Thread(target=_answers, args=(listener, 35))
+        dying.start()
+        other = Running(provider.pid, listener.getsockname()[1])
+        ways = {"direct": _direct(provider), "other": other}
+        told = sequential(cell, ways, rounds=3, requests=4, block_s=60)
+        dying.join(10)
+    assert list(told.absent) == ["other"]
+    assert [list(each) for each in told.rounds] == [["direct"]] * 3
+    assert [len(each["direct"].whole) for each in told.rounds] == [4, 4, 4]
