@@ -7,7 +7,7 @@ looks at bytes; what shall differ on the way to the client it says as an `Edit`.
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,24 @@ class Edit:
     before: bytes = b""
     after: bytes = b""
     drops: bool = False
+
+
+BLANK_LINES = b"\r\n"
+Placed: TypeAlias = tuple[int, int, Edit]
+"""Where an event starts and ends in its block, and what differs there."""
+
+
+def edited(block: bytes, sent: int, edits: list[Placed]) -> bytes:
+    """What of a block is still to be sent, where its first bytes already are."""
+    pieces: list[bytes] = []
+    for start, end, edit in edits:
+        # Blank lines before it are nobody's, and may have been sent already.
+        event = block[start:end].lstrip(BLANK_LINES)
+        pieces.append(block[sent : end - len(event)])
+        if not edit.drops:
+            pieces += (edit.before, event, edit.after)
+        sent = end
+    return b"".join((*pieces, block[sent:]))
 
 
 DROP = Edit(drops=True)

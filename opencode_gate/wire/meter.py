@@ -7,14 +7,20 @@ here raises to the caller, and when something cannot be read the bytes pass unch
 then on, with the quality of the usage lowered instead.
 """
 
-from typing import TypeAlias
-
 import msgspec
 
 from opencode_gate.core.semconv import Operation, UsageQuality, WireFormat
 from opencode_gate.wire.anthropic_messages import AnthropicMessages
 from opencode_gate.wire.estimates import texts_of_a_part
-from opencode_gate.wire.formats import DONE, Edit, FormatReader, Tally
+from opencode_gate.wire.formats import (
+    BLANK_LINES,
+    DONE,
+    Edit,
+    FormatReader,
+    Placed,
+    Tally,
+    edited,
+)
 from opencode_gate.wire.gemini_generate import GeminiGenerate
 from opencode_gate.wire.inflate import KNOWN_ENCODINGS, Inflate, InflateError
 from opencode_gate.wire.metering import Delivered, Metering
@@ -63,6 +69,7 @@ class ExchangeMeter:
         "_body",
         "_body_bytes",
         "_buffer",
+        "_event",
         "_form",
         "_has_mended",
         "_inflate",
@@ -101,6 +108,7 @@ class ExchangeMeter:
             self._tally = Tally()
             return
         self._is_blind = False
+        self._event = reader.event
         self._tally = reader.tally
         if content_encoding is None:
             self._form = USUAL_FORM
@@ -144,16 +152,16 @@ class ExchangeMeter:
 
     def relay(self, chunk: bytes) -> bytes:
         """The bytes to send on now that `chunk` of a stream has come."""
-        form, reader = self._form, self._reader
-        if form is None or reader is None:
+        form = self._form
+        if form is None:
             return self._relayed_otherwise(chunk)
         data_of_all = form.data_of_all(chunk)
         if data_of_all is None:
             return self._relay(chunk)
-        edits: list[_Placed] = []
-        for number, data in enumerate(data_of_all):
+        edits: list[Placed] | None = None
+        for data in data_of_all:
             try:
-                edit = reader.event(data)
+                edit = self._event(data)
             except msgspec.DecodeError:
                 # An event without data is none.
                 self._is_damaged = self._is_damaged or data != b""
@@ -162,8 +170,9 @@ class ExchangeMeter:
                 break
             else:
                 if edit is not None and self._takes(edit):
-                    edits.append((*form.place_of(data_of_all, number), edit))
-        return _edited(chunk, 0, edits) if edits else chunk
+                    edits = edits or []
+                    edits.append((*form.place_of(data, data_of_all), edit))
+        return chunk if edits is None else edited(chunk, 0, edits)
 
     def _relayed_otherwise(self, chunk: bytes) -> bytes:
         if self._is_blind:
@@ -267,12 +276,12 @@ class ExchangeMeter:
         if passed:
             buffer.passed = 0
         found = events(block)
-        edits: list[_Placed] = []
+        edits: list[Placed] = []
         for start, end, data in found:
             edit = self._read(data)
             if edit is not None and self._takes(edit, is_sent=start < passed):
                 edits.append((start, end, edit))
-        relayed = _edited(block, passed, edits) if passed or edits else block
+        relayed = edited(block, passed, edits) if passed or edits else block
         if self._is_blind:
             return relayed + buffer.drop()
         if buffer.held:
@@ -316,7 +325,7 @@ class ExchangeMeter:
         if data.startswith(DONE) or unfinished.endswith(UNDECIDED_ENDS):
             is_complete = reader.is_complete
             if edit is not None and self._takes(edit):
-                event = tail.lstrip(_BLANK)
+                event = tail.lstrip(BLANK_LINES)
                 blank = tail[: len(tail) - len(event)]
                 tail = b"".join((blank, edit.before, event, edit.after))
         else:
@@ -364,24 +373,6 @@ class ExchangeMeter:
         self._is_blind = self._is_damaged = True
         self._form = None
         self._body.clear()
-
-
-_BLANK = b"\r\n"
-_Placed: TypeAlias = tuple[int, int, Edit]
-"""Where an event starts and ends in its block, and what differs there."""
-
-
-def _edited(block: bytes, sent: int, edits: list[_Placed]) -> bytes:
-    """What of a block is still to be sent, where its first bytes already are."""
-    pieces: list[bytes] = []
-    for start, end, edit in edits:
-        # Blank lines before it are nobody's, and may have been sent already.
-        event = block[start:end].lstrip(_BLANK)
-        pieces.append(block[sent : end - len(event)])
-        if not edit.drops:
-            pieces += (edit.before, event, edit.after)
-        sent = end
-    return b"".join((*pieces, block[sent:]))
 
 
 def _reader_for(route: Route, *, drops_usage: bool) -> FormatReader | None:

@@ -185,8 +185,9 @@ class OpenAIChat:
             except NOT_DECODED:
                 return self._event(data)
             self._last = data
-            if delta.content:
-                tally.text.write(delta.content)
+            content = delta.content
+            if content:
+                tally.text.write(content)
                 tally.has_content = True
             reasoning = delta.reasoning_content or delta.reasoning
             if reasoning:

@@ -57,10 +57,14 @@ class EventForm:
             return None
         return data if chunk.count(b"\r") == events * self._ends else None
 
-    def place_of(self, data_of_all: list[bytes], number: int) -> tuple[int, int]:
-        """Where the event of that number starts and ends in the chunk it came in."""
-        start = sum(map(len, data_of_all[:number])) + number * len(self._between)
-        return start, start + len(data_of_all[number]) + len(self._between)
+    def place_of(self, data: bytes, data_of_all: list[bytes]) -> tuple[int, int]:
+        """Where the event of that very data starts and ends in the chunk it came in."""
+        start = end = 0
+        for one in data_of_all:
+            start, end = end, end + len(one) + len(self._between)
+            if one is data:
+                break
+        return start, end
 
 
 USUAL_FORM = EventForm(b"data: ", b"\n\n")
