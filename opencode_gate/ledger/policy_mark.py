@@ -1,11 +1,12 @@
 """A number beside the ledger that says to all processes at once that a rule has changed.
 
 SQLite says so too, but for every asking it takes and drops locks on files; this is one read of
-memory that processes share. The idea: who changes the rules makes the number odd before the
-change is committed, and afterwards, with the ledger's write lock, even and higher than ever. So
-a number that is even, and the same as when the rules were read, means that they hold. The
-invariant: whoever dies in between leaves it odd, which means that the ledger has to be asked.
-The number means nothing from one start to the next, and a file that is lost is made anew.
+memory that processes share (docs/decisions/0017-a-mark-of-the-rules-in-shared-memory.md). The
+idea: who changes the rules makes the number odd before the change is committed, and afterwards,
+with the ledger's write lock, even and higher than ever. So a number that is even, and the same as
+when the rules were read, means that they hold. The invariant: whoever dies in between leaves it
+odd, which means that the ledger has to be asked. The number means nothing from one start to the
+next, and a file that is lost is made anew.
 """
 
 import mmap

@@ -235,3 +235,15 @@ def test_a_session_that_another_process_has_ended_is_let_in_no_more(gateway: _Ga
     gateway.mark = 3
     for _ in range(2):
         assert gateway.refusal(bearer(token)).code == "unknown-virtual-key"
+
+
+def test_what_is_remembered_of_ended_sessions_is_bounded(gateway: _Gateway) -> None:
+    """The ledger knows of the first of them by then."""
+    token = gateway.door.token_for(SESSION, gateway.door.admit([bearer(ADA.token)], b""))
+    gateway.door.admit([bearer(token)], b"")
+    gateway.door.end(SESSION)
+    gateway.open_sessions.clear()
+    for number in range(20_000):
+        gateway.door.end(f"session {number}")
+    assert len(gateway.door._ended) <= 16_384
+    assert gateway.refusal(bearer(token)).code == "unknown-virtual-key"
