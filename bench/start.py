@@ -6,7 +6,8 @@ agent's end to ours. The same stub alone, interleaved, gives what is taken off.
 
     python -m bench.start [--runs 15] [--opencode PATH [--pairs 10]] [--out FOLDER]
 
-With `--opencode` the real one answers a prompt alone and through `ogate`, in interleaved pairs.
+With `--opencode` the real one draws its screen and answers a prompt, alone and through `ogate`, in
+interleaved pairs: from the execution to the drawn prompt, and to the end.
 """
 
 import argparse
@@ -23,13 +24,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.figures import Interval, bootstrap, keep, median_of, millis, table
+from bench.drawn import time_until_drawn
+from bench.figures import Interval, bootstrap, keep, machine, median_of, millis, table
 from bench.programs import environment, origin
 
 STUB_LIFE_S = 1.5
 """Long enough for the gateway to be up, as it is when a real agent ends."""
 
 _LEDGER_EXCHANGES = 5000
+
+_PROMPT = "Ask anything"
+"""What Opencode's empty screen says where one types."""
+
+_ABOUT = """\
+# Start
+
+What a person waits for around Opencode itself: written by `make bench-start`, with 95 % intervals.
+The aims: the launcher's own time, Python's included, 120 ms together; `ogate --version` 25 ms over
+bare Python, a command that draws a table 200 ms, completion 100 ms.
+
+{machine}. Times of other machines do not compare; each table's rows were taken in turns.
+
+{tables}
+"""
 
 _STUB = """#!/bin/sh
 date +%s%N > "$BENCH_TIMES"
@@ -134,10 +151,17 @@ def commands(runs: int, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def real_agent(opencode: Path, pairs: int, folder: Path) -> tuple[dict[str, Any], str]:
-    """What `ogate` adds to one prompt of the real Opencode, from execution to end."""
+    """What `ogate` adds to the real Opencode: to its drawn prompt, and to one answered one."""
     environ = environment(folder)
     environ["PATH"] = f"{opencode.parent}{os.pathsep}{environ.get('PATH', '')}"
     environ |= {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+
+    def draws(command: Sequence[str]) -> Callable[[], float]:
+        return lambda: time_until_drawn(command, environ, folder, _PROMPT)
+
+    def answers(command: Sequence[str]) -> Callable[[], float]:
+        return lambda: _wall(command, environ, folder)
+
     with origin() as provider:
         model = {"name": "bench", "limit": {"context": 100_000, "output": 8000}}
         options = {"baseURL": f"http://127.0.0.1:{provider.port}/v1", "apiKey": "bench"}
@@ -147,22 +171,34 @@ def real_agent(opencode: Path, pairs: int, folder: Path) -> tuple[dict[str, Any]
         settings.parent.mkdir(parents=True)
         schema = {"$schema": "https://opencode.ai/config.json"}
         settings.write_text(json.dumps(schema | config), encoding="utf-8")
+        bare, through = [str(opencode)], [*ogate(), "run", "--no-input", "--"]
         prompt = ["run", "-m", "bench/bench", "hello"]
-        alone = [str(opencode), *prompt]
-        around = [*ogate(), "run", "--no-input", "--", *prompt]
-        for command in (alone, around):
-            _wall(command, environ, folder)
-        walls = []
-        for number in range(pairs):
-            both = {}
-            for command in (alone, around) if number % 2 else (around, alone):
-                both[command is around] = _wall(command, environ, folder)
-            walls.append((both[False], both[True]))
-    bare = median_of([pair[0] for pair in walls])
-    with_us = median_of([pair[1] for pair in walls])
-    added = bootstrap(walls, lambda some: statistics.median(b - a for a, b in some))
-    named = {"opencode run": bare, "ogate run -- run": with_us, "added": added}
+        drawn = _in_pairs(draws(bare), draws([*through, "-m", "bench/bench"]), pairs)
+        answered = _in_pairs(answers([*bare, *prompt]), answers([*through, *prompt]), pairs)
+    named = {
+        **{f"prompt drawn, {name}": value for name, value in drawn.items()},
+        **{f"prompt answered, {name}": value for name, value in answered.items()},
+    }
     return _shown(f"Opencode, {pairs} pairs", named)
+
+
+def _in_pairs(
+    alone: Callable[[], float], through: Callable[[], float], pairs: int
+) -> dict[str, Interval]:
+    """Medians of both and of their difference; whichever went first goes second in the next."""
+    alone()
+    through()
+    walls = []
+    for number in range(pairs):
+        both = {}
+        for measure in (alone, through) if number % 2 else (through, alone):
+            both[measure is through] = measure()
+        walls.append((both[False], both[True]))
+    return {
+        "alone": median_of([pair[0] for pair in walls]),
+        "through ogate": median_of([pair[1] for pair in walls]),
+        "difference": bootstrap(walls, lambda some: statistics.median(b - a for a, b in some)),
+    }
 
 
 def fill_ledger() -> None:
@@ -249,7 +285,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--opencode", type=Path, help="the real Opencode, for its added time")
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--out", type=Path, help="folder for start.json and start.md")
+    parser.add_argument("--out", type=Path, help="folder for performance-start.json and .md")
     parser.add_argument("--fill-ledger", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fill_ledger:
@@ -271,7 +307,17 @@ def main() -> None:
             document[name], text = measure(home)
             texts.append(text)
             print(f"{text}\n", flush=True)
-    keep("start", document, "\n\n".join(texts), arguments.out)
+    told = _ABOUT.format(machine=_machine_text(), tables="\n\n".join(texts))
+    keep("performance-start", document, told.rstrip(), arguments.out)
+
+
+def _machine_text() -> str:
+    found = machine()
+    return (
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {found['cores']} cores of "
+        f"{found['processor']}, {found['system']}, Python {found['python']}, "
+        f"load {found['load']:.2f} at the end"
+    )
 
 
 if __name__ == "__main__":
