@@ -8,16 +8,19 @@ The invariant: every way to end goes through `main`, which knows exactly one exi
 
 import io
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False
+"""As in `typing`, which is a third of the time of `ogate --version`; checkers know the name."""
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opencode_gate.cli.exit_codes import ExitCode
 
 _HELP = ("-h", "--help")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command line (without the program's name) and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
