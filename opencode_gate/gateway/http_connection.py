@@ -91,9 +91,7 @@ class HttpConnection(asyncio.Protocol):
         # The parser looks its callbacks up once: a body part costs one call in C.
         self.on_body = self._new_parts.append
         add_field = self._new_fields.append
-        self.on_header: Callable[[bytes, bytes], None] = lambda name, value: add_field(
-            (name, value)
-        )
+        self.on_header = lambda name, value: add_field((name, value))
         self._parser = httptools.HttpResponseParser(self)
         self._feed = self._parser.feed_data
         self._transport: asyncio.Transport | None = None
@@ -175,12 +173,12 @@ class HttpConnection(asyncio.Protocol):
         """Closes at once; an unfinished answer fails with `reason`."""
         self._fail("reset", f"{reason} ({self._peer})", is_given_up=True)
 
-    def break_off(self, error: Exception) -> None:
-        """Closes at once; the answer fails with the error of whoever took it."""
+    def break_off(self, error: Exception, *, is_given_up: bool = True) -> None:
+        """Closes at once; the answer fails with `error`, that of whoever took it."""
         response = self._response
         self._response = self._take = self._on_head = None
         if response is not None:
-            response.fail(error, is_given_up=True)
+            response.fail(error, is_given_up=is_given_up)
         self._close()
 
     # Called by the event loop
@@ -351,12 +349,8 @@ class HttpConnection(asyncio.Protocol):
             self._close()
 
     def _fail(self, kind: FailureKind, message: str, *, is_given_up: bool = False) -> None:
-        response = self._response
-        self._response = self._take = self._on_head = None
-        if response is not None:
-            failure = UpstreamFailure(kind, message, bytes_sent=True)
-            response.fail(failure, is_given_up=is_given_up)
-        self._close()
+        failure = UpstreamFailure(kind, message, bytes_sent=True)
+        self.break_off(failure, is_given_up=is_given_up)
 
     def _close(self) -> None:
         self.is_usable = False
