@@ -108,7 +108,10 @@ def sequential(
     with cores_kept_awake() if cell.is_awake else nullcontext():
         for name, way in ways.items():
             pieces = template(way, name, stream=cell.stream, body_bytes=cell.body_bytes)
-            asked[name] = (Client(way, is_fresh=cell.is_fresh), pieces)
+            try:
+                asked[name] = (Client(way, is_fresh=cell.is_fresh), pieces)
+            except OSError as problem:
+                measured.absent[name] = str(problem)
         for number in range(-1, rounds):
             this_round: Round = {}
             for name in turned(asked, number):

@@ -11,7 +11,7 @@ from bench.cells import Cell, sequential
 from bench.latency import CHUNKED, Client, UnexpectedAnswer, answer_bytes, template
 from bench.load import clients
 from bench.origin import CHUNKS, EVENT_MARK, FIREHOSE_CHUNKS, plain_answer
-from bench.programs import Origin, Running, origin
+from bench.programs import Origin, Running, free_port, origin
 
 _WITHOUT_CONTENT = 3
 
@@ -80,15 +80,16 @@ def _answers(listener: socket.socket, times: int) -> None:
 
 
 def test_who_stops_answering_is_named_and_the_others_are_measured(provider: Origin) -> None:
-    """A program that dies in the middle of a cell ends neither the cell nor the run."""
+    """A program that is gone, or dies in the middle, ends neither the cell nor the run."""
     cell = Cell("plain", stream=False, body_bytes=2048)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        dying = threading.Thread(target=_answers, args=(listener, 35))
+        dying = threading.Thread(target=_answers, args=(listener, 6))
         dying.start()
         other = Running(provider.pid, listener.getsockname()[1])
-        ways = {"direct": _direct(provider), "other": other}
+        gone = Running(provider.pid, free_port())
+        ways = {"direct": _direct(provider), "other": other, "gone": gone}
         told = sequential(cell, ways, rounds=3, requests=4, block_s=60)
         dying.join(10)
-    assert list(told.absent) == ["other"]
+    assert sorted(told.absent) == ["gone", "other"]
     assert [list(each) for each in told.rounds] == [["direct"]] * 3
     assert [len(each["direct"].whole) for each in told.rounds] == [4, 4, 4]
