@@ -91,13 +91,14 @@ class HttpResponse(msgspec.Struct, eq=False):
     @property
     def ends_with_connection(self) -> bool:
         """Whether the body has no other end than the connection's (RFC 9112 §6.3)."""
+        ends_so = True  # the last coding decides, for the parser too
         for name, value in self.headers:
             field = name.lower()
             if field == b"content-length":
                 return False
             if field == b"transfer-encoding":
-                return not value.lower().rstrip().endswith(b"chunked")
-        return True
+                ends_so = not value.lower().rstrip().endswith(b"chunked")
+        return ends_so
 
     def begin(self, on_head: OnHead | None) -> None:
         """The head is here: `on_head` may give a sink; else whoever waits goes on.

@@ -32,6 +32,8 @@ class HttpClientEdge:
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nxyz",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\n\r\n",
+        # Cut inside a chunk, with another coding before the last.
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n\n",
     )
     words = (
         b"\r\n", b"\r\n\r\n", b"\n", b" ", b"\t", b"\0", b": ", b"HTTP/1.0 ", b"HTTP/1.1 ",
