@@ -12,7 +12,7 @@ import msgspec
 from opencode_gate.cli.plain import GAP, cell_width
 from opencode_gate.cli.render import Column, Table, printable
 
-_LEAST = 10
+_LEAST = 8
 """What a column that is cut short keeps, unless it never had so much."""
 
 
