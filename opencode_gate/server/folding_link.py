@@ -1,6 +1,7 @@
 """The folding process and the socket to it, from the gateway's side.
 
-The invariant: nothing here waits but `wait` and `close`, and what is queued leaves in its order.
+The invariant: nothing here waits but `wait`, `wait_for_room` and `close`; what is queued leaves in
+its order.
 """
 
 import collections
@@ -120,11 +121,13 @@ class FoldingLink:
 
     def wait(self, timeout_s: float) -> None:
         """Returns when something can be received, or sent of what is unsent, or after a while."""
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent_bytes else 0)
-        # Another thread may have closed it meanwhile.
-        with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
-            selector.register(self._socket, events)
-            selector.select(timeout_s)
+        self._wait(
+            selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent_bytes else 0), timeout_s
+        )
+
+    def wait_for_room(self, timeout_s: float) -> None:
+        """Returns when something can be sent, or after a while."""
+        self._wait(selectors.EVENT_WRITE, timeout_s)
 
     def close(self, *, grace_s: float) -> None:
         """Lets go of the process; it is killed if it has not ended within that time."""
@@ -135,6 +138,12 @@ class FoldingLink:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _wait(self, events: int, timeout_s: float) -> None:
+        # Another thread may have closed it meanwhile.
+        with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
+            selector.register(self._socket, events)
+            selector.select(timeout_s)
 
     def _let_go_of_theirs(self) -> None:
         """Closes the process's end here: on POSIX it has inherited it.

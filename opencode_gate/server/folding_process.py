@@ -2,7 +2,8 @@
 
 The idea: what has ended is gathered and handed over a few times a second, by whoever has a turn:
 a timer of the event loop, a thread that waits for all of it, and the end of the process, when
-there is no loop any more. The socket never blocks, so that each of them can. The invariants: an
+there is no loop any more. The socket never blocks, so that each of them can. Large bodies are
+copied to the socket by a thread of their own, while the loop goes on. The invariants: an
 exchange is kept here until the other end says that it is committed, and is handed over again to
 the next process if one dies; whatever happens there, no request waits for it.
 """
@@ -37,6 +38,7 @@ from opencode_gate.ledger.folding_frames import (
 from opencode_gate.ledger.journal import Journal, finished_line, orphans
 from opencode_gate.ledger.records import ExchangeRecord, FoldedExchange
 from opencode_gate.server.folding_link import FoldingLink
+from opencode_gate.server.folding_sender import FoldingSender
 from opencode_gate.wire.meter import ExchangeMeter
 
 GATHER_S = 0.2
@@ -95,6 +97,8 @@ class FoldingProcess:
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
         self._is_hurried = False
+        self._orders: collections.deque[Order] = collections.deque()
+        self._sender = FoldingSender(self._turn, lambda: self._link)
 
     @property
     def failure(self) -> LedgerError | None:
@@ -193,6 +197,7 @@ class FoldingProcess:
             with self._turn:
                 if self._link is not None:
                     self._end(self._link)
+            self._sender.close()
             self._journal.close()
 
     def _has_orphans(self) -> bool:
@@ -224,14 +229,16 @@ class FoldingProcess:
         self._take_turn()
 
     def _take_turn(self, order: Order | None = None) -> None:
-        """One turn of the event loop's thread; whoever has it already does the same work."""
+        """One turn of the event loop's thread; if another has it, the next one is soon."""
+        if order is not None:
+            self._orders.append(order)
         delay_s: float | None = _WAIT_S
         if self._turn.acquire(blocking=False):
             try:
                 is_needed = bool(self._is_due or self._ended or self._uncommitted)
                 if is_needed or self._link is not None:
                     self._is_due = False
-                    self._work(AT_ONCE, order)
+                    self._work(AT_ONCE)
                 delay_s = self._next_turn_s()
             finally:
                 self._turn.release()
@@ -241,26 +248,32 @@ class FoldingProcess:
     def _next_turn_s(self) -> float | None:
         """When to look again; `None` if there is nothing to look for."""
         link = self._link
-        if link is not None and link.unsent_bytes:
+        if link is not None and link.unsent_bytes and not self._sender.is_sending:
             return _BLOCKED_S
         if self._is_hurried and self.failure is None:
             return _HURRIED_S
-        if self._uncommitted or self._ended:
+        if self._uncommitted or self._ended or self._sender.is_sending:
             return _LOOK_AGAIN_S
         return None
 
-    def _work(self, at_most: int | None, order: Order | None = None) -> None:
-        """Hears what the process says and tells it what there is, as far as it takes it."""
+    def _work(self, at_most: int | None) -> None:
+        """Hears what the process says and tells it what there is, as far as it takes it.
+
+        Args:
+            at_most: how much of what ended; `None` is all of it, for who may wait.
+        """
         link = self._started() if self._link is None else self._link
         if link is None:
             self._keep_lines()
+            self._orders.clear()
             return
         try:
             self._hear(link.receive())
             self._pass_on(link, at_most)
-            if order is not None:
-                link.queue(frame(order))
-            link.send()
+            while self._orders:
+                link.queue(frame(self._orders.popleft()))
+            if at_most is None or not self._sender.takes(link):
+                link.send()
         except OSError as error:
             self._died(link, error)
 

@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from opencode_gate.core.errors import LedgerError
+from opencode_gate.ledger.folding_frames import Hurry, frame
 from opencode_gate.ledger.governance_store import LeaseWish, Standing, WindowKey
 from opencode_gate.ledger.journal import Journal, journals, read_journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord, FoldedExchange
@@ -21,6 +23,9 @@ from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.ledger.sqlite.audit import open_audit
 from opencode_gate.ledger.sqlite.governance import SqliteGovernance, open_governance
 from opencode_gate.server import folding_process
+from opencode_gate.server.folding_link import FoldingLink
+from opencode_gate.server.folding_process import FoldingProcess
+from opencode_gate.server.folding_sender import LARGE_BYTES
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import identify
 from tests.support.folding_gateways import BODY, folding_of
@@ -29,6 +34,8 @@ from tests.support.ledger_records import a_session, an_exchange, an_open_exchang
 KEY = WindowKey("user:ada/day/usd", 7)
 LONG_S = 30.0
 """A test that waits so long has failed."""
+LARGE_BODY = BODY[:-1] + b',"x":"' + b"x" * (1 << 20) + b'"}'
+SENDING = "folding-send"
 ANSWER = b'{"choices": [{"message": {"content": "good day"}, "finish_reason": "stop"}]}'
 
 
@@ -342,3 +349,129 @@ def test_values_that_no_line_takes_cost_themselves_and_not_the_row(
     folding.close()
     [row] = store.exchanges("01S")
     assert (row.id, row.usage.is_empty) == (odd.id, True)
+
+
+@pytest.fixture
+def senders(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """How much there was to send, and the thread that did it, each time that something was."""
+    seen: list[tuple[int, str]] = []
+    send = FoldingLink.send
+
+    def watched(link: FoldingLink) -> None:
+        if link.unsent_bytes:
+            seen.append((link.unsent_bytes, threading.current_thread().name))
+        send(link)
+
+    monkeypatch.setattr(FoldingLink, "send", watched)
+    return seen
+
+
+def sending_threads() -> list[str]:
+    return [each.name for each in threading.enumerate() if each.name.startswith(SENDING)]
+
+
+async def begun(folding: FoldingProcess, journal: Journal) -> list[ExchangeRecord]:
+    """What a process that takes nothing was given, of which some is being sent."""
+    await asyncio.to_thread(folding.drain)
+    assert folding.process_id is not None
+    os.kill(folding.process_id, signal.SIGSTOP)
+    exchanges = [an_end() for _ in range(16)]
+    for exchange in exchanges:
+        folding.submit(exchange, journal.finished(exchange), LARGE_BODY, meter())
+    await until(sending_threads)
+    return exchanges
+
+
+async def test_large_bodies_are_not_sent_by_the_loops_thread(
+    journal: Journal, ledger_file: Path, store: SqliteStore, senders: list[tuple[int, str]]
+) -> None:
+    """Copying them would hold up every request; what is small is not worth another thread."""
+    heard = Listener()
+    folding = folding_of(journal, ledger_file, on_folded=heard)
+    here = threading.current_thread().name
+    for number, body in enumerate((BODY, LARGE_BODY, BODY), 1):
+        senders.clear()
+        exchange = an_end()
+        folding.submit(exchange, journal.finished(exchange), body, meter())
+        await until(lambda number=number: len(heard.told) == number)
+        large = {name for size, name in senders if size >= LARGE_BYTES}
+        assert large == set() if body is BODY else here not in large != set()
+        assert body is LARGE_BODY or {name for _, name in senders} == {here}
+    assert all(row.parts is not None for row in store.exchanges("01S"))
+    folding.close()
+    assert sending_threads() == []
+
+
+async def test_large_and_small_arrive_in_their_order(journal: Journal, ledger_file: Path) -> None:
+    """Also what ends while a thread sends."""
+    heard = Listener()
+    folding = folding_of(journal, ledger_file, on_folded=heard)
+    exchanges = [an_end() for _ in range(120)]
+    for number, exchange in enumerate(exchanges):
+        body = LARGE_BODY if number % 5 == 0 else BODY
+        folding.submit(exchange, journal.finished(exchange), body, meter())
+        await asyncio.sleep(0.005 if number % 20 == 0 else 0)
+    await until(lambda: len(heard.told) == len(exchanges))
+    assert [each.id for each in heard.told] == [exchange.id for exchange in exchanges]
+    folding.close()
+
+
+async def test_a_close_while_a_thread_sends_commits_all_of_it(
+    journal: Journal, folder: Path, ledger_file: Path, store: SqliteStore
+) -> None:
+    folding = folding_of(journal, ledger_file)
+    exchanges = await begun(folding, journal)
+    process_id = folding.process_id
+    assert process_id is not None
+    closing_up = asyncio.get_running_loop().run_in_executor(None, folding.close)
+    await asyncio.sleep(0)
+    os.kill(process_id, signal.SIGCONT)
+    await closing_up
+    rows = store.exchanges("01S")
+    assert [row.id for row in rows] == [exchange.id for exchange in exchanges]
+    assert all(row.parts is not None for row in rows)
+    assert sending_threads() == []
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_kill_while_a_thread_sends_loses_and_doubles_nothing(
+    journal: Journal, ledger_file: Path, store: SqliteStore
+) -> None:
+    """The loop's next turns hand all of it to another process."""
+    heard = Listener()
+    folding = folding_of(journal, ledger_file, on_folded=heard)
+    exchanges = await begun(folding, journal)
+    assert folding.process_id is not None
+    os.kill(folding.process_id, signal.SIGKILL)
+    await until(lambda: len(heard.told) >= len(exchanges))
+    assert sorted(each.id for each in heard.told) == sorted(each.id for each in exchanges)
+    assert len(store.exchanges("01S")) == len(exchanges)
+    later = an_end()
+    folding.submit(later, journal.finished(later), LARGE_BODY, meter())
+    await until(lambda: heard.told[-1].id == later.id)
+    assert store.exchanges("01S")[-1].parts is not None
+    folding.close()
+    assert sending_threads() == []
+
+
+async def test_an_order_given_while_another_has_the_turn_is_passed_on(
+    journal: Journal, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody waits for the money, whatever a thread is about."""
+    given: list[bytes] = []
+    queue = FoldingLink.queue
+
+    def watched(link: FoldingLink, head: bytes, body: bytes = b"") -> None:
+        given.append(head)
+        queue(link, head, body)
+
+    folding = folding_of(journal, ledger_file)
+    await asyncio.to_thread(folding.drain)
+    monkeypatch.setattr(FoldingLink, "queue", watched)
+    with folding._turn:
+        exchange = an_end()
+        folding.submit(exchange, journal.finished(exchange))
+        folding.hurry()
+        assert given == []
+    await until(lambda: frame(Hurry()) in given)
+    folding.close()
