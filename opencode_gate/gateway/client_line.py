@@ -47,9 +47,14 @@ class ClientLine(asyncio.Protocol):
             self._timer = None
 
     def abort(self) -> None:
-        """Closes at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Closes at once; what is lost of an answer then is seen to be."""
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            self._reset()
+        else:
+            transport.abort()
 
     def _is_patient(self) -> bool:
         """Whether nothing is expected of the client now."""
@@ -111,4 +116,4 @@ class ClientLine(asyncio.Protocol):
         elif self._is_patient():
             self._expect_within(IDLE_S)
         else:
-            self._transport.abort()
+            self.abort()

@@ -336,6 +336,31 @@ async def test_an_ended_answer_that_nobody_takes_is_dropped(
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_what_http_1_0_does_not_take_of_an_answer_is_reset(
+    monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    """All is written, not all is taken: the connection's clean end would make it look whole."""
+    monkeypatch.setattr(client_line, "LINGER_S", 60.0 if is_stopped else 0.01)
+
+    async def handler(client: ClientRequest) -> None:
+        client.begin(200, [])
+        client.end(b"x" * 9_000_000)
+
+    async with serving(handler) as served:
+        client = await served.client(receive_bytes=4096)
+        await client.send(b"GET / HTTP/1.0\r\n\r\n")
+        await client.reader.readuntil(b"\r\n\r\n")
+        if is_stopped:
+            served.server.stop()
+        while served.server.connections:
+            if is_stopped:
+                await served.server.wait_stopped()
+            await asyncio.sleep(0.001)
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
 async def _slow(client: ClientRequest) -> None:
     client.begin(200, [])
     client.write(b"begun")
