@@ -23,12 +23,13 @@ from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, Sink
 HEAD_LIMIT_BYTES: Final = 256 * 1024
 _ONE_WRITE_BYTES: Final = 64 * 1024
 _SWITCHING_PROTOCOLS: Final = 101
+_VERSIONS: Final = ("1.1", "1.0")
 _NONSENSE: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _LOOKS: Final = 4
-"""How often in the time it may take silence is looked for: no read costs a look at the clock."""
+"""How often silence is looked for in the time it may take: no read costs a look at the clock."""
 
 
-class _UnaskedAnswer(Exception):
+class _NotAnAnswer(Exception):
     """Ends the parser's work on a network read; the parser wraps it in its own error."""
 
 
@@ -135,8 +136,7 @@ class HttpConnection(asyncio.Protocol):
             message = f"{self._peer} closed the connection at once"
             raise UpstreamFailure("reset", message, bytes_sent=False)
         response = self._response = HttpResponse(self, self._loop.create_future())
-        self._on_head = on_head
-        self._head_bytes = 0
+        self._on_head, self._head_bytes = on_head, 0
         self._is_head_done = self._is_whole = False
         self._is_head_request = is_head_request
         if len(body) <= _ONE_WRITE_BYTES:
@@ -236,15 +236,14 @@ class HttpConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A second final answer to one request is nobody's: stop before its body mixes in."""
         if self._is_whole:
-            raise _UnaskedAnswer
+            raise _NotAnAnswer
         self._new_fields.clear()
 
     def on_headers_complete(self) -> None:
         """The head of the answer, unless it is an interim one (RFC 9110 §15.2)."""
-        response = self._response
-        if response is None:
-            return
-        status = self._parser.get_status_code()
+        response, status = self._response, self._parser.get_status_code()
+        if response is None or self._parser.get_http_version() not in _VERSIONS:
+            raise _NotAnAnswer  # the parser knows other versions, whose answers end otherwise
         if status < 200 and status != _SWITCHING_PROTOCOLS:
             self._new_fields.clear()
             return

@@ -243,13 +243,17 @@ async def test_a_connection_that_dies_before_the_answer_is_a_reset(cut) -> None:
     "nonsense",
     [
         b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
         HEAD + b"bad header\r\n\r\n",
         HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         HEAD + b"X: " + b"y" * 1_000_000,
         HEAD + b"X: y\r\n" * 100_000,
     ],
-    ids=["other protocol", "no status", "no colon", "two lengths", "long field", "many fields"],
+    ids=[
+        *("other protocol", "other version", "no status", "no colon"),
+        *("two lengths", "long field", "many fields"),
+    ],
 )
 async def test_what_is_no_answer_is_a_protocol_failure(nonsense: bytes) -> None:
     """Garbage and heads without end fail at once, and cost bounded memory."""
