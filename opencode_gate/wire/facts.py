@@ -28,6 +28,10 @@ from opencode_gate.wire.routes import Route
 
 INSTRUCTIONS_HEAD_CHARS = 200
 
+_QUOTE = 0x22
+_LONG_TEXT_BYTES = 4096
+_CHAR_BYTES_MAX = len(r"\ud83d\ude00")
+
 _Members: TypeAlias = dict[str, Any]
 _NOTHING: _Members = {}
 
@@ -223,10 +227,21 @@ def _asks_for_usage(body: _Request) -> bool:
 
 
 def _text(raw: msgspec.Raw) -> str:
-    content = _decoded(_text_decoder, raw)
+    """A text, or those of a list of parts; of a long one at least the head."""
+    content = _decoded(_text_decoder, _shortened(raw))
     if content is None:
         return ""
     return content if isinstance(content, str) else _joined(content)
+
+
+def _shortened(raw: msgspec.Raw) -> msgspec.Raw:
+    """The beginning of a long text, cut where no character and no escape can be in two."""
+    seen = memoryview(raw)
+    if len(seen) <= _LONG_TEXT_BYTES or seen[0] != _QUOTE:
+        return raw
+    beginning, space, _ = seen[:_LONG_TEXT_BYTES].tobytes().rpartition(b" ")
+    is_enough = bool(space) and len(beginning) > INSTRUCTIONS_HEAD_CHARS * _CHAR_BYTES_MAX
+    return msgspec.Raw(beginning + b'"') if is_enough else raw
 
 
 def _joined(parts: Sequence[_TextPart]) -> str:

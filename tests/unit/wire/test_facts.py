@@ -136,6 +136,22 @@ def test_half_an_emoji_in_a_message_is_no_bad_body():
     assert found.instructions_head == "a\ufffd"
 
 
+_TEXTS = st.text(alphabet=st.sampled_from('a é\u20ac\U0001f600"\\\n'), min_size=20)
+
+
+@given(text=_TEXTS, times=st.integers(1, 400), is_escaped=st.booleans())
+def test_the_head_of_long_instructions_is_that_of_the_whole(text, times, is_escaped):
+    """Wherever a long text is cut to be read, no character of its head is another one."""
+    instructions = text * times
+    for route, members in (
+        (CHAT, {"messages": [{"role": "system", "content": instructions}]}),
+        (RESPONSES, {"instructions": instructions}),
+        (ANTHROPIC, {"system": instructions}),
+    ):
+        document = json.dumps({"model": "m", **members}, ensure_ascii=is_escaped)
+        assert read_facts(route, document.encode()).instructions_head == instructions[:200]
+
+
 def test_inline_media_does_not_count_as_text():
     """An image of a megabyte is not a quarter of a million tokens."""
     image = "A" * 1_000_000
