@@ -56,7 +56,7 @@ class _NoPipeline:
 def _ask(
     book: _Book,
     path: str,
-    body: bytes,
+    body: bytes | None,
     *,
     method: str = "POST",
     key: str = ADA.token,
@@ -115,6 +115,12 @@ def test_no_path_is_answered_without_a_key(path: str, key: str) -> None:
     """But for `/health`, which says nothing."""
     status, _ = _ask(_Book(), f"/ogate/{path}", b"{}", key=key.encode("ascii", "ignore").decode())
     assert status == 401
+
+
+def test_no_body_is_waited_for_but_of_who_has_a_key() -> None:
+    """Else anybody could fill the memory of a gateway that listens to a network."""
+    assert _ask(_Book(), "/ogate/v1/sessions", None, key="ogk-nobody")[0] == 401
+    assert _ask(_Book(), "/health", None, method="GET", key="")[0] == 200
 
 
 @given(st.binary(max_size=60))
