@@ -17,7 +17,7 @@ from opencode_gate.config.settings import RunawaySettings
 from opencode_gate.core.semconv import ExchangeStatus, Operation
 from opencode_gate.governance.admission import Caller
 from opencode_gate.governance.decisions import Decision
-from opencode_gate.governance.grants import Ask
+from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.runaway import Runaway
 from opencode_gate.wire.facts import read_facts
 from opencode_gate.wire.routes import identify
@@ -98,10 +98,12 @@ def judged(seen: Sequence[Seen]) -> list[Decision | None]:
     """What is said of each request, at the time it came."""
     clock = SeenClock()
     runaway = Runaway(RunawaySettings(), clock, lambda: None)
-    happenings = [(one.came_s, 1, one) for one in seen]
-    happenings += [(one.answered_s, 0, one) for one in seen]
+    happenings = [(one.came_s, 1, number) for number, one in enumerate(seen)]
+    happenings += [(one.answered_s, 0, number) for number, one in enumerate(seen)]
     decisions = []
-    for at_s, is_ask, one in sorted(happenings, key=lambda happening: happening[:2]):
+    grants: dict[int, Grant] = {}
+    for at_s, is_ask, number in sorted(happenings):
+        one = seen[number]
         clock.now_s = at_s
         conversation, _ = conversation_of(one.headers)
         assert conversation is not None
@@ -116,18 +118,20 @@ def judged(seen: Sequence[Seen]) -> list[Decision | None]:
                 body=one.body,
                 conversation_id=conversation,
             )
-            decisions.append(runaway.check(ask))
-        else:
+            grant = grants[number] = Grant("01")
+            decisions.append(runaway.check(ask, grant, at_s))
+        elif (watched := grants[number].watched) is not None:
             status = (
                 ExchangeStatus.COMPLETED if one.status == 200 else ExchangeStatus.UPSTREAM_ERROR
             )
             runaway.ended(
+                watched,
                 an_exchange(
                     conversation_id=conversation,
                     attempts=1,
                     http_status=one.status,
                     status=status,
-                )
+                ),
             )
     return decisions
 
