@@ -82,7 +82,7 @@ class ClientConnection(ClientLine):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there, and should say something."""
         super().connection_made(transport)
-        self._server.connections.add(self)
+        self._server.came(self)
 
     def data_received(self, data: bytes) -> None:
         """One network read."""
@@ -188,7 +188,7 @@ class ClientConnection(ClientLine):
         request, self._incoming = self._incoming, None
         self._has_ended = True
         if self._headers:
-            self._headers = []
+            self._headers, self._head_left_bytes = [], HEAD_LIMIT_BYTES
         parts = self._parts
         if request is None:
             return
@@ -235,8 +235,7 @@ class ClientConnection(ClientLine):
     def retire(self) -> None:
         """Serves what it has begun with, then closes."""
         self._can_stay = False
-        for request in self._waiting:
-            request.can_stay = False
+        self._waiting.clear()
         if self._current is None:
             self._close_idle()
         else:
@@ -352,8 +351,9 @@ class ClientConnection(ClientLine):
             self._refuse()
 
     def _cut(self, request: HttpRequest) -> None:
-        """Tells the client that it has not got the whole answer."""
+        """Tells the client that it has not got the whole answer; nothing may follow into it."""
         self._stop_hearing()
+        self._waiting, self._refusal = [], 0
         request.flush()
         request.connection = request.transport = None
         self._current = None
@@ -393,7 +393,7 @@ class ClientConnection(ClientLine):
         """Closes when all has been sent."""
         is_heard_out = self._incoming is None and self._raw_left_bytes == 0
         self._stop_hearing()
-        self._waiting.clear()
+        self._waiting, self._refusal = [], 0
         if is_heard_out:
             self._close_sent()
         else:

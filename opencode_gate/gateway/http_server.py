@@ -84,6 +84,12 @@ class HttpServer:
         for connection in tuple(self.connections):
             connection.abort()
 
+    def came(self, connection: ClientConnection) -> None:
+        """A client is there; it may have been let in before a stop, and have taken its time."""
+        self.connections.add(connection)
+        if self._stopping.is_set():
+            connection.retire()
+
     def lost(self, connection: ClientConnection) -> None:
         """A client is gone."""
         self.connections.discard(connection)

@@ -178,6 +178,24 @@ async def test_a_cut_answer_to_http_1_0_is_reset() -> None:
             await client.rest()
 
 
+@pytest.mark.parametrize("follows", [ASKED, b"nonsense\r\n\r\n"])
+async def test_nothing_is_said_behind_an_answer_that_was_cut(follows: bytes) -> None:
+    """The client would take it for the rest of the body, and the provider would be paid for it."""
+    asked: list[str] = []
+
+    async def handler(client: ClientRequest) -> None:
+        asked.append(client.path)
+        client.begin(200, [(b"content-length", b"19000000")])
+        client.write(b"x" * 9_000_000)
+
+    async with serving(handler) as served:
+        client = await served.client(receive_bytes=4096)
+        await client.send(request(target=b"/first", method=b"GET") + follows)
+        await client.reader.readuntil(b"\r\n\r\n")
+        assert (await client.rest()).strip(b"x") == b""
+        assert asked == ["/first"]
+
+
 async def test_an_error_before_the_answer_is_500_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -418,3 +436,13 @@ async def test_small_packets_leave_at_once() -> None:
         (connection,) = served.server.connections
         raw = connection._transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_who_was_let_in_as_the_server_stopped_is_closed() -> None:
+    """Its TLS may still have been begun with: nothing would ever tell it to go."""
+    server = HttpServer(echo)
+    server.stop(60.0)
+    connection, transport = ClientConnection(server), WatchedTransport()
+    connection.connection_made(transport)
+    assert transport.is_aborted
+    connection.connection_lost(None)

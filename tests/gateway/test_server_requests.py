@@ -10,8 +10,10 @@ from opencode_gate.core.tasks import spawn
 from opencode_gate.gateway import client_connection, client_line
 from opencode_gate.gateway.client_connection import ClientConnection
 from opencode_gate.gateway.downstream import ClientGone, ClientRequest
+from opencode_gate.gateway.http_server import HttpServer
 from opencode_gate.wire.facts import BadBody
 from tests.support.raw_client import HOST, Served, echo, request, serving
+from tests.support.watched_transport import WatchedTransport
 
 
 async def test_a_request_is_told_as_it_came() -> None:
@@ -347,3 +349,20 @@ async def test_a_lost_connection_leaves_nothing() -> None:
             assert [left for left in gc.get_objects() if type(left) is ClientConnection] == []
         finally:
             gc.enable()
+
+
+async def test_trailers_that_come_by_themselves_cost_the_next_head_nothing() -> None:
+    """What was read for them was no part of it."""
+    server, transport = HttpServer(echo), WatchedTransport()
+    connection = ClientConnection(server)
+    connection.connection_made(transport)
+    head = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%b\r\n" % (60_000, b"x" * 60_000)
+    long = request(b"y", b"x-long: " + b"z" * 20_000)
+    first = head, chunk + b"0\r\nx-sum: 1\r\nx-b", b": 1\r\n\r\n"
+    for parts in (first, (long[:8000], long[8000:])):
+        for part in parts:
+            connection.data_received(part)
+        await asyncio.gather(*server.tasks)
+    assert b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 2
+    connection.connection_lost(None)
