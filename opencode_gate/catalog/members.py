@@ -9,6 +9,7 @@ The format is PKWARE's APPNOTE 6.3.10, §4.3: local header (§4.3.7), directory 
 (§4.3.16).
 """
 
+import threading
 import zlib
 from collections.abc import Iterator
 from struct import Struct, error
@@ -35,7 +36,7 @@ class _Member(NamedTuple):
 
 
 class Members:
-    """The members by name; the directory is read as far as it takes to find what is asked for."""
+    """The members by name, for any thread; the directory is read as far as it takes."""
 
     def __init__(self, archive: bytes) -> None:
         """Takes the bytes of the file.
@@ -50,6 +51,7 @@ class Members:
         *_, entries, _size, start, _comment = _END.unpack_from(archive, end)
         self._known: dict[str, _Member] = {}
         self._rest = self._directory(entries, start)
+        self._finding = threading.Lock()
 
     def read(self, name: str) -> bytes:
         """A member's content.
@@ -64,12 +66,13 @@ class Members:
             raise NotReadable(f"{name}: {problem}") from problem
 
     def _find(self, name: str) -> _Member:
-        if name not in self._known:
-            for found, member in self._rest:
-                self._known[found] = member
-                if found == name:
-                    break
-        return self._known[name]
+        with self._finding:
+            if name not in self._known:
+                for found, member in self._rest:
+                    self._known[found] = member
+                    if found == name:
+                        break
+            return self._known[name]
 
     def _directory(self, entries: int, place: int) -> Iterator[tuple[str, _Member]]:
         for _ in range(entries):
