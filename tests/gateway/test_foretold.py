@@ -19,7 +19,7 @@ from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.session.decided import decisions_of
 from opencode_gate.session.policy_check import Question, Verdict, _body, verdict
-from tests.support.gateway import TOKEN, running_gateway
+from tests.support.gateway import TOKEN, RunningGateway, running_gateway
 from tests.support.priced_provider import priced_provider
 from tests.support.rules import give
 
@@ -61,11 +61,13 @@ def foretold(question: Question) -> Verdict:
     )
 
 
-def wait_until_settled() -> None:
-    """Leases go back a second after they were last used."""
+def wait_until_settled(gateway: RunningGateway, exchanges: int) -> None:
+    """Rows come a moment after their answers; leases go back a second after they were last used."""
     store = open_governance(paths().ledger_file, read_only=True)
     give_up_s = time.monotonic() + 30
-    while store.lease_holders() and time.monotonic() < give_up_s:
+    while time.monotonic() < give_up_s:
+        if len(gateway.exchanges()) == exchanges and not store.lease_holders():
+            break
         time.sleep(0.05)
     assert not store.lease_holders()
     store.close()
@@ -93,7 +95,7 @@ async def test_every_decision_of_a_run_is_foretold() -> None:
                     headers={"authorization": f"Bearer {TOKEN}"},
                 )
                 assert answer.status_code == (said[-1].http_status or 200), answer.text
-                await asyncio.to_thread(wait_until_settled)
+                await asyncio.to_thread(wait_until_settled, gateway, len(said))
             gateway.finish()
             records = gateway.exchanges()
     assert len(records) == len(RUN)
