@@ -3,8 +3,8 @@
 The idea: randomness is fetched for many ids at once and handed out in ascending order, so that ids
 of one millisecond are in order without a look at the one before.
 
-The invariant: two ids of one process never compare in another order than they were made in. A
-process that forks does not share what it has fetched.
+The invariant: two ids of one process never compare in another order than they were made in.
+Nothing here forks: a process that did would share what was fetched.
 """
 
 import os
@@ -47,13 +47,3 @@ def _turn(now_ms: int) -> None:
         starts = range(0, len(letters), _RANDOM_CHARS)
         fetched = [letters[start : start + _RANDOM_CHARS] for start in starts]
         _random.extend(sorted(fetched, reverse=True))
-
-
-def _begin_anew() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _random.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,6 +1,5 @@
 """Ids are ULIDs, all different, and in the order they were made in."""
 
-import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -54,19 +53,3 @@ def test_threads_share_no_id() -> None:
         made = list(pool.map(lambda _: [new_ulid() for _ in range(1000)], range(8)))
     assert all(one == sorted(one) for one in made)
     assert len({ulid for one in made for ulid in one}) == 8000
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_process_makes_ids_of_its_own() -> None:
-    new_ulid()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, new_ulid().encode())
-        os._exit(0)
-    os.close(writing)
-    theirs = os.read(reading, 26).decode()
-    os.close(reading)
-    os.waitpid(child, 0)
-    assert len(theirs) == 26
-    assert theirs[10:] != new_ulid()[10:]
