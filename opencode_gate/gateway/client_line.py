@@ -1,8 +1,7 @@
 """The transport of a client, the time it has, and the ways to part from it.
 
-The idea: one timer a connection, moved only when it would ring too late, so that a request costs
-none. The invariant: every way of parting ends with the connection closed, whatever the client
-does: what it does not take in time is dropped.
+The invariant: every way of parting ends with the connection closed, whatever the client does: what
+it does not take in time is dropped.
 """
 
 import asyncio
@@ -10,6 +9,8 @@ import contextlib
 import socket
 import struct
 from typing import Final, cast
+
+from opencode_gate.gateway.timed_protocol import TimedProtocol
 
 IDLE_S: Final = 75.0
 HEAD_S: Final = 30.0
@@ -21,18 +22,15 @@ LINGER_S: Final = 5.0
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
-class ClientLine(asyncio.Protocol):
+class ClientLine(TimedProtocol):
     """What a connection has before anybody understands what is said on it."""
 
-    __slots__ = ("_deadline_s", "_is_full", "_timer", "_timer_at_s", "_transport", "loop")
+    __slots__ = ("_is_full", "_transport")
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__()
         self._transport: asyncio.Transport | None = None
         self._is_full = False
-        self._deadline_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there, and should say something."""
@@ -42,9 +40,7 @@ class ClientLine(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._expect_nothing()
 
     def abort(self) -> None:
         """Closes at once; what is lost of an answer then is seen to be."""
@@ -95,25 +91,8 @@ class ClientLine(asyncio.Protocol):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
 
-    def _expect_within(self, timeout_s: float) -> None:
-        self._deadline_s = self.loop.time() + timeout_s
-        if self._timer is None:
-            self._arm()
-        elif self._timer_at_s > self._deadline_s:
-            self._timer.cancel()
-            self._arm()
-
-    def _arm(self) -> None:
-        self._timer_at_s = self._deadline_s
-        self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._transport is None:
-            return
-        if self.loop.time() < self._deadline_s:
-            self._arm()
-        elif self._is_patient():
+    def _too_late(self) -> None:
+        if self._is_patient():
             self._expect_within(IDLE_S)
         else:
             self.abort()

@@ -18,6 +18,7 @@ from typing import Final, cast
 import httptools
 
 from opencode_gate.gateway.http_response import HttpResponse
+from opencode_gate.gateway.timed_protocol import TimedProtocol
 from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, Sink, UpstreamFailure
 
 HEAD_LIMIT_BYTES: Final = 256 * 1024
@@ -33,7 +34,7 @@ class _NotAnAnswer(Exception):
     """Ends the parser's work on a network read; the parser wraps it in its own error."""
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(TimedProtocol):
     """A connection that serves one exchange after the other.
 
     Args:
@@ -45,7 +46,6 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_can_stay",
-        "_deadline_s",
         "_feed",
         "_has_new_head",
         "_head_bytes",
@@ -53,7 +53,6 @@ class HttpConnection(asyncio.Protocol):
         "_is_head_request",
         "_is_paused",
         "_is_whole",
-        "_loop",
         "_lost",
         "_new_fields",
         "_new_parts",
@@ -65,8 +64,6 @@ class HttpConnection(asyncio.Protocol):
         "_released",
         "_response",
         "_take",
-        "_timer",
-        "_timer_at_s",
         "_transport",
         "has_received",
         "is_usable",
@@ -82,7 +79,7 @@ class HttpConnection(asyncio.Protocol):
         released: Callable[["HttpConnection"], None],
         lost: Callable[["HttpConnection"], None],
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self._peer = peer
         self._read_timeout_s = read_timeout_s
         self._released = released
@@ -107,9 +104,6 @@ class HttpConnection(asyncio.Protocol):
         self._is_whole = False
         self._can_stay = False
         self._is_paused = False
-        self._deadline_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
         self.has_received = False
         self.is_usable = False
 
@@ -135,7 +129,7 @@ class HttpConnection(asyncio.Protocol):
         if transport is None or not self.is_usable or transport.is_closing():
             message = f"{self._peer} closed the connection at once"
             raise UpstreamFailure("reset", message, bytes_sent=False)
-        response = self._response = HttpResponse(self, self._loop.create_future())
+        response = self._response = HttpResponse(self, self.loop.create_future())
         self._on_head, self._head_bytes = on_head, 0
         self._is_head_done = self._is_whole = False
         self._is_head_request = is_head_request
@@ -155,7 +149,7 @@ class HttpConnection(asyncio.Protocol):
     def part_waiter(self) -> asyncio.Future[bytes]:
         """A future for the next bytes of the current body, with the silence limit running."""
         self._quiet_looks = 0
-        return self._loop.create_future()
+        return self.loop.create_future()
 
     def resume(self) -> None:
         """Reads from the network again after the buffer has been emptied."""
@@ -218,9 +212,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The other end is gone: a clean end only for a body that ends with the connection."""
         self.is_usable = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._expect_nothing()
         response = self._response
         if response is not None:
             if error is None and self._is_head_done and response.ends_with_connection:
@@ -361,26 +353,9 @@ class HttpConnection(asyncio.Protocol):
             self._is_paused = True
             self._transport.pause_reading()
 
-    # One timer a connection, moved only when it would ring too late: a request costs no timer.
-
-    def _expect_within(self, timeout_s: float) -> None:
-        self._deadline_s = self._loop.time() + timeout_s
-        if self._timer is None:
-            self._arm()
-        elif self._timer_at_s > self._deadline_s:
-            self._timer.cancel()
-            self._arm()
-
-    def _arm(self) -> None:
-        self._timer_at_s = self._deadline_s
-        self._timer = self._loop.call_at(self._deadline_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _too_late(self) -> None:
         response = self._response
-        if self._loop.time() < self._deadline_s:
-            self._arm()
-        elif response is None:
+        if response is None:
             self._close()
         elif self._is_head_done:
             self._look_for_silence(response)
