@@ -26,17 +26,16 @@ import pytest
 from google import genai
 from google.genai import errors as genai_errors
 
-from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
 from opencode_gate.governance.policy import Customer, ModelRules, RateLimit, Team
 from opencode_gate.ledger.records import ExchangeRecord
-from opencode_gate.ledger.sqlite import open_store
 from tests.support.real_session import Person, until
 from tests.support.served_gateway import (
     ServedGateway,
     free_port,
     put_key,
     put_rules,
+    recorded,
     served,
 )
 from tests.support.telling_provider import (
@@ -247,14 +246,6 @@ def ogate(*arguments: str, status: int = 0) -> Any:
     )
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout) if "--json" in arguments else done.stdout
-
-
-def recorded() -> list[ExchangeRecord]:
-    store = open_store(paths().ledger_file, read_only=True)
-    try:
-        return [one for session in store.sessions() for one in store.exchanges(session.id)]
-    finally:
-        store.close()
 
 
 def tokens_of(record: ExchangeRecord) -> Tokens:

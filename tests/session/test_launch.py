@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from tests.support.launcher import (
     run,
     started,
 )
-from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
+from tests.support.scripted_upstream_thread import ThreadedUpstream
 
 PRACTICE = ("run", "--provider", "practice", "--")
 
@@ -223,7 +222,6 @@ def test_nothing_to_use_and_nobody_to_ask_names_the_flag(tmp_path: Path) -> None
 def test_a_server_of_ones_own_without_a_key_is_something_to_use(
     tmp_path: Path, endless: ThreadedUpstream
 ) -> None:
-    _acme(tmp_path, endless)
     done = run(tmp_path, "run", "--", "run", "dump", "acme")
     assert done.returncode == 0, done.stderr
     environ = json.loads(done.stdout)["environ"]
@@ -267,29 +265,12 @@ def test_ctrl_c_is_the_agents_and_the_launcher_outlives_it(tmp_path: Path) -> No
     assert ledger().session.exit_status == 33
 
 
-@pytest.fixture
-def endless() -> Iterator[ThreadedUpstream]:
-    with threaded_upstream() as upstream:
-        yield upstream
-
-
-def _acme(tmp_path: Path, upstream: ThreadedUpstream) -> None:
-    file = paths().config_file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
-        'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n',
-        encoding="utf-8",
-    )
-
-
 ACME = ("run", "--provider", "acme", "--", "run")
 
 
 def test_a_gateway_killed_in_mid_stream_is_replaced_and_nothing_is_lost(
     tmp_path: Path, endless: ThreadedUpstream
 ) -> None:
-    _acme(tmp_path, endless)
     with started(tmp_path, *ACME, "stream", "acme") as launcher:
         assert launcher.stdout is not None
         assert launcher.stdout.readline().startswith("pid ")
@@ -312,7 +293,6 @@ def test_a_gateway_killed_in_mid_stream_is_replaced_and_nothing_is_lost(
 def test_a_launcher_killed_takes_agent_and_gateway_with_it_and_loses_nothing(
     tmp_path: Path, endless: ThreadedUpstream
 ) -> None:
-    _acme(tmp_path, endless)
     with started(tmp_path, *ACME, "stream", "acme") as launcher:
         assert launcher.stdout is not None
         agent = int(launcher.stdout.readline().split()[1])

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,45 +17,18 @@ from opencode_gate.config.tls import provider_context
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import ModelRules
-from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from tests.support.scripted_upstream import certificates
-from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
+from tests.support.scripted_upstream_thread import ThreadedUpstream
 from tests.support.served_gateway import (
     ServedGateway,
     change_key,
     free_port,
     put_key,
+    recorded,
     serve_command,
     served,
 )
-
-
-@pytest.fixture
-def ada() -> str:
-    return put_key("ada")
-
-
-@pytest.fixture
-def endless() -> Iterator[ThreadedUpstream]:
-    with threaded_upstream() as upstream:
-        file = paths().config_file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
-            'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n',
-            encoding="utf-8",
-        )
-        yield upstream
-
-
-def recorded() -> list[ExchangeRecord]:
-    """Every exchange in the ledger."""
-    store = open_store(paths().ledger_file, read_only=True)
-    try:
-        return [one for session in store.sessions() for one in store.exchanges(session.id)]
-    finally:
-        store.close()
 
 
 def test_a_virtual_key_is_required_and_written_down(tmp_path: Path, ada: str) -> None:

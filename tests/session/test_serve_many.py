@@ -6,23 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import ModelRules, RateLimit
-from opencode_gate.ledger.records import ExchangeRecord
-from opencode_gate.ledger.sqlite import open_store
-from tests.support.served_gateway import ServedGateway, change_key, put_key, served
+from tests.support.served_gateway import ServedGateway, change_key, put_key, recorded, served
 
 CLIENTS = 10
 EACH = 12
-
-
-def recorded() -> list[ExchangeRecord]:
-    store = open_store(paths().ledger_file, read_only=True)
-    try:
-        return [one for session in store.sessions() for one in store.exchanges(session.id)]
-    finally:
-        store.close()
 
 
 def test_every_request_is_written_down_under_the_key_and_session_it_came_with(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,45 +18,18 @@ import pytest
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import RateLimit
-from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from tests.support.scripted_upstream import certificates
-from tests.support.scripted_upstream_thread import ThreadedUpstream, threaded_upstream
+from tests.support.scripted_upstream_thread import ThreadedUpstream
 from tests.support.served_gateway import (
     ServedGateway,
     change_key,
     put_key,
+    recorded,
     serve_command,
     served,
 )
 from tests.support.served_workers import each_worker
-
-
-@pytest.fixture
-def ada() -> str:
-    return put_key("ada")
-
-
-@pytest.fixture
-def endless() -> Iterator[ThreadedUpstream]:
-    with threaded_upstream() as upstream:
-        file = paths().config_file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(
-            f'[providers.acme]\nbase_url = "http://127.0.0.1:{upstream.port}/v1"\n'
-            'wire = "openai-chat"\nkeyless = true\n[providers.acme.models.m]\n',
-            encoding="utf-8",
-        )
-        yield upstream
-
-
-def recorded() -> list[ExchangeRecord]:
-    """Every exchange in the ledger."""
-    store = open_store(paths().ledger_file, read_only=True)
-    try:
-        return [one for session in store.sessions() for one in store.exchanges(session.id)]
-    finally:
-        store.close()
 
 
 def test_it_says_that_it_serves_once_all_do_and_every_one_answers(tmp_path: Path, ada: str) -> None:

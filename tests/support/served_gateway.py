@@ -23,6 +23,8 @@ from opencode_gate.core.ids import new_ulid
 from opencode_gate.governance.policy import Rules, VirtualKey, document_of
 from opencode_gate.governance.virtual_keys import new_virtual_key
 from opencode_gate.ledger.governance_store import PolicyDocument
+from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from tests.support.launcher import children_of
 
@@ -226,3 +228,12 @@ def _read(gateway: ServedGateway) -> None:
     assert gateway.process.stderr is not None
     for line in gateway.process.stderr:
         gateway.said.append(line.rstrip())
+
+
+def recorded() -> list[ExchangeRecord]:
+    """Every exchange in the ledger."""
+    store = open_store(paths().ledger_file, read_only=True)
+    try:
+        return [one for session in store.sessions() for one in store.exchanges(session.id)]
+    finally:
+        store.close()
