@@ -11,7 +11,6 @@ The format is PKWARE's APPNOTE 6.3.10, §4.3: local header (§4.3.7), directory 
 
 import threading
 import zlib
-from collections.abc import Iterator
 from struct import Struct, error
 from typing import NamedTuple
 
@@ -36,7 +35,11 @@ class _Member(NamedTuple):
 
 
 class Members:
-    """The members by name, for any thread; the directory is read as far as it takes."""
+    """The members by name, for any thread.
+
+    The directory is read as far as it takes, and never past damage: who asks again hears of it
+    again.
+    """
 
     def __init__(self, archive: bytes) -> None:
         """Takes the bytes of the file.
@@ -48,9 +51,8 @@ class Members:
         end = archive.rfind(b"PK\5\6", max(0, len(archive) - _LONGEST_COMMENT - _END.size))
         if end < 0 or len(archive) < end + _END.size:
             raise NotReadable("not a zip file")
-        *_, entries, _size, start, _comment = _END.unpack_from(archive, end)
+        *_, self._unread, _size, self._place, _comment = _END.unpack_from(archive, end)
         self._known: dict[str, _Member] = {}
-        self._rest = self._directory(entries, start)
         self._finding = threading.Lock()
 
     def read(self, name: str) -> bytes:
@@ -67,42 +69,42 @@ class Members:
 
     def _find(self, name: str) -> _Member:
         with self._finding:
-            if name not in self._known:
-                for found, member in self._rest:
-                    self._known[found] = member
-                    if found == name:
-                        break
+            while name not in self._known and self._unread > 0:
+                found, member, next_place = self._entry(self._place)
+                self._known[found] = member
+                self._place = next_place
+                self._unread -= 1
             return self._known[name]
 
-    def _directory(self, entries: int, place: int) -> Iterator[tuple[str, _Member]]:
-        for _ in range(entries):
-            (
-                signature,
-                _made_by,
-                _needed,
-                flags,
-                method,
-                _time,
-                _date,
-                checksum,
-                packed,
-                size,
-                name,
-                extra,
-                comment,
-                _disk,
-                _inner,
-                _outer,
-                local,
-            ) = _ENTRY.unpack_from(self._archive, place)
-            if signature != b"PK\1\2" or flags & _ENCRYPTED:
-                raise NotReadable("its directory is damaged")
-            start = place + _ENTRY.size
-            yield (
-                self._archive[start : start + name].decode(),
-                _Member(method, checksum, packed, size, local),
-            )
-            place = start + name + extra + comment
+    def _entry(self, place: int) -> tuple[str, _Member, int]:
+        """The directory's entry at a place: a name, its member, the place of the next."""
+        (
+            signature,
+            _made_by,
+            _needed,
+            flags,
+            method,
+            _time,
+            _date,
+            checksum,
+            packed,
+            size,
+            name,
+            extra,
+            comment,
+            _disk,
+            _inner,
+            _outer,
+            local,
+        ) = _ENTRY.unpack_from(self._archive, place)
+        if signature != b"PK\1\2" or flags & _ENCRYPTED:
+            raise NotReadable("its directory is damaged")
+        start = place + _ENTRY.size
+        return (
+            self._archive[start : start + name].decode(),
+            _Member(method, checksum, packed, size, local),
+            start + name + extra + comment,
+        )
 
     def _content(self, member: _Member) -> bytes:
         signature, *_, name, extra = _LOCAL.unpack_from(self._archive, member.place)
