@@ -6,7 +6,8 @@ outcome. The invariants: nobody waits for it, a failure changes nothing, and the
 replaced in one step by an archive that has been read back.
 """
 
-import subprocess
+import asyncio
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from opencode_gate.core.errors import ConfigError, UpstreamError
 
 SOURCE_URL = "https://models.dev/api.json"
 EVERY_S = 24 * 60 * 60
+COMMAND = (sys.executable, "-m", "opencode_gate.catalog.refresh")
 _TIMEOUT_S = 30.0
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -35,19 +37,34 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackgroundRefresh:
-    """The child process that fetches, if one is due; `stop` it before going away."""
+    """The child process that fetches; `stop` it before going away.
 
-    def __init__(self, paths: Paths, settings: Settings) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
+    It belongs to the event loop, which takes note of its end: a gateway that serves for weeks
+    keeps no trace of it in the machine's list of processes.
+    """
+
+    def __init__(self) -> None:
+        self._child: asyncio.subprocess.Process | None = None
+
+    async def start(self, paths: Paths, settings: Settings) -> None:
+        """Starts the child if a newer catalogue is wanted and due; does not wait for it."""
         if settings.catalog.refresh and is_due(paths):
-            self._child = _start()
+            # Without a child the catalogue at hand stays in use.
+            with contextlib.suppress(OSError):
+                self._child = await asyncio.create_subprocess_exec(
+                    *COMMAND,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.DEVNULL,
+                )
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Ends the child if it still runs; what it had not finished is done another day."""
         child = self._child
-        if child is not None and child.poll() is None:
-            child.kill()
-            child.wait()
+        if child is not None and child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
 
 
 def is_due(paths: Paths, *, now_s: float | None = None) -> bool:
@@ -99,18 +116,6 @@ def main(url: str = SOURCE_URL) -> int:
     except (UpstreamError, ConfigError):
         return 1
     return 0
-
-
-def _start() -> "subprocess.Popen[bytes] | None":
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "opencode_gate.catalog.refresh"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return None
 
 
 def _stamp(paths: Paths) -> Path:

@@ -88,12 +88,13 @@ class Serving:
             daemon=True,
         ).start()
         is_first = served is None or served.worker == 0
-        refresh = BackgroundRefresh(paths(), self._settings) if is_first else None
+        refresh = BackgroundRefresh()
         try:
+            if is_first:
+                await refresh.start(paths(), self._settings)
             await server.wait_stopped()
         finally:
-            if refresh is not None:
-                refresh.stop()
+            await refresh.stop()
         await self._gateway.upstream.close()
 
     def _listen(self, in_loop: Callable[..., object], server: HttpServer) -> None:

@@ -1,5 +1,6 @@
 """A newer catalogue: fetched at most daily, put in place whole, and a failure changes nothing."""
 
+import asyncio
 import gzip
 import json
 import os
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +21,8 @@ from opencode_gate.config.paths import paths
 from opencode_gate.config.settings import CatalogSettings, Settings
 from opencode_gate.core.errors import UpstreamError
 from tests.support.small_catalogue import small_api
+
+TIMEOUT_S = 30.0
 
 
 class Source:
@@ -62,6 +66,44 @@ def source() -> Iterator[Source]:
     one = Source()
     yield one
     one.close()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def runner(request) -> Iterator[asyncio.Runner]:
+    """Runs in either event loop a gateway may have: each takes note of children in its own way."""
+    with asyncio.Runner(loop_factory=pytest.importorskip(request.param).new_event_loop) as one:
+        yield one
+
+
+def python(script: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", script)
+
+
+def telling_its_number(file: Path, then: str = "") -> tuple[str, ...]:
+    """A process that writes its number into a file, whole, and goes on."""
+    return python(
+        "import os, pathlib, time\n"
+        f"part = pathlib.Path({f'{file}.part'!r})\n"
+        "part.write_text(str(os.getpid()))\n"
+        f"part.rename({str(file)!r})\n"
+        f"{then}"
+    )
+
+
+async def number_in(file: Path) -> int:
+    async with asyncio.timeout(TIMEOUT_S):
+        while not file.exists():
+            await asyncio.sleep(0.01)
+    return int(file.read_text())
+
+
+def is_listed(process: int) -> bool:
+    """Whether the machine still lists it, be it running or dead."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def catalogue_date() -> str:
@@ -116,32 +158,57 @@ def test_asking_is_due_once_a_day_whether_it_worked_or_not(source) -> None:
     assert is_due(paths(), now_s=asked_s - 10), "a clock that was wrong does not stop it for ever"
 
 
-def test_the_off_switch_and_a_fresh_answer_start_no_process(monkeypatch, source) -> None:
-    def refuse() -> None:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(refreshing, "_start", refuse)
-    off = replace(Settings(), catalog=CatalogSettings(refresh=False))
-    BackgroundRefresh(paths(), off).stop()
+async def test_the_off_switch_and_a_fresh_answer_start_no_process(
+    monkeypatch, source, tmp_path
+) -> None:
+    started = tmp_path / "started"
+    monkeypatch.setattr(refreshing, "COMMAND", python(f"open({str(started)!r}, 'w')"))
+    background = BackgroundRefresh()
+    await background.start(paths(), replace(Settings(), catalog=CatalogSettings(refresh=False)))
     refresh(paths(), url=source.url)
-    BackgroundRefresh(paths(), Settings()).stop()
+    await background.start(paths(), Settings())
+    await background.stop()
+    assert not started.exists()
 
 
-def test_a_process_that_still_fetches_is_gone_after_stop(monkeypatch) -> None:
-    import subprocess
+async def test_a_process_that_cannot_be_started_is_done_without(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(refreshing, "COMMAND", (str(tmp_path / "no-such-program"),))
+    background = BackgroundRefresh()
+    await background.start(paths(), Settings())
+    await background.stop()
 
-    children: list[subprocess.Popen[bytes]] = []
 
-    def start() -> "subprocess.Popen[bytes]":
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        children.append(child)
-        return child
+def test_a_process_that_still_fetches_is_gone_after_stop(monkeypatch, tmp_path, runner) -> None:
+    told = tmp_path / "pid"
+    monkeypatch.setattr(refreshing, "COMMAND", telling_its_number(told, "time.sleep(600)"))
 
-    monkeypatch.setattr(refreshing, "_start", start)
-    background = BackgroundRefresh(paths(), Settings())
-    background.stop()
-    background.stop()
-    assert children[0].returncode is not None
+    async def serve() -> None:
+        background = BackgroundRefresh()
+        await background.start(paths(), Settings())
+        child = await number_in(told)
+        await background.stop()
+        await background.stop()
+        assert not is_listed(child)
+
+    runner.run(serve())
+
+
+def test_a_process_that_has_ended_leaves_nothing_behind_while_the_gateway_serves(
+    monkeypatch, tmp_path, runner
+) -> None:
+    """A dead child that nobody asked for its status stays listed until its parent ends."""
+    told = tmp_path / "pid"
+    monkeypatch.setattr(refreshing, "COMMAND", telling_its_number(told))
+
+    async def serve() -> None:
+        await (background := BackgroundRefresh()).start(paths(), Settings())
+        child = await number_in(told)
+        async with asyncio.timeout(TIMEOUT_S):
+            while is_listed(child):
+                await asyncio.sleep(0.01)
+        await background.stop()
+
+    runner.run(serve())
 
 
 def test_the_child_process_does_the_same_and_says_nothing(source, capfd) -> None:
