@@ -6,10 +6,8 @@ its folding process, and each deed after it is done.
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 from opencode_gate.ledger.folding_frames import Begin
 from opencode_gate.ledger.governance_store import LeaseWish, WindowKey
@@ -17,13 +15,16 @@ from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import Charge
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.server.folding_process import FoldingProcess
+from tests.support.child_processes import process_of, say
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
 
-ROOT = Path(__file__).parents[2]
 KEY = WindowKey("user:ada/day/usd", 7)
 COST_NANO_USD = 1_234_567
 RESERVED_NANO_USD = 2_000_000
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hello"}]}'
+
+gateway = partial(process_of, __name__)
+"""A process of this module."""
 
 
 def folding_of(journal: Journal, ledger_file: Path, **more: object) -> FoldingProcess:
@@ -34,21 +35,6 @@ def folding_of(journal: Journal, ledger_file: Path, **more: object) -> FoldingPr
         process_id=journal.process_id,
     )
     return FoldingProcess(begin, journal, **more)  # type: ignore[arg-type]
-
-
-@contextmanager
-def gateway(*arguments: object) -> Iterator[Popen[bytes]]:
-    """A process of this module, ended for certain at the end."""
-    command = [sys.executable, "-m", __name__, *map(str, arguments)]
-    with Popen(command, stdin=PIPE, stdout=PIPE, cwd=ROOT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def say(*words: object) -> None:
-    print(*words, flush=True)
 
 
 async def serve(folder: str, ledger_file: str, session_id: str) -> None:

@@ -4,10 +4,8 @@ Run as `python -m tests.support.governance_children NAME ARGUMENTS`.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import msgspec
 
@@ -17,9 +15,9 @@ from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
+from tests.support.child_processes import process_of, say
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
 
-ROOT = Path(__file__).parents[2]
 KEYS = (WindowKey("session:s/session/usd", 0), WindowKey("user:ada/day/usd", 5))
 STEPS = (
     "journal",
@@ -38,16 +36,8 @@ NEEDED = 1_000
 COST = 600
 LEASED = 2 * NEEDED
 
-
-@contextmanager
-def child(*arguments: object) -> Iterator[Popen[bytes]]:
-    """A process of this module, ended for certain at the end."""
-    command = [sys.executable, "-m", __name__, *map(str, arguments)]
-    with Popen(command, stdin=PIPE, stdout=PIPE, cwd=ROOT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+child = partial(process_of, __name__)
+"""A process of this module."""
 
 
 def race(ledger_file: str, process_id: str, limit: str, needed: str) -> None:
@@ -129,10 +119,6 @@ def serve(folder: str, ledger_file: str) -> None:
             if number % 7 == 0:
                 folding.hurry()
             say("finished", ended.id, number)
-
-
-def say(*words: object) -> None:
-    print(*words, flush=True)
 
 
 if __name__ == "__main__":

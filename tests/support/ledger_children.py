@@ -4,10 +4,8 @@ Each says on stdout what it has done, one line a deed, after it is done.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import msgspec
 
@@ -17,29 +15,16 @@ from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import open_store
+from tests.support.child_processes import process_of, say
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange
 
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def child(*arguments: object) -> Iterator[Popen[bytes]]:
-    """A process of this module, ended for certain at the end."""
-    command = [sys.executable, "-m", __name__, *map(str, arguments)]
-    with Popen(command, stdin=PIPE, stdout=PIPE, cwd=ROOT) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+child = partial(process_of, __name__)
+"""A process of this module."""
 
 
 def usage_of(number: int) -> TokenUsage:
     """Odd counts that name their exchange."""
     return TokenUsage(input_uncached=1000 + number, output=100_000 + number)
-
-
-def say(*words: object) -> None:
-    print(*words, flush=True)
 
 
 def unpriced(exchange: ExchangeRecord) -> ExchangeRecord:
