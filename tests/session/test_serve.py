@@ -1,13 +1,7 @@
 """`ogate serve`: who gets in, what launchers are told, and every way it can end."""
 
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,13 +15,14 @@ from opencode_gate.ledger.sqlite import open_store
 from tests.support.scripted_upstream import certificates
 from tests.support.scripted_upstream_thread import ThreadedUpstream
 from tests.support.served_gateway import (
-    ServedGateway,
     change_key,
     free_port,
+    not_served,
     put_key,
     recorded,
-    serve_command,
+    running_sessions,
     served,
+    until,
 )
 
 
@@ -87,16 +82,8 @@ def test_what_runs_at_the_gateway_is_seen_at_the_gateway(
     with served(tmp_path) as gateway:
         session_id, token = gateway.open_session(ada)
         stream = gateway.stream(token, "acme")
-        looked = subprocess.run(
-            [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
-            env=os.environ,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
+        running = running_sessions()
         stream.close()
-    running = json.loads(looked.stdout)["running"]
     assert session_id in [one["session"]["id"] for one in running if one["in_flight"]]
 
 
@@ -171,7 +158,7 @@ def test_sigterm_lets_a_running_answer_end_and_takes_no_new_one(
     with served(tmp_path) as gateway:
         stream = gateway.stream(ada, "acme")
         gateway.process.send_signal(signal.SIGTERM)
-        _until(lambda: _is_refused(gateway))
+        until(gateway.refuses)
         endless.release.set()
         assert b"[DONE]" in stream.read()
         assert gateway.process.wait(30) == 0
@@ -186,7 +173,7 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, ada: str, endless: Thread
     with served(tmp_path) as gateway:
         stream = gateway.stream(ada, "acme")
         gateway.process.send_signal(signal.SIGTERM)
-        _until(lambda: _is_refused(gateway))
+        until(gateway.refuses)
         gateway.process.send_signal(signal.SIGINT)
         assert gateway.process.wait(20) == 0
         stream.close()
@@ -249,12 +236,12 @@ def test_when_its_parent_dies_the_gateway_lets_answers_end_and_goes(
         inner = gateway.inner
         gateway.process.kill()
         gateway.process.wait()
-        _until(lambda: _is_refused(gateway))
+        until(gateway.refuses)
         with served(tmp_path, port=port) as successor:
             assert successor.chat(ada).status == 200
             endless.release.set()
             assert b"[DONE]" in stream.read()
-            _until(lambda: not Path(f"/proc/{inner}").exists())
+            until(lambda: not Path(f"/proc/{inner}").exists())
             successor.stop()
     assert sorted(record.status for record in recorded()) == ["completed", "completed"]
 
@@ -303,15 +290,7 @@ def test_what_would_not_be_safe_or_makes_no_sense_does_not_start(
     tmp_path: Path, arguments: tuple[str, ...], code: str
 ) -> None:
     """Nothing listens, and the error says what to add."""
-    done = subprocess.run(
-        serve_command(*arguments),
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = not_served(tmp_path, *arguments)
     assert done.returncode == 2
     assert f"[{code}]" in done.stderr
     assert "Errno" not in done.stderr
@@ -328,15 +307,7 @@ def test_without_a_virtual_key_it_says_which_command_makes_one(tmp_path: Path) -
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     """In words, with what to do."""
     with served(tmp_path) as gateway:
-        done = subprocess.run(
-            serve_command("--port", str(gateway.port)),
-            cwd=tmp_path,
-            env=os.environ,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        done = not_served(tmp_path, "--port", str(gateway.port))
     assert done.returncode == 5
     assert "cannot listen" in done.stderr
 
@@ -361,19 +332,3 @@ def test_a_round_trip_over_tls_with_an_authority_of_ones_own(
             gateway.chat(ada)
         assert gateway.stop() == 0
     assert len(recorded()) == 2
-
-
-def _is_refused(gateway: ServedGateway) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", gateway.port), 1).close()
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
-    return False
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    """Waits for something another process does."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

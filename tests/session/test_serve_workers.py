@@ -1,15 +1,9 @@
 """Several processes behind one address: every promise of one holds for all of them together."""
 
 import collections
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,10 +18,12 @@ from tests.support.scripted_upstream_thread import ThreadedUpstream
 from tests.support.served_gateway import (
     ServedGateway,
     change_key,
+    not_served,
     put_key,
     recorded,
-    serve_command,
+    running_sessions,
     served,
+    until,
 )
 from tests.support.served_workers import each_worker
 
@@ -50,15 +46,7 @@ def test_it_says_that_it_serves_once_all_do_and_every_one_answers(tmp_path: Path
 
 @pytest.mark.parametrize("number", ["0", "-1", "65"])
 def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, number: str) -> None:
-    done = subprocess.run(
-        serve_command("--port", "0", "--workers", number),
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = not_served(tmp_path, "--port", "0", "--workers", number)
     assert done.returncode == 2
     assert "--workers takes 1 to 64" in done.stderr
 
@@ -66,15 +54,7 @@ def test_a_number_that_makes_no_sense_is_refused(tmp_path: Path, number: str) ->
 def test_an_address_that_another_server_shares_out_is_taken_all_the_same(tmp_path: Path) -> None:
     """Nobody's requests land with a second server by chance."""
     with served(tmp_path, "--workers", "2") as gateway:
-        done = subprocess.run(
-            serve_command("--port", str(gateway.port), "--workers", "2"),
-            cwd=tmp_path,
-            env=os.environ,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        done = not_served(tmp_path, "--port", str(gateway.port), "--workers", "2")
     assert done.returncode == 5
     assert "cannot listen" in done.stderr
 
@@ -85,15 +65,7 @@ def test_one_that_cannot_serve_ends_all_with_its_message(tmp_path: Path) -> None
     own = certificates(tmp_path, "127.0.0.1")
     others = certificates(tmp_path / "other", "127.0.0.1")
     files = ("--tls-cert", str(own.server_file), "--tls-key", str(others.server_file))
-    done = subprocess.run(
-        serve_command("--port", "0", "--workers", "3", *files),
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = not_served(tmp_path, "--port", "0", "--workers", "3", *files)
     assert done.returncode == 5
     assert done.stderr.count("cannot be used for TLS") == 1
 
@@ -110,7 +82,7 @@ def test_one_that_dies_again_and_again_ends_all_of_them(
                 (dying,) = (pid for pid in gateway.workers if pid != kept)
                 os.kill(dying, signal.SIGKILL)
                 # It says so when each successor serves, and of the last one there is none.
-                _until(lambda: _times_serving(gateway) > death or _is_refused(gateway))  # noqa: B023
+                until(lambda: _times_serving(gateway) > death or gateway.refuses())  # noqa: B023
             endless.release.set()
             assert b"[DONE]" in stream.read()
         assert gateway.process.wait(30) == 5
@@ -178,12 +150,12 @@ def test_when_their_parent_dies_all_let_answers_end_and_go(
         streams = [worker.stream(ada, "acme") for worker in workers.values()]
         gateway.process.kill()
         gateway.process.wait()
-        _until(lambda: _is_refused(gateway))
+        until(gateway.refuses)
         with served(tmp_path, "--workers", "2", port=gateway.port) as successor:
             assert successor.chat(ada).status == 200
             endless.release.set()
             assert all(b"[DONE]" in stream.read() for stream in streams)
-            _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+            until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
             assert successor.stop() == 0
     assert [record.status for record in recorded()] == [ExchangeStatus.COMPLETED] * 3
 
@@ -226,15 +198,7 @@ def test_what_runs_is_seen_whichever_worker_runs_it(
         session_id, token = gateway.open_session(ada)
         for one in workers.values():
             one.stream(token, "acme")
-        looked = subprocess.run(
-            [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
-            env=os.environ,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    running = json.loads(looked.stdout)["running"]
+        running = running_sessions()
     (found,) = (one for one in running if one["session"]["id"] == session_id)
     assert len(found["in_flight"]) == 2
 
@@ -278,24 +242,8 @@ def test_what_runs_at_once_is_counted_over_all_workers_and_ends_with_a_death(
 
 
 def _until_said(gateway: ServedGateway, text: str) -> None:
-    _until(lambda: any(text in line for line in gateway.said))
+    until(lambda: any(text in line for line in gateway.said))
 
 
 def _times_serving(gateway: ServedGateway) -> int:
     return sum("serving" in line for line in gateway.said)
-
-
-def _is_refused(gateway: ServedGateway) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", gateway.port), 1).close()
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
-    return False
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    """Waits for something another process is certain to do."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

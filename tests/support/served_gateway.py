@@ -11,7 +11,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,14 @@ class ServedGateway:
         assert answer.status == 200, answer.body
         return wish["id"], answer.document["token"]
 
+    def refuses(self) -> bool:
+        """Whether nobody is let in any more."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+        except (ConnectionRefusedError, ConnectionResetError):
+            return True
+        return False
+
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(sent)
         return self.process.wait(30)
@@ -180,8 +189,21 @@ class ServedGateway:
         self.process.wait()
 
 
-def serve_command(*arguments: str) -> list[str]:
+def _serve_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "opencode_gate.cli.main", "serve", "--no-input", *arguments]
+
+
+def not_served(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A gateway that does not come to serve: how it ended, and what it said."""
+    return subprocess.run(
+        _serve_command(*arguments),
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
 
 @contextlib.contextmanager
@@ -194,7 +216,7 @@ def served(
 ) -> Iterator[ServedGateway]:
     """A gateway that serves; killed at the end if the test did not stop it."""
     process = subprocess.Popen(
-        serve_command("--port", str(port), *arguments),
+        _serve_command("--port", str(port), *arguments),
         cwd=tmp_path,
         env={**os.environ, **environ},
         stdin=subprocess.DEVNULL,
@@ -224,10 +246,32 @@ def served(
         process.stderr.close()
 
 
+def until(condition: Callable[[], object]) -> None:
+    """Waits for something another process is certain to do."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
 def _read(gateway: ServedGateway) -> None:
     assert gateway.process.stderr is not None
     for line in gateway.process.stderr:
         gateway.said.append(line.rstrip())
+
+
+def running_sessions() -> list[dict[str, Any]]:
+    """What runs, as `ogate top` has it."""
+    looked = subprocess.run(
+        [sys.executable, "-m", "opencode_gate.cli.main", "top", "--json"],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    running: list[dict[str, Any]] = json.loads(looked.stdout)["running"]
+    return running
 
 
 def recorded() -> list[ExchangeRecord]:
