@@ -76,16 +76,6 @@ def check_every_exchange_once(rows: list[ExchangeRecord], said: Said) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journals"
-
-
-@pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
 def store(ledger_file: Path):
     store = open_store(ledger_file)
     yield store

@@ -40,16 +40,6 @@ def unpriced(exchange: ExchangeRecord) -> ExchangeRecord:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journals"
-
-
-@pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
 def store(ledger_file: Path) -> Iterator[SqliteStore]:
     store = open_store(ledger_file)
     yield store

@@ -17,7 +17,7 @@ from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.ledger.sqlite.audit import open_audit
-from opencode_gate.ledger.sqlite.governance import SqliteGovernance, open_governance
+from opencode_gate.ledger.sqlite.governance import SqliteGovernance
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.routes import identify
 from tests.support.ledger_records import a_session, an_exchange, an_open_exchange, priced_at
@@ -25,27 +25,6 @@ from tests.support.ledger_records import a_session, an_exchange, an_open_exchang
 KEY = WindowKey("user:ada/day/usd", 7)
 LONG_S = 30.0
 """A test that waits so long has failed."""
-
-
-@pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "ledger.db"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journals"
-
-
-@pytest.fixture
-def journal(folder: Path) -> Journal:
-    return Journal.create(folder, session=a_session(id="01S"))
-
-
-@pytest.fixture
-def governance(ledger_file: Path) -> Iterator[SqliteGovernance]:
-    with closing(open_governance(ledger_file)) as store:
-        yield store
 
 
 @pytest.fixture

@@ -14,11 +14,6 @@ HOUR_US = 3_600_000_000
 
 
 @pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.db"
-
-
-@pytest.fixture
 def store(ledger_file: Path) -> Iterator[SqliteStore]:
     store = open_store(ledger_file)
     store.fold(

@@ -21,7 +21,7 @@ from opencode_gate.ledger.journal import Journal, journals, read_journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord, FoldedExchange
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.ledger.sqlite.audit import open_audit
-from opencode_gate.ledger.sqlite.governance import SqliteGovernance, open_governance
+from opencode_gate.ledger.sqlite.governance import SqliteGovernance
 from opencode_gate.server import folding_process
 from opencode_gate.server.folding_link import FoldingLink
 from opencode_gate.server.folding_process import FoldingProcess
@@ -40,30 +40,9 @@ ANSWER = b'{"choices": [{"message": {"content": "good day"}, "finish_reason": "s
 
 
 @pytest.fixture
-def ledger_file(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "ledger.db"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "journals"
-
-
-@pytest.fixture
-def journal(folder: Path) -> Journal:
-    return Journal.create(folder, session=a_session(id="01S"))
-
-
-@pytest.fixture
 def store(ledger_file: Path) -> Iterator[SqliteStore]:
     with closing(open_store(ledger_file)) as opened:
         opened.add_session(a_session(id="01S"))
-        yield opened
-
-
-@pytest.fixture
-def governance(ledger_file: Path) -> Iterator[SqliteGovernance]:
-    with closing(open_governance(ledger_file)) as opened:
         yield opened
 
 
