@@ -261,7 +261,7 @@ def _gemini_instructions(body: Members) -> str:
     return _joined(system.parts) if system is not None else ""
 
 
-def prompt_bytes(body: bytes) -> int:
+def prompt_bytes(body: bytes | memoryview) -> int:
     """The size of a body, or of a part of one, without inline media."""
     return len(body) - media_bytes(body)
 
