@@ -30,11 +30,11 @@ class Lenient(Generic[_T]):
     def __init__(
         self, schema: type[_T] | UnionType, *, float_hook: Callable[[str], Any] | None = None
     ) -> None:
-        self._decode: Callable[[bytes | msgspec.Raw], _T] = msgspec.json.Decoder(
+        self._decode: Callable[[bytes | memoryview | msgspec.Raw], _T] = msgspec.json.Decoder(
             schema, float_hook=float_hook
         ).decode
 
-    def decode(self, data: bytes | msgspec.Raw) -> _T:
+    def decode(self, data: bytes | memoryview | msgspec.Raw) -> _T:
         """The decoded value.
 
         Raises:
@@ -49,7 +49,7 @@ class Lenient(Generic[_T]):
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._decode_mended(data)
 
-    def _decode_mended(self, data: bytes | msgspec.Raw) -> _T:
+    def _decode_mended(self, data: bytes | memoryview | msgspec.Raw) -> _T:
         readable = bytes(data).decode("utf-8", "replace").encode()
         readable = _SURROGATES.sub(lambda match: match[1] or rb"\ufffd", readable)
         try:

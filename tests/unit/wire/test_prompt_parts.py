@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from opencode_gate.wire.prompt_parts import (
     MESSAGES,
@@ -178,6 +180,22 @@ def test_a_chat_text_in_a_marked_list_is_the_bare_text():
     assert changed(parts_of(CHAT, several), parts_of(CHAT, plain)) == [MESSAGES]
 
 
+@given(text=st.text(), said_before=st.integers(0, 100), said_behind=st.text(min_size=1))
+def test_whatever_else_a_message_says_its_single_text_is_told_in_the_one_way(
+    text: str, said_before: int, said_behind: str
+):
+    """A member that begins like the content is no reason to take it for the content."""
+    text = "=" * said_before + text
+    message = {
+        "role": "user",
+        "quoted": [{"type": "text", "text": text + said_behind}],
+        "content": [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}],
+        "name": "n",
+    }
+    bare = {**message, "content": text}
+    assert parts_of(CHAT, {"messages": [message]}) == parts_of(CHAT, {"messages": [bare]})
+
+
 def test_instructions_lead_a_responses_request_in_either_place():
     one = {"instructions": "s", "input": [{"role": "user", "content": "hi"}]}
     two = {"instructions": "s", "input": "hi"}
@@ -204,7 +222,17 @@ def test_inline_media_have_a_hash_and_no_length():
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'{"messages":{}}', b'{"messages":[1],"tools":{}}', b"\xff", b"[" * 100_000],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"messages":{}}',
+        b'{"messages":[1],"tools":{}}',
+        b'{"messages":["text"]}',
+        b'{"messages":[{"role":"user","content":["text"]}]}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
 )
 @pytest.mark.parametrize("route", [CHAT, RESPONSES, ANTHROPIC, GEMINI])
 def test_what_cannot_be_read_has_no_parts_and_raises_nothing(route: Route, body: bytes):
