@@ -38,7 +38,7 @@ from tests.support.four_formats import (
     four_formats,
 )
 from tests.support.launcher import ledger
-from tests.support.real_session import Person, until
+from tests.support.real_session import Person, query, until
 from tests.support.rules import give
 from tests.support.terminal_screen import TerminalScreen
 
@@ -332,11 +332,18 @@ def test_two_sessions_share_a_day(person: Person, provider: FourFormats) -> None
     offer(provider, output_usd=100)
     budget = Budget(window="day", usd=Decimal("0.5"))
     order((me(), Rules(budgets=(budget,))))
-    words = ("run", "--no-input", "--", "run", *PLAIN, "-m", "own/m-1", "tell the saga")
-    with person.started(*words) as one, person.started(*words) as other:
-        said = [process.communicate(timeout=60) for process in (one, other)]
-        assert sorted([one.returncode, other.returncode]) == [0, 1], said
-    assert len(provider.arrived) == 2
+    words = ("run", "--no-input", "--", "run", *PLAIN, "-m", "own/m-1", "hold, tell the saga")
+    database = person.home / ".local/share/opencode/opencode.db"
+    answers = "SELECT id FROM message WHERE data ->> 'role' = 'assistant'"
+    with person.started(*words) as one:
+        # An Opencode that starts while another makes the database of a new home fails.
+        until(lambda: provider.arrived, "the first request")
+        with person.started(*words) as other:
+            until(lambda: len(query(database, answers)) == 2, "the second request")
+            provider.release.set()
+            said = [process.communicate(timeout=60) for process in (one, other)]
+            assert sorted([one.returncode, other.returncode]) == [0, 1], said
+    assert len(provider.arrived) == 2, said
     assert sum(END_OF_SAGA in out for out, _ in said) == 1
     [shown] = errors_shown(said[0][1] + said[1][1])
     assert "your daily budget of $0.50" in shown
