@@ -63,8 +63,8 @@ bench: $(VENV)/dev.stamp ## Beside nginx and other gateways, in one run of a qua
 bench-memory: $(VENV)/dev.stamp ## Whether the gateway's memory grows (SOAK=20 times 11,000 requests)
 	$(BIN)/python -m bench.memory --soak $(or $(SOAK),5)
 
-bench-start: setup ## What a start of Opencode and of small commands takes (PAIRS=10 of the real one)
-	$(BIN)/python -m bench.start --opencode $(TOOLS)/node_modules/.bin/opencode --pairs $(or $(PAIRS),10) --out docs
+bench-start: setup ## What a start of Opencode and of small commands takes (ROUNDS=10 of the real one)
+	$(BIN)/python -m bench.start --opencode $(TOOLS)/node_modules/.bin/opencode --rounds $(or $(ROUNDS),10) --out docs
 
 bench-ledger: setup ## How a ledger of a million calls answers (EXCHANGES=10000000 for ten)
 	$(BIN)/python -m bench.ledger_scale --exchanges $(or $(EXCHANGES),1000000)

@@ -4,10 +4,10 @@ The agent is a stub that notes the time when it starts and before it ends, so th
 launcher's own time is left: from the execution of `ogate run` to that of the agent, and from the
 agent's end to ours. The same stub alone, interleaved, gives what is taken off.
 
-    python -m bench.start [--runs 15] [--opencode PATH [--pairs 10]] [--out FOLDER]
+    python -m bench.start [--runs 15] [--opencode PATH [--rounds 10]] [--out FOLDER]
 
 With `--opencode` the real one draws its screen and answers a prompt, alone and through `ogate`, in
-interleaved pairs: from the execution to the drawn prompt, and to the end.
+turns: from the execution to the drawn prompt, and to the end.
 """
 
 import argparse
@@ -33,6 +33,9 @@ STUB_LIFE_S = 1.5
 
 _LEDGER_EXCHANGES = 5000
 
+_NAMED_PROVIDERS = {"enabled_providers": ["opencode", "bench"]}
+"""What `ogate` tells Opencode of them in this measurement."""
+
 _PROMPT = "Ask anything"
 """What Opencode's empty screen says where one types."""
 
@@ -42,6 +45,10 @@ _ABOUT = """\
 What a person waits for around Opencode itself: written by `make bench-start`, with 95 % intervals.
 The aims: the launcher's own time, Python's included, 120 ms together; `ogate --version` 25 ms over
 bare Python, a command that draws a table 200 ms, completion 100 ms.
+
+`ogate` names to Opencode the providers it has, which spares Opencode the work on all others it
+knows: so its prompt may stand there sooner than alone. “Providers named” is Opencode alone, told
+the same.
 
 {machine}. Times of other machines do not compare; each table's rows were taken in turns.
 
@@ -150,17 +157,22 @@ def commands(runs: int, folder: Path) -> tuple[dict[str, Any], str]:
     return _shown("command", {name: median_of(values) for name, values in walls.items()})
 
 
-def real_agent(opencode: Path, pairs: int, folder: Path) -> tuple[dict[str, Any], str]:
-    """What `ogate` adds to the real Opencode: to its drawn prompt, and to one answered one."""
+def real_agent(opencode: Path, rounds: int, folder: Path) -> tuple[dict[str, Any], str]:
+    """What `ogate` adds to the real Opencode: to its drawn prompt, and to one answered one.
+
+    `ogate` tells Opencode which providers there are, which spares it the work on all others it
+    knows. So that this does not hide what is added, Opencode is also told the same alone.
+    """
     environ = environment(folder)
     environ["PATH"] = f"{opencode.parent}{os.pathsep}{environ.get('PATH', '')}"
     environ |= {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+    named = environ | {"OPENCODE_CONFIG_CONTENT": json.dumps(_NAMED_PROVIDERS)}
 
-    def draws(command: Sequence[str]) -> Callable[[], float]:
-        return lambda: time_until_drawn(command, environ, folder, _PROMPT)
+    def draws(command: Sequence[str], variables: Mapping[str, str]) -> Callable[[], float]:
+        return lambda: time_until_drawn(command, variables, folder, _PROMPT)
 
-    def answers(command: Sequence[str]) -> Callable[[], float]:
-        return lambda: _wall(command, environ, folder)
+    def answers(command: Sequence[str], variables: Mapping[str, str]) -> Callable[[], float]:
+        return lambda: _wall(command, variables, folder)
 
     with origin() as provider:
         model = {"name": "bench", "limit": {"context": 100_000, "output": 8000}}
@@ -171,34 +183,41 @@ def real_agent(opencode: Path, pairs: int, folder: Path) -> tuple[dict[str, Any]
         settings.parent.mkdir(parents=True)
         schema = {"$schema": "https://opencode.ai/config.json"}
         settings.write_text(json.dumps(schema | config), encoding="utf-8")
-        bare, through = [str(opencode)], [*ogate(), "run", "--no-input", "--"]
-        prompt = ["run", "-m", "bench/bench", "hello"]
-        drawn = _in_pairs(draws(bare), draws([*through, "-m", "bench/bench"]), pairs)
-        answered = _in_pairs(answers([*bare, *prompt]), answers([*through, *prompt]), pairs)
-    named = {
-        **{f"prompt drawn, {name}": value for name, value in drawn.items()},
-        **{f"prompt answered, {name}": value for name, value in answered.items()},
-    }
-    return _shown(f"Opencode, {pairs} pairs", named)
+        shown: dict[str, Interval] = {}
+        for what, ways, arguments in (
+            ("prompt drawn", draws, ["-m", "bench/bench"]),
+            ("prompt answered", answers, ["run", "-m", "bench/bench", "hello"]),
+        ):
+            bare = [str(opencode), *arguments]
+            through = [*ogate(), "run", "--no-input", "--", *arguments]
+            walls = _in_turns(
+                {
+                    "alone": ways(bare, environ),
+                    "alone, providers named": ways(bare, named),
+                    "through ogate": ways(through, environ),
+                },
+                rounds,
+            )
+            shown |= {f"{what}, {name}": median_of(taken) for name, taken in walls.items()}
+            for name in ("alone", "alone, providers named"):
+                pairs = list(zip(walls[name], walls["through ogate"], strict=True))
+                shown[f"{what}, ogate over {name}"] = bootstrap(
+                    pairs, lambda some: statistics.median(b - a for a, b in some)
+                )
+    return _shown(f"Opencode, {rounds} rounds", shown)
 
 
-def _in_pairs(
-    alone: Callable[[], float], through: Callable[[], float], pairs: int
-) -> dict[str, Interval]:
-    """Medians of both and of their difference; whichever went first goes second in the next."""
-    alone()
-    through()
-    walls = []
-    for number in range(pairs):
-        both = {}
-        for measure in (alone, through) if number % 2 else (through, alone):
-            both[measure is through] = measure()
-        walls.append((both[False], both[True]))
-    return {
-        "alone": median_of([pair[0] for pair in walls]),
-        "through ogate": median_of([pair[1] for pair in walls]),
-        "difference": bootstrap(walls, lambda some: statistics.median(b - a for a, b in some)),
-    }
+def _in_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way takes, round after round; each begins a round as often as the others."""
+    for measure in ways.values():
+        measure()
+    walls: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways)
+    for _ in range(rounds):
+        for name in order:
+            walls[name].append(ways[name]())
+        order.append(order.pop(0))
+    return walls
 
 
 def fill_ledger() -> None:
@@ -284,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--opencode", type=Path, help="the real Opencode, for its added time")
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="folder for performance-start.json and .md")
     parser.add_argument("--fill-ledger", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -297,7 +316,7 @@ def main() -> None:
     }
     if arguments.opencode is not None:
         program = arguments.opencode.absolute()
-        parts["opencode"] = lambda home: real_agent(program, arguments.pairs, home)
+        parts["opencode"] = lambda home: real_agent(program, arguments.rounds, home)
     document: dict[str, Any] = {"unit": "seconds"}
     texts = []
     with tempfile.TemporaryDirectory(prefix="ogate-bench-") as folder:
