@@ -105,13 +105,13 @@ def paths() -> Paths:
 
 
 def private_folder(folder: Path) -> Path:
-    """`folder`, made if need be, open to its owner alone.
+    """`folder`, made if need be, open to its owner alone; folders above it that are missing, too.
 
     Raises:
         ConfigError: it cannot be made.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(folder)
     except OSError as error:
         raise ConfigError(
             "folder-unwritable",
@@ -119,3 +119,12 @@ def private_folder(folder: Path) -> Path:
             hint="set OGATE_HOME to a folder you can write",
         ) from error
     return folder
+
+
+def _make(folder: Path) -> None:
+    # `mkdir(parents=True)` gives its mode to the last folder alone, and the others to everybody.
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        _make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
