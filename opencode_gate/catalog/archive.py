@@ -93,13 +93,19 @@ class Archive:
         return entries
 
     def models(self, provider_id: str) -> dict[str, dict[str, Any]]:
-        """The models of one provider as models.dev has them; empty where it is not in here."""
+        """The models of one provider as models.dev has them; empty where it is not in here.
+
+        Raises:
+            BadCatalogue: they are damaged.
+        """
         try:
             models: dict[str, dict[str, Any]] = json.loads(
                 self._members.read(f"models/{provider_id}.json")
             )
         except KeyError:
             return {}
+        except NotReadable as error:
+            raise BadCatalogue(f"{self.file}: {error}") from error
         return models
 
     def names(self) -> str:

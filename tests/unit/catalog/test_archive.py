@@ -70,6 +70,17 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, cut) -> None:
         archive_of(tmp_path, pack(small_api())[:cut])
 
 
+def test_damaged_models_are_refused_as_the_rest_is(tmp_path) -> None:
+    """A disk that rots does so anywhere in the file."""
+    content = bytearray(pack(small_api(a={})))
+    name = b"models/a.json"
+    content[content.index(name) + len(name)] ^= 0xFF
+    archive = archive_of(tmp_path, bytes(content))
+    assert archive.models("plain-00") != {}
+    with pytest.raises(BadCatalogue):
+        archive.models("a")
+
+
 def test_a_file_that_is_not_there_is_told_apart(tmp_path) -> None:
     with pytest.raises(FileNotFoundError):
         Archive(tmp_path / "none.zip")
