@@ -17,7 +17,7 @@ first failure is kept in `failure`), and a file with unsettled exchanges is neve
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -388,10 +388,10 @@ def is_living(path: Path) -> bool:
 
 
 def orphans(folder: Path) -> list[Path]:
-    """The journals whose process is dead, oldest first."""
+    """The journals whose process is dead, oldest first; none that cannot be opened."""
     found = []
     for path in journals(folder):
-        with claimed(path) as claim:
+        with suppress(OSError), claimed(path) as claim:
             if claim is not None:
                 found.append(path)
     return found

@@ -355,6 +355,20 @@ def test_a_journal_nobody_can_settle_stays_and_holds_up_no_other(
     assert (first.path.exists(), second.path.exists()) == (True, False)
 
 
+def test_a_journal_nobody_can_open_keeps_no_process_from_folding(
+    folder: Path, ledger_file: Path, store: SqliteStore, session: SessionRecord
+):
+    """One of another user, left behind in the same folder."""
+    (folder / "0.jsonl").mkdir(parents=True)
+    journal = Journal.create(folder, session=session)
+    folding = Folder(folder, ledger_file, unpriced, journal=journal)
+    exchange = an_exchange(session_id=session.id)
+    journal.finished(exchange)
+    folding.submit(exchange)
+    folding.close()
+    assert store.exchanges(session.id) == [exchange]
+
+
 def _bug(*_: object) -> None:
     raise AssertionError("bug")
 

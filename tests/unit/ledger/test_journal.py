@@ -153,6 +153,15 @@ def test_no_folder_has_no_journals(tmp_path: Path):
         assert claim is None
 
 
+def test_a_journal_that_cannot_be_opened_hides_no_other(folder: Path):
+    """It may be of another user; whether its process lives cannot be said."""
+    (folder / "0.jsonl").mkdir(parents=True)
+    journal = Journal.create(folder, session=a_session())
+    journal.opened(an_open_exchange())
+    journal.close()
+    assert orphans(folder) == [journal.path]
+
+
 def test_a_claim_excludes_others_and_removes_only_when_settled(folder: Path):
     """Two processes that start at once settle a journal once."""
     journal = Journal.create(folder, session=a_session())
