@@ -575,6 +575,18 @@ def test_rules_whose_change_could_not_be_told_are_not_changed(
     assert store.policy_marks()[0] % 2 == 1
 
 
+def test_an_end_that_could_not_be_told_is_written_down_nevertheless(
+    store: GovernanceStore, ledger_file: Path
+):
+    """Who believes the marks learns of it a little later."""
+    mark_file(ledger_file).mkdir()
+    with closing(open_store(ledger_file)) as ledger:
+        session = a_session()
+        ledger.add_session(session)
+        ledger.end_session(session.id, ended_at_us=7, exit_status=3)
+        assert ledger.session(session.id).exit_status == 3
+
+
 def test_a_reader_sees_rules_and_budgets_and_changes_nothing(
     store: GovernanceStore, ledger_file: Path
 ):

@@ -92,7 +92,7 @@ class SqliteStore:
             )
         if mark_file(self._path).exists():
             # Whoever reads rules without asking the ledger believes its tokens no more either.
-            with suppress(OSError), self._write():
+            with suppress(LedgerError), self._write():
                 PolicyMark(self._path).changed()
 
     def put_conversations(self, conversations: Iterable[ConversationRecord]) -> None:
