@@ -89,7 +89,7 @@ def _raised(module: ast.Module) -> Iterator[tuple[str, str]]:
 
 def statuses_page() -> str:
     """Every exit status."""
-    rows = [f"| {status.value} | {meaning} |" for status, meaning in sorted(MEANINGS.items())]
+    rows = [f"| {status.value} | {_cell(text)} |" for status, text in sorted(MEANINGS.items())]
     return (
         f"# Exit statuses\n\n{_NOTE}\n"
         "Once Opencode runs, `ogate run` ends with Opencode's own status (128 + n when signal n\n"
@@ -124,7 +124,7 @@ def settings_page() -> str:
 def _settings_section(title: str, found: type) -> str:
     summary, _, attributes = inspect.cleandoc(found.__doc__ or "").partition("\n\nAttributes:\n")
     meanings = {
-        name: " ".join(text.split()).replace("|", "\\|")
+        name: _cell(text)
         for name, text in re.findall(
             r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, re.MULTILINE | re.DOTALL
         )
@@ -141,7 +141,14 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if value is msgspec.NODEFAULT or value in (None, ()) or isinstance(value, Mapping):
         return ""
-    return f"`{str(value).lower()}`" if isinstance(value, bool) else f'`"{value}"`'
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    """One line in which a `|` does not end the cell, not even between backticks."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 PAGES: dict[str, Callable[[], str]] = {

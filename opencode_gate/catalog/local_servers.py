@@ -135,7 +135,7 @@ def _model(provider_id: str, entry: Mapping[str, Any]) -> ModelRow:
     }
     context = _context_tokens(entry)
     if context is not None:
-        raw["limit"] = {"context": context, "output": context}
+        raw["limit"] = {"context": context}
     return model_row(provider_id, entry["id"], raw)
 
 

@@ -189,7 +189,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: how it is shown; its id otherwise.
         context: how many tokens fit into it, input and output together.
-        output: how many tokens it may answer with.
+        output: how many tokens it may answer with; Opencode is told a quarter of `context`
+            otherwise.
         tool_call: whether it can call tools.
         reasoning: whether it thinks before it answers.
     """

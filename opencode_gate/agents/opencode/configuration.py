@@ -174,12 +174,18 @@ def model_entry(model: ModelRow) -> JsonObject:
 
 
 def _limit(model: ModelRow, described: JsonObject) -> JsonObject:
-    """Opencode refuses a limit without both; an answer is no longer than what fits at all."""
+    """Opencode refuses a limit without both, and takes an answer of 0 tokens for one of 32,000.
+
+    It compacts a conversation as soon as that and an answer of full length no longer fit, so an
+    answer as long as the window would have it do nothing else.
+    """
     context = described.get("context", model.context_tokens)
     output = described.get("output", model.output_tokens)
-    if context is None:
+    if not isinstance(context, int):
         return {}
-    return {**described, "context": context, "output": context if output is None else output}
+    if output in (None, 0):
+        output = context // 4
+    return {**described, "context": context, "output": output}
 
 
 def _cost(price: ModelPrice) -> JsonObject | None:

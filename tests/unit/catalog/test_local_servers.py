@@ -60,6 +60,7 @@ def test_a_server_and_its_models_are_found() -> None:
     assert (server.row.source, server.row.keyless) == ("local", True)
     contexts = {model.id: model.context_tokens for model in server.models.values()}
     assert contexts == {"qwen3-coder:30b": None, "big": 32768, "small": 4096, "trained": 8192}
+    assert {model.output_tokens for model in server.models.values()} == {None}
     assert all(model.price is None for model in server.models.values())
     assert seen[0][":path"] == "/v1/models"
     assert not {"Authorization", "authorization", "x-api-key"} & set(seen[0])

@@ -202,11 +202,15 @@ def test_the_text_is_json_and_short():
 @pytest.mark.parametrize(
     ("described", "limit"),
     [
-        ({"context": 32768}, {"context": 32768, "output": 32768}),
-        ({"context": 32768, "output": 0}, {"context": 32768, "output": 0}),
+        ({"context": 32768}, {"context": 32768, "output": 8192}),
+        ({"context": 32768, "output": 0}, {"context": 32768, "output": 8192}),
+        ({"context": 32768, "output": 32768}, {"context": 32768, "output": 32768}),
         ({"output": 8192}, None),
     ],
 )
 def test_a_limit_is_whole_or_left_out_because_opencode_refuses_half_of_one(described, limit):
+    """Opencode keeps room for a whole answer free and compacts what is over it, at every turn
+    where the answer alone fills the window; so one nobody described gets a quarter of it.
+    """
     model = ModelRow(provider_id="work", id="m", name="m", raw={"limit": described})
     assert model_entry(model).get("limit") == limit
