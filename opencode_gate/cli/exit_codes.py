@@ -29,7 +29,8 @@ class ExitCode(IntEnum):
 
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "It worked.",
-    ExitCode.CHECK_FAILED: "A check found something (`doctor`, `ledger check`, `audit verify`).",
+    ExitCode.CHECK_FAILED: "A check found something (`doctor`, `keys test`, `ledger check`, "
+    "`audit verify`).",
     ExitCode.USAGE: "The command line does not make sense, or names something that does not exist.",
     ExitCode.CONFIGURATION: "`config.toml` is wrong, or a folder cannot be written.",
     ExitCode.CREDENTIAL: "A key is missing or wrong, or the keyring cannot be reached.",

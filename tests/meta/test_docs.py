@@ -76,6 +76,22 @@ def test_every_relative_link_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_row_of_a_table_has_the_cells_of_its_head() -> None:
+    """A `|` ends a cell wherever it stands, also between backticks
+    (https://github.github.com/gfm/#tables-extension-); what is too much is not shown.
+    """
+    wrong = []
+    for page in PAGES:
+        head = None
+        for line in prose(page).splitlines():
+            cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
+            head = cells if head is None else head
+            if cells != head and cells is not None:
+                wrong.append(f"{name_of(page)}: {line}")
+            head = None if cells is None else head
+    assert wrong == []
+
+
 def test_every_page_can_be_reached_from_the_readme() -> None:
     leads_to: dict[Path, set[Path]] = {}
     for link in links():
