@@ -131,7 +131,8 @@ def tls_context(served: Service) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(served.tls_cert, served.tls_key)
+        # Without a password of ours OpenSSL asks on stdin, which is the launcher's.
+        context.load_cert_chain(served.tls_cert, served.tls_key, password="")
     except (OSError, ssl.SSLError) as error:
         raise GatewayError(
             "gateway-failed",

@@ -1,7 +1,8 @@
 """The agent as a child in the launcher's own process group and terminal.
 
 The invariants: Ctrl-C and Ctrl-Z reach the agent from the terminal itself and the launcher only
-stays out of the way; SIGTERM and SIGHUP are passed on; the launcher never ends before the agent.
+stays out of the way; SIGTERM and SIGHUP are passed on, unless they were ignored when it started;
+the launcher never ends before the agent.
 """
 
 import contextlib
@@ -66,7 +67,12 @@ class SignalsWhileRunning:
         for name in _PASSED_ON:
             if hasattr(signal, name) and sys.platform != "win32":
                 handlers[getattr(signal, name)] = self._pass_on
-        former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        # What is ignored from the outset, as under `nohup`, stays so, here and in the agent.
+        former = {
+            number: signal.signal(number, handler)
+            for number, handler in handlers.items()
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             yield
         finally:

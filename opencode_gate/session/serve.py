@@ -191,6 +191,8 @@ def _finish(workers: Workers, events: "queue.SimpleQueue[str]", *, grace_s: floa
 @contextmanager
 def _stops_told(events: "queue.SimpleQueue[str]") -> Iterator[None]:
     numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
+    # What is ignored from the outset stays ignored: `nohup` asks for that.
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     former = {number: signal.signal(number, lambda *_: events.put("stop")) for number in numbers}
     try:
         yield

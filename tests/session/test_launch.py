@@ -10,6 +10,7 @@ import pytest
 
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
+from tests.support.child_processes import hang_ups_ignored
 from tests.support.launcher import (
     environment,
     gateway_of,
@@ -239,6 +240,17 @@ def test_signals_are_passed_on_and_the_session_is_accounted_for(
         assert launcher.wait(20) == status
     assert ledger().session.exit_status == status
     assert list(paths().runtime.iterdir()) == []
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored_also_in_the_agent(tmp_path: Path) -> None:
+    """As `nohup` asks for: the session goes on when its terminal is closed."""
+    with hang_ups_ignored(), started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+        assert launcher.stdout is not None
+        agent = int(launcher.stdout.readline().split()[1])
+        launcher.send_signal(signal.SIGHUP)
+        os.kill(agent, signal.SIGHUP)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(20) == 143
 
 
 def test_a_ledger_that_breaks_meanwhile_is_said_and_the_status_stays_the_agents(

@@ -5,6 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from opencode_gate.config.paths import paths
 from opencode_gate.config.tls import provider_context
@@ -12,6 +18,7 @@ from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.governance.policy import ModelRules
 from opencode_gate.ledger.sqlite import open_store
+from tests.support.child_processes import hang_ups_ignored
 from tests.support.scripted_upstream import certificates
 from tests.support.scripted_upstream_thread import ThreadedUpstream
 from tests.support.served_gateway import (
@@ -190,6 +197,22 @@ def test_the_grace_ends(tmp_path: Path, ada: str, endless: ThreadedUpstream) -> 
     assert [record.status for record in recorded()] == [ExchangeStatus.INTERRUPTED]
 
 
+def test_a_hang_up_that_is_ignored_stays_ignored(
+    tmp_path: Path, ada: str, endless: ThreadedUpstream
+) -> None:
+    """As `nohup` asks for: it counts neither as the first signal nor as the second."""
+    with hang_ups_ignored(), served(tmp_path) as gateway:
+        stream = gateway.stream(ada, "acme")
+        gateway.process.send_signal(signal.SIGHUP)
+        assert gateway.chat(ada).status == 200
+        gateway.process.send_signal(signal.SIGTERM)
+        until(gateway.refuses)
+        gateway.process.send_signal(signal.SIGHUP)
+        endless.release.set()
+        assert b"[DONE]" in stream.read()
+        assert gateway.process.wait(30) == 0
+
+
 def test_sigkill_loses_nothing_and_sessions_go_on_after_it(
     tmp_path: Path, ada: str, endless: ThreadedUpstream
 ) -> None:
@@ -283,6 +306,9 @@ def test_a_web_page_is_kept_out(tmp_path: Path, ada: str) -> None:
         (("--host", "192.0.2.1"), "insecure-address"),
         (("--tls-cert", "chain.pem"), "usage"),
         (("--port", "70000"), "usage"),
+        (("--grace", "inf"), "usage"),
+        (("--grace", "nan"), "usage"),
+        (("--grace", "-1"), "usage"),
         (("--tls-cert", "no.pem", "--tls-key", "no.pem"), "usage"),
     ],
 )
@@ -310,6 +336,22 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         done = not_served(tmp_path, "--port", str(gateway.port))
     assert done.returncode == 5
     assert "cannot listen" in done.stderr
+
+
+def test_a_key_with_a_password_is_said_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    """Nobody could type it: the gateway process hears its launcher where a terminal would be."""
+    own = certificates(tmp_path, "127.0.0.1").server_file
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        load_pem_private_key(own.read_bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
+        )
+    )
+    files = ("--tls-cert", str(own), "--tls-key", str(locked))
+    done = not_served(tmp_path, "--port", "0", *files)
+    assert done.returncode == 5
+    assert "cannot be used for TLS" in done.stderr
+    assert "pass phrase" not in done.stderr
 
 
 def test_a_round_trip_over_tls_with_an_authority_of_ones_own(

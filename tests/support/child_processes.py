@@ -1,5 +1,6 @@
 """A module of the tests run as a process of its own, to be talked to and killed."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,16 @@ def process_of(module: str, *arguments: object) -> Iterator[Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def hang_ups_ignored() -> Iterator[None]:
+    """Children that are started inside the block begin with SIGHUP ignored, as under `nohup`."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def say(*words: object) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from opencode_gate.session.serve import ServePlan, ServeRequest
 
 _LAST_PORT = 65535
+_GRACE_MAX_S = 86_400
 
 
 def command(
@@ -63,6 +64,9 @@ def command(
     if not 1 <= workers <= WORKERS_MAX:
         hint = f"--workers takes 1 to {WORKERS_MAX}: as many as there are cores to spare"
         raise UsageError("usage", f"{workers} gateway processes are not possible", hint=hint)
+    if not 0 <= grace <= _GRACE_MAX_S:
+        hint = f"--grace takes 0 to {_GRACE_MAX_S} seconds"
+        raise UsageError("usage", f"{grace:g} seconds are no time to wait", hint=hint)
     request = ServeRequest(
         host=host,
         port=port,
@@ -70,7 +74,7 @@ def command(
         tls_key=tls_key,
         names=tuple(name or ()),
         is_insecure=insecure,
-        grace_s=max(grace, 0.0),
+        grace_s=grace,
         workers=workers,
     )
     return _serve(request, can_ask=may_ask(no_input=no_input))
