@@ -296,7 +296,8 @@ class FoldingProcess:
         for line in self._uncommitted.values():
             link.queue(frame(Submit(line)))
         self._pass_on(link, None)
-        for number, drained in self._drains.items():
+        # Who was answered leaves without a turn, in whichever thread.
+        for number, drained in tuple(self._drains.items()):
             if drained is None:
                 link.queue(frame(Drain(number)))
         return link

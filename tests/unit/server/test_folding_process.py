@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from opencode_gate.core.errors import LedgerError
-from opencode_gate.ledger.folding_frames import Hurry, frame
+from opencode_gate.ledger.folding_frames import Drain, Drained, Hurry, frame
 from opencode_gate.ledger.governance_store import LeaseWish, Standing, WindowKey
 from opencode_gate.ledger.journal import Journal, journals, read_journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord, FoldedExchange
@@ -453,4 +453,22 @@ async def test_an_order_given_while_another_has_the_turn_is_passed_on(
         folding.hurry()
         assert given == []
     await until(lambda: frame(Hurry()) in given)
+    folding.close()
+
+
+def test_who_no_longer_waits_while_a_process_is_started_disturbs_no_other(
+    journal: Journal, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered by the process before, and goes in a thread that needs no turn for that."""
+    folding = folding_of(journal, ledger_file)
+    queue = FoldingLink.queue
+
+    def meanwhile(link: FoldingLink, head: bytes, body: bytes = b"") -> None:
+        if head == frame(Drain(1)):
+            folding._drains.pop(0)
+        queue(link, head, body)
+
+    monkeypatch.setattr(FoldingLink, "queue", meanwhile)
+    folding._drains[0] = Drained(0)
+    folding.drain()
     folding.close()
