@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -68,6 +69,7 @@ class HttpRequest(msgspec.Struct, eq=False):
     waiter: "asyncio.Future[bytes] | None" = None
     task: "asyncio.Task[None] | None" = None
     head: bytes = b""
+    head_left_s: float | None = None
     left_bytes: int | None = None
     left: tuple[Deed, ...] = ()
     drained: tuple[Deed, ...] = ()
@@ -82,7 +84,13 @@ class HttpRequest(msgspec.Struct, eq=False):
             raise ClientGone
         if self.size_bytes > BODY_LIMIT_BYTES:
             raise too_large()
-        return await self.connection.rest_of_body(self)
+        waiter: asyncio.Future[bytes] = self.connection.loop.create_future()
+        self.waiter = waiter
+        if self.transport is not None and self.is_held_back() and not self.is_old:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        content = await waiter
+        self.content = b""
+        return content
 
     def on_left(self, deed: Deed) -> None:
         """See `ClientRequest.on_left`."""
@@ -123,6 +131,7 @@ class HttpRequest(msgspec.Struct, eq=False):
         if self.head and self.transport is not None:
             self.transport.write(self.head)
             self.head = b""
+            self.head_left_s = monotonic()
 
     def write(self, part: bytes) -> None:
         """See `ClientRequest.write`."""

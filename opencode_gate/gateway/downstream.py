@@ -28,6 +28,7 @@ class ClientRequest(Protocol):
         query: what stands behind `?`, as it came.
         fields: the last value of each header.
         received_s: when the last of it had come, on the monotonic clock: its head, or its body.
+        head_left_s: when the head of the answer left, where it did so alone.
     """
 
     method: str
@@ -37,6 +38,7 @@ class ClientRequest(Protocol):
     headers: ClientHeaders
     fields: dict[bytes, bytes]
     received_s: float
+    head_left_s: float | None
 
     async def body(self) -> bytes:
         """The whole body; asked for once.

@@ -60,8 +60,8 @@ class Exchange(msgspec.Struct, eq=False):
     Attributes:
         record: as it began.
         started_s: when the request was whole, on the monotonic clock; `sent_s`, when it had been
-            handed to the network, `arrived_s`, when the answer's first bytes were here, and
-            `written_s`, when they had been given to the client.
+            handed to the network, `arrived_s`, when the answer's head was here, and `written_s`,
+            when it had been given to the client.
         work: what serves it, to be given up when the client leaves.
         waited_s: how long rules have had it wait.
         dialled_s: how long a connection to its provider took to open.

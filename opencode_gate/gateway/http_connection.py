@@ -236,7 +236,9 @@ class HttpConnection(TimedProtocol):
         response, status = self._response, self._parser.get_status_code()
         if response is None or self._parser.get_http_version() not in _VERSIONS:
             raise _NotAnAnswer  # the parser knows other versions, whose answers end otherwise
-        if status < 200 and status != _SWITCHING_PROTOCOLS:
+        if status < 200:
+            if status == _SWITCHING_PROTOCOLS:
+                raise _NotAnAnswer  # nobody has asked for another protocol
             self._new_fields.clear()
             return
         response.status = status
@@ -266,9 +268,8 @@ class HttpConnection(TimedProtocol):
             self._quiet_looks = 0
         else:
             self._head_bytes += len(data)
-            if not self.has_received:
-                self.has_received = True
-                response.arrived_s = time.monotonic()
+            self.has_received = True
+            response.arrived_s = time.monotonic()
         try:
             self._feed(data)
         except _NONSENSE:

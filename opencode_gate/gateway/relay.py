@@ -188,11 +188,16 @@ class Answer(msgspec.Struct, eq=False):
         exchange = self.exchange
         now_s = exchange.clock.monotonic_s()
         if exchange.written_s is None:
-            exchange.written_s = now_s
+            self._note_written(now_s)
         if meter.content_delivered:
             self.is_young = False
             exchange.content_came(now_s)
             exchange.follow()
+
+    def _note_written(self, now_s: float) -> None:
+        """A head that had to leave alone waits for nothing of ours any more."""
+        left_s = self.client.head_left_s
+        self.exchange.written_s = now_s if left_s is None else left_s
 
     def _take_body(self, part: bytes, is_last: bool) -> WhenReady | None:
         client, exchange = self.client, self.exchange
@@ -203,7 +208,7 @@ class Answer(msgspec.Struct, eq=False):
             client.write(part)
         self.last_s = exchange.clock.monotonic_s()
         if exchange.written_s is None:
-            exchange.written_s = self.last_s
+            self._note_written(self.last_s)
         if part:
             self.meter.observe_body(part)  # type: ignore[union-attr]
         return client.when_drained if client.is_full else None

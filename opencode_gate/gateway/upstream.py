@@ -95,7 +95,7 @@ class UpstreamResponse(Protocol):
 
     @property
     def arrived_s(self) -> float:
-        """When the first bytes of the answer were here, on the monotonic clock."""
+        """When the head of the answer was here, on the monotonic clock."""
         ...
 
     async def read(self) -> bytes:

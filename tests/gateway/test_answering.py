@@ -316,6 +316,23 @@ async def test_the_gateways_own_time_is_not_that_of_others(tmp_path: Path, strea
     assert record.queued_us == 50_250_000
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_a_provider_thinks_behind_its_head_is_no_time_of_the_gateways(
+    tmp_path: Path, stream: bool
+) -> None:
+    """Many send the head at once and the first token much later."""
+    scene = Scene(tmp_path, stream=stream)
+    await scene.begin()
+    take = scene.upstream.begin(STREAM if stream else [])
+    scene.clock.now_s += 0.5  # ours: until the head left
+    scene.client.head_left_s = scene.clock.now_s
+    scene.clock.now_s += 20.0
+    take(EVENT + LAST + DONE if stream else PLAIN, True)
+    record = await scene.end()
+    assert record.gateway_us == 500_000
+    assert record.time_to_first_chunk_us == 20_500_000
+
+
 async def test_without_an_answer_there_is_no_time_of_the_gateways_own(tmp_path: Path) -> None:
     scene = Scene(tmp_path, stream=False)
     await scene.begin()

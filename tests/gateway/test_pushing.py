@@ -1,6 +1,7 @@
 """A pushed body goes into its sink within the call that brought it, or waits while that is full."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -125,6 +126,21 @@ async def test_a_body_without_an_end_of_its_own_ends_with_the_connection(line: P
     line.connection.connection_lost(None)
     assert line.taker.taken == [(b"abc", False), (b"", True)]
     await line.sending
+
+
+async def test_an_answer_arrives_with_its_head_not_with_what_comes_before(line: Pushed) -> None:
+    """What passes between an interim answer and the answer is the provider's time."""
+    heads: list[UpstreamResponse] = []
+
+    def on_head(head: UpstreamResponse) -> Sink:
+        heads.append(head)
+        return line.taker
+
+    await line.begin(on_head)
+    line.receive(b"HTTP/1.1 102 Processing\r\n\r\n" + HEAD[:9])
+    noted_s = time.monotonic()
+    line.receive(HEAD[9:])
+    assert heads[0].arrived_s >= noted_s
 
 
 async def test_a_full_sink_holds_the_provider_back(line: Pushed) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ async def test_head_and_first_part_leave_in_one_write() -> None:
     async def handler(client: ClientRequest) -> None:
         client.begin(200, [(b"content-length", b"4")])
         client.write(b"bo")
+        assert client.head_left_s is None
         client.end(b"dy")
 
     connection, transport = await _line(handler)
@@ -53,12 +55,17 @@ async def test_head_and_first_part_leave_in_one_write() -> None:
 
 
 async def test_a_head_alone_leaves_within_a_turn() -> None:
-    """A provider that sends its head long before its first token: the client sees it too."""
+    """A provider that sends its head long before its first token: the client sees it too.
+
+    And what comes between the two is known to be no time of ours.
+    """
     go_on = asyncio.Event()
 
     async def handler(client: ClientRequest) -> None:
         client.begin(200, [])
         await go_on.wait()
+        assert client.head_left_s is not None
+        assert client.received_s <= client.head_left_s <= monotonic()
         client.end(b"x")
 
     connection, transport = await _line(handler)

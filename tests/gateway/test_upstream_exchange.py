@@ -245,13 +245,16 @@ async def test_a_connection_that_dies_before_the_answer_is_a_reset(cut) -> None:
         b"SSH-2.0-OpenSSH\r\n",
         b"HTTP/2.0 200 OK\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         HEAD + b"bad header\r\n\r\n",
         HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
         HEAD + b"X: " + b"y" * 1_000_000,
         HEAD + b"X: y\r\n" * 100_000,
     ],
     ids=[
-        *("other protocol", "other version", "no status", "no colon"),
+        *("other protocol", "other version", "no status", "switching", "bare switching"),
+        *("no colon",),
         *("two lengths", "long field", "many fields"),
     ],
 )

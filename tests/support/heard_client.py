@@ -30,6 +30,7 @@ class HeardClient:
         self.headers = [] if headers is None else headers
         self.fields = dict(self.headers)
         self.received_s = time.monotonic()
+        self.head_left_s: float | None = None
         self.status: int | None = None
         self.answer_headers: ClientHeaders = []
         self.answers: list[bytes] = []
