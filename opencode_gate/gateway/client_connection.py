@@ -129,6 +129,11 @@ class ClientConnection(ClientLine):
         else:
             self._next()
 
+    def eof_received(self) -> None:
+        """It says no more, and so counts as gone: the transport sends what it has, and closes."""
+        if self._current is not None and self._current.left_bytes == UNTIL_CLOSE:
+            self._reset()  # a clean end would be that of the answer
+
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         super().connection_lost(error)
@@ -203,21 +208,6 @@ class ClientConnection(ClientLine):
 
     # Towards the request
 
-    async def rest_of_body(self, request: HttpRequest) -> bytes:
-        """Waits for the whole body.
-
-        Raises:
-            ClientGone: it never came to its end.
-            BadBody: it is too large.
-        """
-        waiter: asyncio.Future[bytes] = self.loop.create_future()
-        request.waiter = waiter
-        if self._transport is not None and request.is_held_back() and not request.is_old:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        content = await waiter
-        request.content = b""
-        return content
-
     def ended(self, request: HttpRequest) -> None:
         """The answer is written to its end."""
         request.connection = request.transport = None
@@ -235,11 +225,15 @@ class ClientConnection(ClientLine):
     def retire(self) -> None:
         """Serves what it has begun with, then closes."""
         self._can_stay = False
-        self._waiting.clear()
-        if self._current is None:
-            self._close_idle()
-        else:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._stop_hearing()  # and what the network still has of them is read past at the end
+        if self._current is not None:
             self._current.can_stay = False
+        elif waiting:
+            self._hang_up()
+        else:
+            self._close_idle()
 
     def _is_patient(self) -> bool:
         """Who has asked may wait for the answer; who has not is in the way."""
@@ -272,7 +266,7 @@ class ClientConnection(ClientLine):
     def _unfinished(self, size_bytes: int) -> None:
         """A read in which no request has come to its end."""
         request = self._incoming
-        if request is None or self._headers:
+        if request is None:
             self._unfinished_fields(size_bytes)
             return
         came, parts = b"".join(self._parts), request.parts
@@ -296,8 +290,11 @@ class ClientConnection(ClientLine):
             self._raw_left_bytes = _DEAF
             if request.waiter is not None and not request.waiter.done():
                 request.waiter.set_exception(too_large())
+        elif self._headers and not came:
+            self._unfinished_fields(size_bytes)
 
     def _unfinished_fields(self, size_bytes: int) -> None:
+        """A read of nothing but fields, of a head or behind a body."""
         is_new = self._head_left_bytes == HEAD_LIMIT_BYTES
         self._head_left_bytes -= size_bytes
         if self._head_left_bytes <= 0:

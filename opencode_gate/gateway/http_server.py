@@ -59,7 +59,7 @@ class HttpServer:
             )
 
     def stop(self, grace_s: float = 0.0) -> None:
-        """Lets nobody in; what is in flight gets `grace_s` to end, from the latest call."""
+        """Lets nobody in; what is in flight gets `grace_s` to end, and no more in a later call."""
         self._stopping.set()
         if grace_s:
             asyncio.get_running_loop().call_later(grace_s, self._hurried.set)

@@ -185,6 +185,25 @@ async def test_a_cut_answer_to_http_1_0_is_reset() -> None:
             await client.rest()
 
 
+async def test_an_answer_to_http_1_0_is_reset_when_the_client_says_no_more() -> None:
+    """It counts as gone, and must not take what it has got by then for the whole."""
+    left = asyncio.Event()
+
+    async def handler(client: ClientRequest) -> None:
+        client.on_left(left.set)
+        client.begin(200, [])
+        client.write(b"begun")
+        await left.wait()
+
+    async with serving(handler) as served:
+        client = await served.client()
+        await client.send(b"GET / HTTP/1.0\r\n\r\n")
+        await client.reader.readuntil(b"begun")
+        client.writer.write_eof()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
 @pytest.mark.parametrize("follows", [ASKED, b"nonsense\r\n\r\n"])
 async def test_nothing_is_said_behind_an_answer_that_was_cut(follows: bytes) -> None:
     """The client would take it for the rest of the body, and the provider would be paid for it."""
@@ -405,6 +424,38 @@ async def test_a_stop_lets_nobody_in_and_what_is_in_flight_end() -> None:
         said = await busy.rest()
         assert said.endswith(b"5\r\nended\r\n0\r\n\r\n")
         assert said.count(b"HTTP/1.1 200") == 0  # the second one was not begun with
+        await stopped
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+async def test_a_stop_costs_nobody_an_answer_for_having_asked_on(is_ended: bool) -> None:
+    """Closing on what is unread of a client takes back what it has not read."""
+    whole, go_on = 3_000_000, asyncio.Event()
+
+    async def handler(client: ClientRequest) -> None:
+        client.begin(200, [(b"content-length", b"%d" % whole)])
+        if not is_ended:
+            await go_on.wait()
+        client.end(b"x" * whole)
+
+    async with serving(handler) as served:
+        client = await served.client(receive_bytes=4096)
+        sending = spawn(client.send(ASKED * 100_000), name="asking on")
+        while not served.server.connections:
+            await asyncio.sleep(0)
+        (connection,) = served.server.connections
+        while connection._transport.is_reading():
+            await asyncio.sleep(0)
+        while is_ended and served.server.tasks:
+            await asyncio.sleep(0)
+        served.server.stop(30.0)
+        stopped = spawn(served.server.wait_stopped(), name="stopping")
+        while connection._can_stay:
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await client.answer())[2] == b"x" * whole
+        sending.cancel()
+        client.close()
         await stopped
 
 

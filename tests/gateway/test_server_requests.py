@@ -16,6 +16,19 @@ from tests.support.raw_client import HOST, Served, echo, request, serving
 from tests.support.watched_transport import WatchedTransport
 
 
+class ClosingTransport(WatchedTransport):
+    """Takes the end of what is written too."""
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.write(b"".join(parts))
+
+
 async def test_a_request_is_told_as_it_came() -> None:
     """Fields in their order, names in lower case; a path decoded and as it came."""
     told: list[ClientRequest] = []
@@ -365,4 +378,27 @@ async def test_trailers_that_come_by_themselves_cost_the_next_head_nothing() -> 
             connection.data_received(part)
         await asyncio.gather(*server.tasks)
     assert b"".join(transport.written).count(b"HTTP/1.1 200 OK") == 2
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("is_endless", [False, True])
+async def test_trailers_are_limited_for_themselves_whatever_came_before_them(
+    is_endless: bool,
+) -> None:
+    """A large part of the body may come in one read with the first of them."""
+    head = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    size = 2 * client_connection.HEAD_LIMIT_BYTES
+    read = b"%x\r\n%b\r\n0\r\nx-sum: 1\r\nx-b" % (size, b"x" * size)
+    rest = [b"x-%d: y\r\n" % number for number in range(8000)] if is_endless else []
+    server, transport = HttpServer(echo), ClosingTransport()
+    connection = ClientConnection(server)
+    connection.connection_made(transport)
+    for part in (head, read, b": 2\r\n", *rest, b"\r\n"):
+        connection.data_received(part)
+    await asyncio.gather(*server.tasks)
+    answer = b"".join(transport.written)
+    if is_endless:
+        assert answer.startswith(b"HTTP/1.1 431 ")
+    else:
+        assert answer.endswith(b"\r\n\r\n" + b"x" * size)
     connection.connection_lost(None)
