@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
     from opencode_gate.cli.exit_codes import ExitCode
 
@@ -24,6 +25,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command line (without the program's name) and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if argv is None:
+            _open_closed_streams()
         _forgive_encodings()
         status = _run(arguments)
         sys.stdout.flush()
@@ -32,7 +35,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     except KeyboardInterrupt:
         return _exit_code().INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        _forget(sys.stdout)
         return _exit_code().BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the one top handler: whatever arrives here ends the program
         return report(error, with_traceback="--debug" in _split(arguments)[0])
@@ -158,7 +161,17 @@ def _leave(status: int) -> None:
 
 
 def report(error: Exception, *, with_traceback: bool) -> int:
-    """Says what went wrong on stderr; the traceback only with `--debug`."""
+    """Says what went wrong on stderr, if that is read; the traceback only with `--debug`."""
+    from opencode_gate.core.errors import GateError
+
+    try:
+        _say(error, with_traceback=with_traceback)
+    except OSError:
+        _forget(sys.stderr)
+    return error.exit_code if isinstance(error, GateError) else _exit_code().BUG
+
+
+def _say(error: Exception, *, with_traceback: bool) -> None:
     from opencode_gate.cli import render
     from opencode_gate.core.errors import GateError
 
@@ -167,12 +180,27 @@ def report(error: Exception, *, with_traceback: bool) -> int:
 
         sys.stderr.write("".join(traceback.format_exception(error)))
     if isinstance(error, GateError):
-        return render.render_error(error)
+        render.render_error(error)
+        return
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     sys.stderr.write(f"error: this is a bug in ogate: {summary}  [bug]\n")
     if not with_traceback:
         sys.stderr.write("  hint: run the same line with --debug and report what it prints\n")
-    return _exit_code().BUG
+
+
+def _open_closed_streams() -> None:
+    """Makes streams that are closed (`<&-`) such that nobody reads or writes.
+
+    Otherwise there is no object for them, and the next file or socket takes their place.
+    """
+    import os
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free, which is that of the stream; children have it too.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, open(nowhere, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _forgive_encodings() -> None:
@@ -182,12 +210,11 @@ def _forgive_encodings() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _forget_stdout() -> None:
-    """Points stdout nowhere, so that the interpreter's last flush stays quiet."""
-    import os
+def _forget(stream: "TextIO") -> None:
+    """Points a stream nowhere, so that the interpreter's last flush stays quiet."""
+    from opencode_gate.cli import render
 
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    render.forget(stream)
 
 
 def _exit_code() -> "type[ExitCode]":

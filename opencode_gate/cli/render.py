@@ -251,19 +251,28 @@ def _console(stream: TextIO) -> "Console":
 
 
 def talk(line: str) -> None:
-    """One line to stderr."""
-    sys.stderr.write(printable(line) + "\n")
+    """One line to stderr; what is at work goes on though nobody reads there any more."""
+    try:
+        sys.stderr.write(printable(line) + "\n")
+    except OSError:
+        forget(sys.stderr)
 
 
-def render_error(error: GateError) -> int:
-    """An error in its parts on stderr (code, details, hint); returns its exit status."""
+def forget(stream: TextIO) -> None:
+    """Points a stream that nobody reads any more nowhere, so that its last flush stays quiet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def render_error(error: GateError) -> None:
+    """An error in its parts on stderr: code, details, hint."""
     red, reset = ("\x1b[31m", "\x1b[0m") if _colour(sys.stderr) else ("", "")
     sys.stderr.write(f"{red}error:{reset} {printable(error.message)}  [{error.code}]\n")
     for detail in error.details:
         sys.stderr.write(f"  {printable(detail)}\n")
     if error.hint:
         sys.stderr.write(f"  hint: {printable(error.hint)}\n")
-    return error.exit_code
 
 
 def _colour(stream: object) -> bool:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
 from tests.support.child_processes import hang_ups_ignored
 from tests.support.launcher import (
+    command,
     environment,
     gateway_of,
     is_alive,
@@ -54,6 +57,47 @@ def test_standard_streams_are_the_agents_own(tmp_path: Path) -> None:
     done = run(tmp_path, *PRACTICE, "run", "echo", stdin="pass this on\n")
     assert (done.returncode, done.stdout) == (5, "PASS THIS ON\n")
     assert "to stderr" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_one_that_nobody_reads_or_writes(tmp_path: Path, closed: str) -> None:
+    """As a service manager or `cron` may start it: nothing is said there, and all else works."""
+    line = shlex.join(command(*PRACTICE, "run", "ask"))
+    done = _run_in_shell(tmp_path, f"exec {line} {closed}")
+    assert (done.returncode, "bug" in done.stderr) == (0, False)
+    assert len(ledger().exchanges) == 1
+
+
+def test_the_status_is_opencodes_though_nobody_reads_the_account(tmp_path: Path) -> None:
+    """`ogate run ... 2>&1 | head -1`, or a terminal that is gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = command(*PRACTICE, "run", "ask")
+    with os.fdopen(writing, "wb") as nobody:
+        done = subprocess.run(
+            line,
+            cwd=tmp_path,
+            env=environment(tmp_path, PWD=str(tmp_path)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=nobody,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0
+
+
+def _run_in_shell(tmp_path: Path, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", line],
+        env=environment(tmp_path, PWD=str(tmp_path)),
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_session_without_a_model_call_has_no_bill(tmp_path: Path) -> None:

@@ -249,6 +249,22 @@ def test_a_gateway_process_that_dies_is_replaced_behind_the_same_port(
     assert len(recorded()) == 2
 
 
+def test_it_goes_on_though_nobody_reads_what_it_says(tmp_path: Path, ada: str) -> None:
+    """`ogate serve 2>&1 | head`, or a terminal that is gone: deaths are mended all the same."""
+    with served(tmp_path) as gateway:
+        assert gateway.process.stderr is not None
+        with open(os.devnull) as nothing:
+            # What is read at this moment is the last that is.
+            os.dup2(nothing.fileno(), gateway.process.stderr.fileno())
+        for _ in range(3):
+            dying = gateway.inner
+            os.kill(dying, signal.SIGKILL)
+            until(lambda: gateway.workers not in ([], [dying]))  # noqa: B023
+            assert gateway.chat(ada).status == 200
+        assert gateway.stop() == 0
+    assert len(recorded()) == 3
+
+
 def test_when_its_parent_dies_the_gateway_lets_answers_end_and_goes(
     tmp_path: Path, ada: str, endless: ThreadedUpstream
 ) -> None:
