@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from opencode_gate.cli import registry, run_line
+from opencode_gate.cli import registry, run_line, typed_secrets
 from opencode_gate.core.errors import UsageError
 
 _HELP_NAMES = ["-h", "--help"]
@@ -34,6 +34,8 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> "tuple[str | None, Any, list[str]]":
         """The real command behind a name, its module imported now."""
         name, stub, rest = super().resolve_command(ctx, args)
+        if name == "keys":
+            typed_secrets.refuse_key(rest)
         return name, stub if name is None else load(name), rest
 
 
@@ -132,13 +134,20 @@ def usage_error(error: TyperException) -> UsageError:
     if type(error).__name__ == "NoArgsIsHelpError":
         return UsageError("usage", f"`{path}` needs a verb", hint=f"{path} --help")
     message = " ".join(error.format_message().split()).rstrip(".")
+    if path.startswith("ogate keys") and "extra argument" in message:
+        # A key that does not begin as keys do; the parser's words would show it once more.
+        return typed_secrets.key_on_the_line()
     return UsageError("usage", message[:1].lower() + message[1:], hint=f"{path} --help")
 
 
 def _misplaced(typed: list[str], rest: list[str]) -> UsageError:
     """The refusal of a word before `--`, with the line as it should be."""
-    nearest = difflib.get_close_matches(rest[0], list(registry.COMMANDS), n=1)
-    if rest[0] in registry.COMMANDS:
+    from opencode_gate.agents.opencode.arguments import read_arguments
+
+    # `ogate --no-input usage` comes here as a line of `run`. One that starts with the word, or has
+    # a prompt behind `run`, is meant for Opencode, which has commands of the same names.
+    is_ours = rest[0] in registry.COMMANDS and typed[0] != rest[0]
+    if is_ours and not (rest[0] == "run" and rest[1:]):
         return UsageError(
             "usage",
             f"options of `ogate {rest[0]}` come after its name",
@@ -147,10 +156,12 @@ def _misplaced(typed: list[str], rest: list[str]) -> UsageError:
     options = list(typed)
     for word in rest:
         options.remove(word)
-    line = ["ogate", "run", *options, "--", "run", *rest]
+    command = () if read_arguments(rest[:1]).command else ("run",)
+    nearest = difflib.get_close_matches(rest[0], list(registry.COMMANDS), n=1)
+    is_near = nearest and nearest[0] != rest[0]
     return UsageError(
         "usage",
         f"{rest[0]!r} is not an option of ogate: what Opencode is to get stands behind `--`",
-        hint=shlex.join(line),
-        details=(f"did you mean `ogate {nearest[0]}`?",) if nearest else (),
+        hint=shlex.join(["ogate", "run", *options, "--", *command, *rest]),
+        details=(f"did you mean `ogate {nearest[0]}`?",) if is_near else (),
     )

@@ -56,6 +56,12 @@ def looks_like_another(secret: Secret, provider_id: str) -> str | None:
     return None
 
 
+def is_plainly_a_key(text: str) -> bool:
+    """Whether a word can hardly be anything else: long, and begun as keys are."""
+    begins = ("sk-", "ogk-", *_KNOWN_PREFIXES)
+    return len(text) >= 2 * MIN_CHARACTERS and text.startswith(begins)
+
+
 def problem_with(secret: Secret) -> str | None:
     """Why a text cannot be a key, in words that follow "this is not a key:"; `None` if it can."""
     key = secret.reveal()

@@ -67,6 +67,16 @@ def test_a_wrong_name_or_value_is_a_configuration_error(capsys, line, says) -> N
     assert heard.out == ""
 
 
+def test_a_secret_is_not_set_as_a_header(capsys) -> None:
+    """`config.toml` holds none; a reference to a variable is taken."""
+    key = "providers.anthropic.headers.x-api-key"
+    assert main(["config", "set", key, "sk-ant-verysecret"]) == 2
+    assert "sk-ant-verysecret" not in capsys.readouterr().err
+    assert not paths().config_file.exists()
+    assert main(["config", "set", key, "{env:MY_KEY}"]) == 0
+    assert main(["config", "set", "providers.anthropic.headers.x-title", "loom"]) == 0
+
+
 def test_a_broken_file_names_its_line(capsys) -> None:
     put_file('[run]\nsummry = "json"\n')
     assert main(["config", "show"]) == 3

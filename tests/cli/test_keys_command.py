@@ -123,6 +123,28 @@ def test_a_key_where_a_variable_belongs_is_refused_and_not_repeated(run, tail):
     assert entries() == ()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"add {KEY}",
+        f"add anthropic {KEY}",
+        f"add anthropic --stdin={KEY}",
+        f"add anthropic --name {KEY} --stdin",
+        f"rotate anthropic default {KEY}",
+        f"test anthropic {KEY}",
+        KEY,
+        "add anthropic 0123456789abcdef-of-no-known-kind",
+    ],
+)
+def test_a_key_on_the_line_is_refused_and_not_repeated(run, backend, line):
+    """It is in the shell's history by then, which is said; in a log it need not be as well."""
+    status, out, err = run(f"keys {line}", stdin=OTHER)
+    assert (status, out) == (2, "")
+    assert "never given on the command line" in err
+    assert "of-no-known-kind" not in err
+    assert backend.passwords == {}
+
+
 def test_an_unset_variable_is_an_error_with_its_name(run):
     status, _, err = run("keys add openai --from-env MY_KEY")
     assert status == 4

@@ -71,6 +71,23 @@ def test_words_before_the_double_dash_are_refused_with_the_right_form(ran, capsy
 
 
 @pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["run", "--provider", "p", "run", "fix it"], "run --provider p -- run 'fix it'"),
+        (["--provider", "p", "run", "fix it"], "run --provider p -- run 'fix it'"),
+        (["run", "serve"], "run -- serve"),
+        (["run", "auth", "login"], "run -- auth login"),
+    ],
+)
+def test_a_command_of_opencode_before_the_double_dash_is_put_behind_it(
+    ran, capsys, line, hint
+) -> None:
+    """Also where ogate has one of the same name."""
+    assert main(line) == 2
+    assert f"hint: ogate {hint}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("line", "message", "hint"),
     [
         (["run", "--wrong"], "no such option: --wrong", "ogate run --help"),

@@ -107,9 +107,14 @@ def set_(
     key: Key, value: Annotated[str, typer.Argument(metavar="VALUE", help="The new value.")]
 ) -> Result:
     """Writes one setting to config.toml; comments stay."""
+    from opencode_gate.cli.typed_secrets import refuse_in_header
     from opencode_gate.config.editing import set_text
     from opencode_gate.config.paths import paths
+    from opencode_gate.config.toml_lines import key_path
 
+    match key_path(key):
+        case ("providers", _, "headers", header):
+            refuse_in_header(str(header), value)
     places = paths()
     set_text(places, key, value)
     return Result(data={}, talk=[f"{key} = {value} in {places.config_file}"])

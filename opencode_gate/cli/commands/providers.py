@@ -5,13 +5,12 @@ not `ready` says what would make it so.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from opencode_gate.cli import prompts
+from opencode_gate.cli import prompts, typed_secrets
 from opencode_gate.cli.options import AsJson, NoInput, Yes
 from opencode_gate.cli.prompts import may_ask
 from opencode_gate.cli.render import Block, Column, Fact, Facts, Result, Table, Text
@@ -48,8 +47,6 @@ Variables = Annotated[
     list[str] | None,
     typer.Option("--variable", metavar="NAME=VALUE", help="A ${NAME} of its address."),
 ]
-
-_SECRET_HEADER = re.compile(r"auth|key|token|secret", re.IGNORECASE)
 
 
 @app.command("list")
@@ -354,19 +351,9 @@ def _pairs(table: str, given: Sequence[str] | None) -> "dict[KeyPath, object]":
         if not equals or not name:
             raise UsageError("usage", f"--{table[:-1]} takes NAME=VALUE, not {text!r}")
         if table == "headers":
-            _refuse_secret(name, value)
+            typed_secrets.refuse_in_header(name, value)
         pairs[table, name.strip()] = value.strip()
     return pairs
-
-
-def _refuse_secret(name: str, value: str) -> None:
-    """A key in `config.toml` would lie there in the clear, and in the shell's history."""
-    if _SECRET_HEADER.search(name) and "{env:" not in value:
-        raise UsageError(
-            "usage",
-            f"the value of {name} looks like a secret, and config.toml holds none",
-            hint=f"export it and refer to it: --header '{name}={{env:MY_VARIABLE}}'",
-        )
 
 
 def _write(provider_id: str, changes: "dict[KeyPath, object]") -> None:
