@@ -230,7 +230,7 @@ class ClientConnection(ClientLine):
             self._stop_hearing()  # and what the network still has of them is read past at the end
         if self._current is not None:
             self._current.can_stay = False
-        elif waiting:
+        elif waiting or self._incoming is not None:
             self._hang_up()
         else:
             self._close_idle()

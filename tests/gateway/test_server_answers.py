@@ -459,6 +459,30 @@ async def test_a_stop_costs_nobody_an_answer_for_having_asked_on(is_ended: bool)
         await stopped
 
 
+async def test_a_stop_costs_nobody_an_answer_for_still_sending_its_body() -> None:
+    """It has been refused and may not have read that yet: its connection is not closed on it."""
+
+    async def refuse(client: ClientRequest) -> None:
+        client.begin(401, [(b"content-length", b"2")])
+        client.end(b"no")
+
+    body = b"x" * 8_000_000
+    async with serving(refuse) as served:
+        client = await served.client()
+        asked = request(body)
+        await client.send(asked[:100_000])
+        assert (await client.answer())[0] == 401
+        (connection,) = served.server.connections
+        served.server.stop(30.0)
+        stopped = spawn(served.server.wait_stopped(), name="stopping")
+        while connection._can_stay:
+            await asyncio.sleep(0)
+        await client.send(asked[100_000:])
+        assert await client.rest() == b""
+        client.close()
+        await stopped
+
+
 async def test_a_stop_without_grace_cuts() -> None:
     cancelled: list[bool] = []
 
