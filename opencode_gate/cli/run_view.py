@@ -78,12 +78,15 @@ def show_account(
     if outcome.elsewhere is not None:
         account = _told_elsewhere(account, outcome)
     document = summary_document(account)
-    if summary_file is not None:
-        _write_summary(summary_file, document)
-    if form == "json":
-        print_document(document, sys.stderr)
-    elif form == "table":
-        talk_blocks(summary_blocks(account), indent=1)
+    try:
+        if summary_file is not None:
+            _write_summary(summary_file, document)
+    finally:
+        # Whoever cannot have the file has at least this.
+        if form == "json":
+            print_document(document, sys.stderr)
+        elif form == "table":
+            talk_blocks(summary_blocks(account), indent=1)
 
 
 def _told_elsewhere(account: "Summary", outcome: "Outcome") -> "Summary":

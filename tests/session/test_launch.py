@@ -450,8 +450,10 @@ def test_the_session_is_recorded_where_opencode_works(tmp_path: Path) -> None:
 
 
 def test_an_account_that_cannot_be_made_leaves_the_status_opencodes(tmp_path: Path) -> None:
+    """And is seen all the same."""
     target = tmp_path / "no-such-folder" / "account.json"
     options = ("--provider", "practice", "--summary-file", str(target))
     done = run(tmp_path, "run", *options, "--", "run", "exit", "7")
     assert done.returncode == 7
     assert "[folder-unwritable]" in done.stderr
+    assert "ogate · session" in done.stderr
