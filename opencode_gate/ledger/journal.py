@@ -10,8 +10,9 @@ its process; whoever can take the lock may settle what is in it. Lines are
 - `finished`: the exchange as it ended;
 - `folded`: ids that are committed to the ledger.
 
-The invariants: no method raises because of the disk (a full one must not stop an answer; the
-first failure is kept in `failure`), and a file with unsettled exchanges is never removed here.
+What is settled is left out of a file that has grown. The invariants: no method raises because of
+the disk (a full one must not stop an answer; the first failure is kept in `failure`), and what is
+not settled is in the file of that name at any moment, until somebody has settled it.
 """
 
 import os
@@ -29,12 +30,11 @@ from opencode_gate.core.errors import ConfigError, LedgerError
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.core.usage import TokenUsage
-from opencode_gate.ledger.locks import is_same_file, remove_locked, try_lock
+from opencode_gate.ledger.locks import is_same_file, remove_locked, replace_locked, try_lock
 from opencode_gate.ledger.records import ExchangeRecord, SessionRecord
 
 SUFFIX = ".jsonl"
-_COMPACT_ABOVE_BYTES = 1 << 20
-_MODE = 0o600
+_COMPACT_EVERY_BYTES = 1 << 20
 
 
 class _Started(msgspec.Struct, tag="started", tag_field="event"):
@@ -75,13 +75,16 @@ class Journal:
         self.path = path
         self.failure: Exception | None = None
         self._descriptor = descriptor
-        self._session = session
         self._clock = clock
         self._lock = threading.Lock()
-        self._unsettled: set[str] = set()
+        # By id the latest line, and that of its progress; empty where none takes its values.
+        self._unsettled: dict[str, bytes] = {}
+        self._progress: dict[str, bytes] = {}
         self._size_bytes = 0
+        self._compact_above_bytes = _COMPACT_EVERY_BYTES
         self._is_torn = False
-        self._append(_Started(session))
+        self._started = self._encoded(_Started(session))
+        self._append(self._started)
 
     @classmethod
     def create(
@@ -105,11 +108,6 @@ class Journal:
         return cls(path, descriptor, session, SystemClock() if clock is None else clock)
 
     @property
-    def failed(self) -> bool:
-        """True once a line could not be written; recovery after a crash is then incomplete."""
-        return self.failure is not None
-
-    @property
     def process_id(self) -> str:
         """What this process is called where it holds something: the name of its journal."""
         return process_id_of(self.path)
@@ -125,12 +123,14 @@ class Journal:
         Args:
             input_bytes: the size of its prompt, should nobody live to count the tokens.
         """
-        self._unsettled.add(exchange.id)
-        return self._append(_Opened(exchange, input_bytes))
+        text = self._unsettled[exchange.id] = self._encoded(_Opened(exchange, input_bytes))
+        return self._append(text)
 
     def progressed(self, id: str, usage: TokenUsage, delivered_text_chars: int) -> None:
         """What was seen of a running exchange so far: totals, not increments."""
-        self._append(_Progressed(id, self._clock.now_us(), usage, delivered_text_chars))
+        line = _Progressed(id, self._clock.now_us(), usage, delivered_text_chars)
+        text = self._progress[id] = self._encoded(line)
+        self._append(text)
 
     def finished(self, exchange: ExchangeRecord) -> bytes | None:
         """An exchange ended. It may not have been `opened` (a denied one).
@@ -139,22 +139,21 @@ class Journal:
             Its line, for `finished_exchange`, also where the disk did not take it; `None` if it
             has values that no line takes.
         """
-        self._unsettled.add(exchange.id)
         text = self._encoded(_Finished(exchange))
-        if text is not None:
-            with self._lock:
-                self._write(text)
-        return text
+        self._unsettled[exchange.id] = text or self._unsettled.get(exchange.id, b"")
+        self._append(text)
+        return text or None
 
     def folded(self, ids: Sequence[str]) -> None:
         """The exchanges are committed to the ledger."""
-        mark, started = _encoder.encode(_Folded(ids)), _encoder.encode(_Started(self._session))
+        mark = _encoder.encode(_Folded(ids))
         with self._lock:
             self._write(mark)
-            self._unsettled.difference_update(ids)
-            if not self._unsettled and self._size_bytes > _COMPACT_ABOVE_BYTES:
-                self._truncate()
-                self._write(started)
+            for id in ids:
+                self._unsettled.pop(id, None)
+                self._progress.pop(id, None)
+            if self._size_bytes > self._compact_above_bytes and self._descriptor >= 0:
+                self._compact()
 
     def close(self) -> None:
         """Lets go of the lock; removes the file if everything in it is settled."""
@@ -170,23 +169,21 @@ class Journal:
             except OSError as error:
                 self._remember(error)
 
-    def _append(self, line: _Line) -> bool:
-        text = self._encoded(line)
-        if text is None:
-            return False
+    def _append(self, text: bytes) -> bool:
         with self._lock:
             return self._write(text)
 
-    def _encoded(self, line: _Line) -> bytes | None:
+    def _encoded(self, line: _Line) -> bytes:
+        """Nothing, where there are values that no line takes."""
         try:
             return _encoder.encode(line)
         except (ValueError, OverflowError) as error:
             # A name that is no Unicode or a count beyond 64 bits, out of a provider's answer.
             self._remember(error)
-            return None
+            return b""
 
     def _write(self, text: bytes) -> bool:
-        if self._descriptor < 0:
+        if not text or self._descriptor < 0:
             return False
         line = b"\n" + text + b"\n" if self._is_torn else text + b"\n"
         try:
@@ -201,12 +198,21 @@ class Journal:
         self._size_bytes += len(line)
         return True
 
-    def _truncate(self) -> None:
-        try:
-            os.ftruncate(self._descriptor, 0)
-        except OSError as error:
-            self._remember(error)
-        self._size_bytes = 0
+    def _compact(self) -> None:
+        """Leaves out what is settled; where that cannot be, the file only goes on growing."""
+        # Copied at once: what begins meanwhile, in another thread, is appended behind it.
+        lines = (self._started, *self._unsettled.values(), *self._progress.values())
+        with suppress(OSError):
+            if len(lines) == 1:
+                # Also where there is no room for another file, or no replacing of an open one.
+                os.ftruncate(self._descriptor, 0)
+                self._size_bytes = 0
+                self._write(self._started)
+            else:
+                content = b"".join([line + b"\n" for line in lines if line])
+                self._descriptor = replace_locked(self._descriptor, self.path, content)
+                self._size_bytes, self._is_torn = len(content), False
+        self._compact_above_bytes = self._size_bytes + _COMPACT_EVERY_BYTES
 
     def _remember(self, error: Exception) -> None:
         if self.failure is None:
@@ -218,7 +224,7 @@ def _create_locked(folder: Path) -> tuple[Path, int]:
     while True:
         path = folder / f"{new_ulid()}{SUFFIX}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags, _MODE)
+        descriptor = os.open(path, flags, 0o600)
         if try_lock(descriptor) and is_same_file(descriptor, path):
             return path, descriptor
         os.close(descriptor)
@@ -378,13 +384,10 @@ def is_living(path: Path) -> bool:
     instant leaves it to the next start.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        with claimed(path) as claim:
+            return claim is None and path.exists()
     except OSError:
         return False
-    try:
-        return not try_lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def orphans(folder: Path) -> list[Path]:

@@ -61,11 +61,40 @@ def is_same_file(descriptor: int, path: Path) -> bool:
         return False
 
 
+def replace_locked(descriptor: int, path: Path, content: bytes) -> int:
+    """Puts a new file in place of a locked one, which is closed; the new one, locked, to append to.
+
+    Raises:
+        OSError: it cannot be, as always on Windows, where the old one is open; it is as it was.
+    """
+    draft = _draft_of(path)
+    flags = os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    new = os.open(draft, flags, 0o600)
+    try:
+        lock(new)
+        left = memoryview(content)
+        while left:
+            left = left[os.write(new, left) :]
+        os.replace(draft, path)
+    except OSError:
+        os.close(new)
+        draft.unlink(missing_ok=True)
+        raise
+    os.close(descriptor)
+    return new
+
+
 def remove_locked(descriptor: int, path: Path) -> None:
     """Removes a locked file and closes it, in the order the platform allows."""
+    # Whoever died while it was replaced left it.
+    _draft_of(path).unlink(missing_ok=True)
     if sys.platform == "win32":
         os.close(descriptor)
         path.unlink(missing_ok=True)
     else:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_suffix(".new")

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from opencode_gate.core.usage import TokenUsage
+from opencode_gate.ledger import journal as journal_module
 from opencode_gate.ledger.folding import Folder
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import ExchangeRecord
@@ -51,8 +52,10 @@ def append(folder: str, session_id: str) -> None:
             say("finished", exchange.id, number)
 
 
-def serve(folder: str, ledger_file: str, session_id: str) -> None:
+def serve(folder: str, ledger_file: str, session_id: str, compact_every_bytes: str = "") -> None:
     """Exchanges through a journal and a folding thread, for ever."""
+    if compact_every_bytes:
+        journal_module._COMPACT_EVERY_BYTES = int(compact_every_bytes)
     journal = Journal.create(Path(folder), session=a_session(id=session_id))
     folding = Folder(Path(folder), Path(ledger_file), unpriced, journal=journal)
     say("journal", journal.path)

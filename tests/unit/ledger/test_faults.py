@@ -14,7 +14,7 @@ from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
 from opencode_gate.core.usage import TokenUsage
 from opencode_gate.ledger import folding as folding_module
 from opencode_gate.ledger.folding import Folder
-from opencode_gate.ledger.journal import Journal, journals, orphans
+from opencode_gate.ledger.journal import Journal, is_living, journals, orphans
 from opencode_gate.ledger.records import ExchangeRecord
 from opencode_gate.ledger.recovery import settle_orphans
 from opencode_gate.ledger.sqlite import SqliteStore, open_store
@@ -109,6 +109,28 @@ def test_a_kill_while_folding_loses_no_exchange_and_makes_none(
         said = killed_after(process, lines)
     settle_orphans(folder, store, unpriced)
     check_every_exchange_once(store.exchanges("01S"), said)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_kill_while_the_journal_is_made_anew_loses_no_exchange_and_makes_none(
+    folder: Path, ledger_file: Path, store: SqliteStore, seed: int
+):
+    """Again and again, by a thread, while exchanges begin and end; nobody takes it for dead."""
+    lines = random.Random(seed).randrange(1, 400)
+    with child("serve", folder, ledger_file, "01S", 500) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().split()[1].decode())
+        before, replaced = path.stat().st_ino, False
+        while not replaced:
+            process.stdout.readline()
+            assert (is_living(path), orphans(folder)) == (True, [])
+            replaced = path.stat().st_ino != before
+        said = killed_after(process, lines)
+    settle_orphans(folder, store, unpriced)
+    rows = store.exchanges("01S")
+    assert {*said.opened, *said.finished} <= {row.id for row in rows}
+    assert len({row.id for row in rows}) == len(rows)
     assert list(folder.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from opencode_gate.core.errors import LedgerError
 from opencode_gate.core.semconv import ExchangeStatus
@@ -17,6 +18,7 @@ from opencode_gate.ledger import journal as journal_module
 from opencode_gate.ledger.journal import (
     Journal,
     claimed,
+    is_living,
     journals,
     orphans,
     read_journal,
@@ -203,23 +205,81 @@ def test_a_long_lived_journal_is_emptied_when_nothing_is_open(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A team's gateway runs for months; the session line stays first."""
-    monkeypatch.setattr(journal_module, "_COMPACT_ABOVE_BYTES", 10_000)
+    monkeypatch.setattr(journal_module, "_COMPACT_EVERY_BYTES", 10_000)
     session = a_session()
     journal = Journal.create(folder, session=session)
-    still_open = an_open_exchange()
-    journal.opened(still_open)
-    for _ in range(50):
-        exchange = an_exchange()
+    exchanges = [an_exchange() for _ in range(50)]
+    for exchange in exchanges:
         journal.finished(exchange)
-        journal.folded([exchange.id])
     assert journal.path.stat().st_size > 10_000
-    journal.folded([still_open.id])
-    assert journal.path.stat().st_size < 1_000
+    same = journal.path.stat().st_ino
+    journal.folded([exchange.id for exchange in exchanges])
+    assert (journal.path.stat().st_size < 1_000, journal.path.stat().st_ino) == (True, same)
     last = an_exchange()
     journal.finished(last)
     contents = read_journal(journal.path)
     assert (contents.session, list(contents.exchanges)) == (session, [last.id])
     journal.folded([last.id])
+    journal.close()
+
+
+def test_a_journal_in_which_something_is_always_open_stays_small(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A team's gateway may have no moment without a request; what is not settled stays whole."""
+    monkeypatch.setattr(journal_module, "_COMPACT_EVERY_BYTES", 10_000)
+    session, started, waiting = a_session(), an_open_exchange(), an_exchange()
+    journal = Journal.create(folder, session=session)
+    journal.opened(started, input_bytes=11)
+    journal.progressed(started.id, TokenUsage(output=2), 9)
+    journal.finished(waiting)
+    before = an_open_exchange()
+    journal.opened(before)
+    journal.progressed(before.id, TokenUsage(output=1), 4)
+    for _ in range(200):
+        after = an_open_exchange()
+        journal.opened(after)
+        journal.finished(replace(an_exchange(), id=before.id))
+        journal.folded([before.id])
+        before = after
+        assert journal.path.stat().st_size < 20_000
+        assert is_living(journal.path)
+        assert orphans(folder) == []
+    contents = read_journal(journal.path)
+    assert contents.session == session
+    assert contents.exchanges.keys() - contents.folded_ids == {started.id, waiting.id, before.id}
+    assert contents.exchanges[waiting.id] == waiting
+    assert contents.exchanges[started.id].usage == TokenUsage(output=2)
+    assert (contents.input_bytes, contents.delivered_text_chars[started.id]) == (
+        {started.id: 11},
+        9,
+    )
+    journal.close()
+    assert orphans(folder) == [journal.path]
+    assert list(folder.iterdir()) == [journal.path]
+
+
+def test_a_journal_that_cannot_be_made_anew_goes_on_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk without room for a moment; nothing was lost, and nothing is said to be."""
+    monkeypatch.setattr(journal_module, "_COMPACT_EVERY_BYTES", 1_000)
+    journal = Journal.create(folder, session=a_session())
+    in_the_way = journal.path.with_suffix(".new")
+    in_the_way.mkdir()
+    still_open, ended = an_open_exchange(), [an_exchange() for _ in range(20)]
+    journal.opened(still_open)
+    for exchange in ended:
+        journal.finished(exchange)
+        journal.folded([exchange.id])
+    assert journal.failure is None
+    assert len(read_journal(journal.path).exchanges) == 21
+    in_the_way.rmdir()
+    for exchange in ended:
+        journal.finished(exchange)
+        journal.folded([exchange.id])
+    assert still_open.id in read_journal(journal.path).exchanges
+    assert journal.path.stat().st_size < 5_000
     journal.close()
 
 
@@ -236,7 +296,7 @@ def test_a_full_disk_is_remembered_and_never_raised(folder: Path, monkeypatch: p
     journal.progressed(exchange.id, TokenUsage(), 0)
     journal.finished(exchange)
     journal.folded([exchange.id])
-    assert journal.failed
+    assert journal.failure is not None
     assert "No space left" in str(journal.failure)
     journal.close()
 
@@ -256,7 +316,7 @@ def test_a_line_the_disk_cut_short_does_not_spoil_the_next(folder: Path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
     assert journal.path.stat().st_size == size + 100
-    assert journal.failed
+    assert journal.failure is not None
     journal.finished(after)
     assert list(read_journal(journal.path).exchanges) == [first.id, after.id]
     journal.close()
@@ -265,7 +325,7 @@ def test_a_line_the_disk_cut_short_does_not_spoil_the_next(folder: Path):
 def test_a_name_that_is_no_unicode_is_remembered_and_never_raised(journal: Journal):
     """A client's nonsense is no reason to break an answer."""
     journal.finished(an_exchange(request_model="\ud800"))
-    assert journal.failed
+    assert journal.failure is not None
     after = an_exchange()
     assert journal.opened(after)
     assert list(read_journal(journal.path).exchanges) == [after.id]
