@@ -186,7 +186,7 @@ def _token_in(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> bytes:
     found = b""
     for name, value in headers:
         if name in _PLACES:
-            token = value.rpartition(b" ")[2]
+            token = value.rstrip().rpartition(b" ")[2]  # RFC 9112, section 5.1
             if token.startswith(_PREFIXES) and token != found:
                 if found:
                     raise _unknown()

@@ -103,6 +103,18 @@ def test_a_key_is_found_wherever_an_sdk_puts_one(
     assert caller == (SERVED, None, "ada", ADA.token.encode())
 
 
+@pytest.mark.parametrize(
+    "header", [(b"authorization", b"Bearer %b "), (b"x-api-key", b"%b\t ")], ids=["bearer", "bare"]
+)
+def test_white_space_behind_a_key_is_no_part_of_it(
+    gateway: _Gateway, header: tuple[bytes, bytes]
+) -> None:
+    """Programs send it along when the variable that holds the key ends with it."""
+    name, value = header
+    token = ADA.token.encode()
+    assert gateway.door.admit([(name, value % token)], b"").token == token
+
+
 def test_a_key_is_found_in_the_query(gateway: _Gateway) -> None:
     """As Gemini's clients send it."""
     assert gateway.door.admit([], b"alt=sse&key=" + BOB.token.encode()).virtual_key == "bob"
