@@ -16,6 +16,7 @@ from types import FrameType
 from opencode_gate.core.errors import AgentMissing, AgentUnusable
 
 _PASSED_ON = ("SIGTERM", "SIGHUP")
+_SIGNALLED = 128
 
 
 def start_agent(command: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -43,7 +44,15 @@ def _not_started(program: str, error: OSError) -> AgentMissing | AgentUnusable:
 def wait_for(agent: subprocess.Popen[bytes]) -> int:
     """Waits for the agent's end; a shell's status: 128 + n for an end by signal n."""
     status = agent.wait()
-    return status if status >= 0 else 128 - status
+    return status if status >= 0 else _SIGNALLED - status
+
+
+def was_killed(status: int) -> bool:
+    """Whether a signal ended the agent, so that it may not have put the terminal back.
+
+    Not only SIGKILL: a crash of its runtime is one too.
+    """
+    return status > _SIGNALLED
 
 
 class SignalsWhileRunning:

@@ -33,7 +33,12 @@ from opencode_gate.core.errors import GatewayError, LedgerError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.protocol import Hello, Secrets, Settled
-from opencode_gate.session.agent_process import SignalsWhileRunning, start_agent, wait_for
+from opencode_gate.session.agent_process import (
+    SignalsWhileRunning,
+    start_agent,
+    wait_for,
+    was_killed,
+)
 from opencode_gate.session.gateway_process import GatewayProcess, Served, listen
 from opencode_gate.session.plan import RunPlan
 from opencode_gate.session.run_rules import put_session_rules
@@ -41,8 +46,6 @@ from opencode_gate.session.terminal import remember_terminal
 
 if TYPE_CHECKING:
     from opencode_gate.governance.standing import BudgetStanding
-
-SIGKILL_STATUS = 137
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +173,7 @@ def _run(
         # There is nothing else to do while the agent runs.
         threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
         status = wait_for(agent)
-        if status == SIGKILL_STATUS:
+        if was_killed(status):
             restore_terminal()
         settled = gateway.finish()
     if gateway.failure is not None and not gateway.was_ready:

@@ -17,8 +17,8 @@ from opencode_gate.core.errors import GateError
 from opencode_gate.core.secrets import Secret
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.protocol import Settled
-from opencode_gate.session.agent_process import SignalsWhileRunning, wait_for
-from opencode_gate.session.launch import SIGKILL_STATUS, Outcome, start_routed_agent
+from opencode_gate.session.agent_process import SignalsWhileRunning, wait_for, was_killed
+from opencode_gate.session.launch import Outcome, start_routed_agent
 from opencode_gate.session.plan import RunPlan
 from opencode_gate.session.remote_gateway import RemoteGateway, SessionAccount
 from opencode_gate.session.terminal import remember_terminal
@@ -54,7 +54,7 @@ def launch_remote(
             signals.pass_on_to(agent)
             threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
             status = wait_for(agent)
-            if status == SIGKILL_STATUS:
+            if was_killed(status):
                 restore_terminal()
         finally:
             account, failure = _ended(plan, folder, gateway, token, status)

@@ -1,6 +1,6 @@
 """The terminal as the session found it, for when the agent cannot put it back.
 
-Opencode restores the screen itself, except when it is killed.
+Opencode restores the screen itself, except when it is killed or crashes.
 """
 
 import contextlib

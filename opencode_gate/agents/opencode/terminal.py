@@ -1,6 +1,6 @@
-"""Undoing what Opencode's screen leaves behind when it is killed.
+"""Undoing what Opencode's screen leaves behind when it is killed or crashes.
 
-A SIGKILL leaves the alternate screen, mouse reporting and bracketed paste on. The invariant:
+Either leaves the alternate screen, mouse reporting and bracketed paste on. The invariant:
 the string below only switches things off, so sending it twice or for nothing does no harm.
 """
 
