@@ -141,7 +141,9 @@ class HttpUpstream:
                 if failure.kind != "reset" or kept.has_received or not is_race:
                     raise
         began_s = time.monotonic()
+        request.is_waiting = True
         fresh = await self._connect(origin, min(self._connect_timeout_s, header_timeout_s))
+        request.is_waiting = False
         request.dialled_s = time.monotonic() - began_s
         return await fresh.exchange(
             head,

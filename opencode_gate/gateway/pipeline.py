@@ -242,8 +242,11 @@ class Pipeline:
         if answer is not None and answer.is_over:
             answer.settle()
             return
-        is_billed = exchange.attempts > 0 and (
-            exchange.http_status is None or exchange.http_status < 400
+        request = None if answer is None else answer.request
+        is_billed = (
+            request is not None
+            and not request.is_waiting
+            and (exchange.http_status is None or exchange.http_status < 400)
         )
         if exchange.meter is not None and exchange.meter.has_ended:
             # Some clients hang up on `[DONE]`, before the stream itself has ended.
@@ -264,7 +267,7 @@ class Pipeline:
         client: ClientRequest,
     ) -> None:
         """Sends the request and relays its answer."""
-        request = self._request(asked, known, answer)
+        request = answer.request = self._request(asked, known, answer)
         exchange.opened()
         exchange.attempts = 1
         try:
@@ -274,7 +277,6 @@ class Pipeline:
                 header_timeout_s=HEADER_TIMEOUT_S - self._age_s(exchange),
                 on_head=answer.begin,
             )
-            exchange.dialled_s = request.dialled_s
             if not answer.is_over:
                 await self._take(asked, known, exchange, answer, response)
             answer.settle()
@@ -315,8 +317,9 @@ class Pipeline:
                     self._never_ask.add(known.provider_id)
                     answer.asks_for_usage = False
                     exchange.attempts += 1
+                    again = answer.request = self._request(asked, known, answer)
                     response = await known.upstream.send(
-                        self._request(asked, known, answer),
+                        again,
                         header_timeout_s=HEADER_TIMEOUT_S - self._age_s(exchange),
                         on_head=answer.begin,
                     )

@@ -19,7 +19,13 @@ from opencode_gate.gateway.asked import Asked, told_headers
 from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.exchange import Exchange
 from opencode_gate.gateway.headers import described, response_headers
-from opencode_gate.gateway.upstream import Sink, UpstreamResponse, WhenReady
+from opencode_gate.gateway.upstream import (
+    Sink,
+    UpstreamFailure,
+    UpstreamRequest,
+    UpstreamResponse,
+    WhenReady,
+)
 from opencode_gate.wire.meter import ExchangeMeter
 
 MISUNDERSTOOD: Final = (400, 422)
@@ -45,6 +51,7 @@ class Answer(msgspec.Struct, eq=False):
 
     Attributes:
         asks_for_usage: the request was made to ask for usage in place of the client.
+        request: what was asked last for it.
         has_begun: the client has been given its head.
         is_over: its end has been taken, and all of it given to the client.
         is_complete: of a stream, whether that end was one.
@@ -56,6 +63,7 @@ class Answer(msgspec.Struct, eq=False):
     exchange: Exchange
     asked: Asked
     asks_for_usage: bool
+    request: UpstreamRequest | None = None
     has_begun: bool = False
     is_over: bool = False
     status: int = 0
@@ -72,7 +80,7 @@ class Answer(msgspec.Struct, eq=False):
             NotAStream: it is none, and must be.
         """
         if self.asks_for_usage and response.status in MISUNDERSTOOD:
-            self.exchange.sent_s = response.sent_s
+            self._note_sent(response)
             return None
         return self._accept(response)
 
@@ -140,7 +148,7 @@ class Answer(msgspec.Struct, eq=False):
         exchange.http_status = status
         exchange.arrived_s = response.arrived_s
         if exchange.sent_s is None:
-            exchange.sent_s = response.sent_s
+            self._note_sent(response)
         self.has_begun = True
         passed = response_headers(of_note, end_to_end, keep_length=not is_stream)
         if grant.model is not None or grant.output_limit_tokens is not None:
@@ -149,6 +157,10 @@ class Answer(msgspec.Struct, eq=False):
         if not is_stream:
             return self._take_body
         return self._taking_events(self.meter, is_limited=grant.allowance is not None)
+
+    def _note_sent(self, response: UpstreamResponse) -> None:
+        self.exchange.sent_s = response.sent_s
+        self.exchange.dialled_s = self.request.dialled_s  # type: ignore[union-attr]
 
     def _taking_events(self, meter: ExchangeMeter, *, is_limited: bool) -> Sink:
         """What takes a stream; all that each event needs is looked up once."""
@@ -226,13 +238,14 @@ def _not_a_stream(asked: Asked, content_type: bytes) -> NotAStream:
 async def begun_answer(response: UpstreamResponse) -> "BegunAnswer":
     """An answer whose first bytes are read ahead, for when they decide what is done next.
 
-    Raises:
-        UpstreamFailure: it was cut among them.
+    One that is cut among them is cut for whoever reads on.
     """
     beginning = b""
     try:
         while len(beginning) < _BEGINNING_BYTES and (chunk := await response.read()):
             beginning += chunk
+    except UpstreamFailure:
+        pass
     except BaseException:
         response.abort()
         raise

@@ -32,6 +32,7 @@ class UpstreamRequest(msgspec.Struct, kw_only=True):
         headers: end-to-end fields. `Host`, `Content-Length`, `Transfer-Encoding` and
             `Connection` are set by the client; given ones are left out.
         dialled_s: filled in by whoever sends it: how long it waited for a connection.
+        is_waiting: kept by whoever sends it: it waits for one, so that no provider has seen it.
     """
 
     method: str
@@ -42,6 +43,7 @@ class UpstreamRequest(msgspec.Struct, kw_only=True):
     headers: RawHeaders
     body: bytes
     dialled_s: float = 0.0
+    is_waiting: bool = False
 
 
 class UpstreamFailure(Exception):

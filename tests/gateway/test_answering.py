@@ -80,6 +80,7 @@ class Pusher:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.think_s = self.dial_s = 0.0
+        self.is_reached = True
         self.on_head: OnHead | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked = asyncio.Event()
@@ -90,6 +91,7 @@ class Pusher:
     ) -> Any:
         self.clock.now_s += self.dial_s
         request.dialled_s = self.dial_s
+        request.is_waiting = not self.is_reached
         self.sent_s = self.clock.now_s
         self.clock.now_s += self.think_s
         self.on_head = on_head
@@ -270,6 +272,22 @@ async def test_a_client_that_leaves_gives_the_answer_up(tmp_path: Path) -> None:
     assert record.status is ExchangeStatus.CLIENT_DISCONNECTED
 
 
+@pytest.mark.parametrize("is_reached", [True, False])
+async def test_who_leaves_before_the_provider_is_reached_owes_it_nothing(
+    tmp_path: Path, is_reached: bool
+) -> None:
+    """A name that does not resolve, a handshake that hangs: no provider has seen the request."""
+    scene = Scene(tmp_path, stream=True)
+    scene.upstream.is_reached = is_reached
+    await scene.begin()
+    scene.client.leave()
+    await asyncio.wait((scene.work,))
+    (record,) = scene.recorder.records
+    assert record.status is ExchangeStatus.CLIENT_DISCONNECTED
+    assert (record.usage.input_tokens is not None) is is_reached
+    assert record.cost_nano_usd == (None if is_reached else 0)
+
+
 class _Waiting:
     """A governor that has every request wait for 50 s."""
 
@@ -314,6 +332,19 @@ async def test_the_gateways_own_time_is_not_that_of_others(tmp_path: Path, strea
     assert record.gateway_us == 750_000
     assert record.duration_us == 417_750_000
     assert record.queued_us == 50_250_000
+
+
+async def test_dialling_is_no_time_of_the_gateways_own_however_the_answer_ends(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, stream=True)
+    scene.upstream.dial_s = 7.0
+    await scene.begin()
+    scene.upstream.begin(STREAM)(EVENT, False)
+    scene.client.leave()
+    await asyncio.wait((scene.work,))
+    (record,) = scene.recorder.records
+    assert (record.status, record.gateway_us) == (ExchangeStatus.CLIENT_DISCONNECTED, 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])

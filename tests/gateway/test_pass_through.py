@@ -206,6 +206,32 @@ async def test_another_400_reaches_the_client_as_it_is(proxied: Any, padding: in
     assert row.cost_nano_usd == 0
 
 
+async def test_a_400_that_is_cut_is_a_400_and_costs_nothing(proxied: Any) -> None:
+    """Its beginning is read ahead; the client is still told the status, and that it was cut."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b'HTTP/1.1 400 Bad Request\r\nContent-Length: 99\r\n\r\n{"error"')
+        await peer.fin()
+
+    it = await proxied(script)
+    received = b""
+    with pytest.raises(httpx.RemoteProtocolError):
+        async with it.client.stream(
+            "POST",
+            it.gateway.url("acme", "/v1/chat/completions"),
+            content=b'{"model":"m","stream":true,"messages":[]}',
+            headers={"authorization": f"Bearer {TOKEN}"},
+        ) as answer:
+            assert answer.status_code == 400
+            async for chunk in answer.aiter_raw():
+                received += chunk
+    assert received == b'{"error"'
+    row = it.settled()
+    assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "http_400")
+    assert (row.http_status, row.cost_nano_usd, row.attempts) == (400, 0, 1)
+
+
 @pytest.mark.parametrize("ending", ["fin", "rst"])
 async def test_a_stream_cut_upstream_is_cut_for_the_client_and_estimated(
     proxied: Any, ending: str

@@ -395,6 +395,31 @@ async def test_every_address_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         assert caught.value.kind == "connect"
 
 
+async def test_a_request_tells_whether_it_still_waits_for_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever gives it up then knows that no provider has seen it."""
+    go_on, connect, dialling_now = asyncio.Event(), dialling._connect, asyncio.Event()
+
+    async def slow(family, address):
+        dialling_now.set()
+        await go_on.wait()
+        return await connect(family, address)
+
+    monkeypatch.setattr(dialling, "_connect", slow)
+    async with running() as (client, provider):
+        request = ask(provider.port)
+        sending = spawn(client.send(request, header_timeout_s=5), name="request")
+        await dialling_now.wait()
+        assert request.is_waiting
+        go_on.set()
+        await whole(await sending)
+        assert not request.is_waiting
+        again = ask(provider.port)
+        await client.send(again, header_timeout_s=5)
+        assert not again.is_waiting
+
+
 async def test_a_connection_that_never_stands_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connecting has a limit of its own, shorter than waiting for an answer."""
 
