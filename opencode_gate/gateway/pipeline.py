@@ -36,7 +36,13 @@ from opencode_gate.gateway.downstream import ClientGone, ClientRequest
 from opencode_gate.gateway.exchange import Exchange, Recorder
 from opencode_gate.gateway.headers import FieldSwap, request_query
 from opencode_gate.gateway.refusing import answer_failure, refuse, status_of
-from opencode_gate.gateway.relay import MISUNDERSTOOD, Answer, UsedUp, begun_answer
+from opencode_gate.gateway.relay import (
+    MISUNDERSTOOD,
+    Answer,
+    UsedUp,
+    begun_answer,
+    is_refusal,
+)
 from opencode_gate.gateway.upstream import (
     Upstream,
     UpstreamFailure,
@@ -246,7 +252,7 @@ class Pipeline:
         is_billed = (
             request is not None
             and not request.is_waiting
-            and (exchange.http_status is None or exchange.http_status < 400)
+            and (exchange.http_status is None or not is_refusal(exchange.http_status))
         )
         if exchange.meter is not None and exchange.meter.has_ended:
             # Some clients hang up on `[DONE]`, before the stream itself has ended.
@@ -283,7 +289,7 @@ class Pipeline:
         except UpstreamFailure as failure:
             if answer.has_begun:
                 status = exchange.http_status
-                is_error = status is not None and status >= 400
+                is_error = status is not None and is_refusal(status)
                 exchange.finish(
                     ExchangeStatus.UPSTREAM_ERROR,
                     error_type=f"http_{status}" if is_error else failure.kind,

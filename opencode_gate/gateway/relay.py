@@ -31,8 +31,14 @@ from opencode_gate.wire.meter import ExchangeMeter
 MISUNDERSTOOD: Final = (400, 422)
 """What a provider answers that does not know a word of the request."""
 
+_NOT_MODIFIED: Final = 304
 _NO_TYPE: Final = (b"content-type", b"")
 _BEGINNING_BYTES: Final = 64 * 1024
+
+
+def is_refusal(status: int) -> bool:
+    """Whether a provider has done nothing of what it was asked: it erred, or points elsewhere."""
+    return status >= 300 and status != _NOT_MODIFIED
 
 
 class UsedUp(Exception):
@@ -115,7 +121,7 @@ class Answer(msgspec.Struct, eq=False):
             meter.end()
             if meter.content_delivered:
                 exchange.content_came(self.last_s)
-            is_billed = self.status < 400
+            is_billed = not is_refusal(self.status)
             error_type = None if is_billed else f"http_{self.status}"
         if error_type is None:
             exchange.finish(ExchangeStatus.COMPLETED)
@@ -132,7 +138,8 @@ class Answer(msgspec.Struct, eq=False):
         of_note, end_to_end = described(response.headers)
         # Some providers call an error an event stream too; it is a body like any other.
         content_type = of_note.get(b"content-type", _NO_TYPE)[1]
-        is_stream = self.is_stream = content_type.startswith(b"text/event-stream") and status < 400
+        is_events = content_type.lower().startswith(b"text/event-stream")
+        is_stream = self.is_stream = is_events and status < 400
         if status == 200 and not is_stream and asked.expects_stream:
             # It may well have generated a whole answer, and bill it.
             exchange.http_status = NotAStream.http_status

@@ -194,6 +194,15 @@ async def test_an_event_is_with_the_client_within_the_call_that_brought_it(tmp_p
     assert (record.status, record.usage.output) == (ExchangeStatus.COMPLETED, 2)
 
 
+async def test_an_event_stream_is_one_however_its_type_is_spelt(tmp_path: Path) -> None:
+    """Media types have no case (RFC 9110, section 8.3.1)."""
+    scene = Scene(tmp_path, stream=True)
+    await scene.begin()
+    scene.upstream.begin([(b"Content-Type", b"Text/Event-Stream")])(EVENT + LAST + DONE, True)
+    record = await scene.end()
+    assert (record.status, record.usage.output) == (ExchangeStatus.COMPLETED, 2)
+
+
 async def test_a_full_client_holds_the_provider_back(tmp_path: Path) -> None:
     scene = Scene(tmp_path, stream=True)
     await scene.begin()

@@ -206,6 +206,25 @@ async def test_another_400_reaches_the_client_as_it_is(proxied: Any, padding: in
     assert row.cost_nano_usd == 0
 
 
+async def test_a_provider_that_points_elsewhere_has_answered_nothing(proxied: Any) -> None:
+    """An address that has moved is passed on as it is, and costs nothing."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://acme.example/\r\n"
+            b"Content-Length: 0\r\n\r\n"
+        )
+        await peer.closed()
+
+    it = await proxied(script)
+    answer = await it.send("/v1/chat/completions", {"model": "m", "messages": []})
+    assert (answer.status_code, answer.headers["location"]) == (308, "https://acme.example/")
+    row = it.settled()
+    assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "http_308")
+    assert (row.cost_nano_usd, row.usage.input_tokens) == (0, None)
+
+
 async def test_a_400_that_is_cut_is_a_400_and_costs_nothing(proxied: Any) -> None:
     """Its beginning is read ahead; the client is still told the status, and that it was cut."""
 
