@@ -19,6 +19,7 @@ import msgspec
 from opencode_gate.catalog.arithmetic import Amount, cost_of, uncached
 from opencode_gate.catalog.catalogue import Catalogue
 from opencode_gate.catalog.genai_book import NAMES_REMEMBERED, GenaiBook
+from opencode_gate.catalog.model_entries import model_row
 from opencode_gate.catalog.overrides import Overrides
 from opencode_gate.catalog.practice import PRACTICE_ID
 from opencode_gate.catalog.rows import ModelPrice, ModelRow
@@ -273,9 +274,16 @@ class PriceBook:
         if key not in self._listed:
             if len(self._listed) >= NAMES_REMEMBERED:
                 self._listed.clear()
-            row = self.model(provider_id, model_id)
-            self._listed[key] = row.price if row is not None else None
+            self._listed[key] = self._stated_price(provider_id, model_id)
         return self._listed[key]
+
+    def _stated_price(self, provider_id: str, model_id: str) -> ModelPrice | None:
+        extra = self._extra_models.get(provider_id, {}).get(model_id)
+        if extra is not None:
+            return extra.price
+        row = self._catalogue_models(provider_id).get(model_id)
+        # The row of a model that the user described has the user's own price of today, too.
+        return None if row is None else model_row(provider_id, model_id, row.raw).price
 
     def _is_catalogued(self, provider_id: str) -> bool:
         """Whether the id means what the world means by it, and not a server the user named so."""

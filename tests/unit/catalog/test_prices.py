@@ -425,6 +425,27 @@ def test_a_price_of_the_users_holds_on_its_days_and_the_books_on_all_others() ->
     assert cost(datetime(2026, 11, 22, tzinfo=UTC)) == theirs("openai", "gpt-5", usage)
 
 
+def test_the_users_price_of_a_model_of_their_own_is_not_taken_for_the_catalogues_as_well() -> None:
+    """On other days than its own nobody knows a price."""
+    prices = book(
+        """
+        [providers.work]
+        base_url = "https://work.example/v1"
+        wire = "openai-chat"
+        [providers.work.models.m]
+        [prices."work/m"]
+        since = 2026-11-01
+        input = 3
+        output = 15
+        """
+    )
+    sources = [answer.source for answer in prices.answers("work", "m")]
+    before = prices.price(exchange("work", "m", started_at_us=1_700_000_000_000_000))
+    assert sources == ["config.toml"]
+    assert (before.cost_nano_usd, before.cost_quality) == (None, CostQuality.UNKNOWN)
+    assert prices.price(exchange("work", "m")).price_source == "config.toml"
+
+
 def test_each_name_in_the_table_leads_to_a_provider_of_both() -> None:
     catalogue = open_catalogue(paths(), parse_settings("", source="f"), {})
     ids = {provider.id for provider in get_snapshot().providers}
