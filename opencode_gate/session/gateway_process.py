@@ -170,12 +170,12 @@ class GatewayProcess:
         if self._watcher.is_alive():
             self._process.kill()
             self._watcher.join()
-        if self.settled is None and self.failure is None:
+        if self.settled is None and self.was_ready:
             self._settle_behind_it()
         return self.settled
 
     def _settle_behind_it(self) -> None:
-        """Folds what a gateway that died at the very end has left in its journal."""
+        """Folds what a gateway that died last has left in its journal."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 [sys.executable, "-m", "opencode_gate.server", "settle"],

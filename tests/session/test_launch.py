@@ -374,10 +374,16 @@ def test_an_agent_killed_ends_the_session_with_137(tmp_path: Path) -> None:
     assert ledger().session.exit_status == 137
 
 
-def test_a_gateway_that_keeps_dying_is_given_up_with_a_reason(tmp_path: Path) -> None:
-    with started(tmp_path, *PRACTICE, "run", "ask-and-wait") as launcher:
+def test_a_gateway_that_keeps_dying_is_given_up_with_a_reason(
+    tmp_path: Path, endless: ThreadedUpstream
+) -> None:
+    """What it was answering is in the account: of what is not known it does not say that it was
+    nothing.
+    """
+    with started(tmp_path, *ACME, "stream", "acme") as launcher:
         assert launcher.stdout is not None
         launcher.stdout.readline()
+        assert launcher.stdout.readline() == "streaming\n"
         killed: set[int] = set()
         for _ in range(6):
             _until(lambda: _next_gateway(launcher.pid, killed) is not None)
@@ -387,7 +393,10 @@ def test_a_gateway_that_keeps_dying_is_given_up_with_a_reason(tmp_path: Path) ->
             os.kill(gateway, signal.SIGKILL)
         _, err = launcher.communicate(timeout=40)
     assert "[gateway-failed]" in err
+    assert "no model call" not in err
     assert launcher.returncode == 143
+    assert {row.status for row in ledger().exchanges} == {ExchangeStatus.INTERRUPTED}
+    assert list(paths().journals.glob("*.jsonl")) == []
 
 
 def _next_gateway(launcher_pid: int, killed: set[int]) -> int | None:

@@ -78,9 +78,7 @@ def main(arguments: list[str]) -> int:
         sys.stdin.readline()
         report(ask(provider))
         return 0
-    if deed in ("wait", "ask-and-wait"):
-        if deed == "ask-and-wait":
-            ask(provider)
+    if deed == "wait":
         signal.signal(signal.SIGINT, lambda *_: sys.exit(33))
         report(f"pid {os.getpid()}")
         while True:
