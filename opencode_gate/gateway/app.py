@@ -37,7 +37,7 @@ class App:
         headers = request.fields
         if not self._is_ours(headers.get(b"host", b"")) or b"origin" in headers:
             return _bare(request, 403, b"this gateway serves programs, under its own name only\n")
-        if b"upgrade" in headers:
+        if b"upgrade" in headers and not _is_optional(headers):
             # 426 makes clients that try a WebSocket first fall back at once.
             return _bare(request, 426, b"this gateway speaks HTTP/1.1 only\n")
         if self._control is not None and self._control.is_for(request.path):
@@ -60,6 +60,14 @@ class App:
         except ValueError:
             return False
         return True
+
+
+def _is_optional(headers: dict[bytes, bytes]) -> bool:
+    """Whether the client goes on in HTTP/1.1 all the same: Java's offers HTTP/2 at first.
+
+    A body in chunks is not read behind such an offer.
+    """
+    return headers[b"upgrade"].lower() == b"h2c" and b"transfer-encoding" not in headers
 
 
 async def _bare(client: ClientRequest, status: int, text: bytes) -> None:

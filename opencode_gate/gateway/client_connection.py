@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from opencode_gate.gateway.client_head import (
-    check_coding,
-    check_hosts,
-    check_old,
-    split_target,
-)
+from opencode_gate.gateway.client_head import check_coding, check_hosts, check_old, split_target
 from opencode_gate.gateway.client_line import BODY_SILENCE_S, HEAD_S, IDLE_S, ClientLine
 from opencode_gate.gateway.client_request import STATUS_LINES, UNTIL_CLOSE, HttpRequest, too_large
 from opencode_gate.gateway.downstream import BODY_LIMIT_BYTES, ClientGone, ClientHeaders
@@ -97,12 +92,8 @@ class ClientConnection(ClientLine):
             return
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]
-        except httptools.HttpParserUpgrade:
-            # Its request is served like any other; what follows is in no language of ours.
-            last = self._waiting[-1] if self._waiting else self._current
-            if last is not None:
-                last.can_stay = False
-            self._stop_hearing()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._not_understood()
         else:
@@ -263,6 +254,20 @@ class ClientConnection(ClientLine):
         elif rest:
             self.data_received(rest)
 
+    def _decline(self, data: bytes) -> None:
+        """The last request offers another protocol: it is served, but nothing that follows it."""
+        last: HttpRequest = self._waiting[-1] if self._waiting else self._current  # type: ignore[assignment]
+        self._stop_hearing()
+        last.can_stay = False
+        last.size_bytes = int(last.fields.get(b"content-length", 0))
+        if last.size_bytes:
+            last.content, last.parts = None, []  # the parser takes its body for what follows
+            self._incoming, self._raw_left_bytes = last, last.size_bytes
+            if self._waiting:
+                self._transport.pause_reading()  # type: ignore[union-attr]
+            if data:
+                self._received_raw(data)
+
     def _unfinished(self, size_bytes: int) -> None:
         """A read in which no request has come to its end."""
         request = self._incoming
@@ -345,7 +350,9 @@ class ClientConnection(ClientLine):
             if not self._waiting:
                 self._transport.resume_reading()
         elif self._refusal:
-            self._refuse()
+            line = STATUS_LINES[self._refusal]
+            self._transport.write(line + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self._hang_up()
 
     def _cut(self, request: HttpRequest) -> None:
         """Tells the client that it has not got the whole answer; nothing may follow into it."""
@@ -379,12 +386,6 @@ class ClientConnection(ClientLine):
         self._raw_left_bytes = _DEAF
         self._incoming = None
         self._parts.clear()
-
-    def _refuse(self) -> None:
-        line, self._refusal = STATUS_LINES[self._refusal], 0
-        if self._transport is not None:
-            self._transport.write(line + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        self._hang_up()
 
     def _hang_up(self) -> None:
         """Closes when all has been sent."""

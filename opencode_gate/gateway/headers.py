@@ -32,6 +32,7 @@ _VALUE_REMEMBERED_BYTES = 256
 _HOP_BY_HOP = frozenset(
     (
         b"connection",
+        b"http2-settings",
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-authorization",

@@ -106,3 +106,24 @@ async def test_nothing_is_served_behind_a_request_for_another_protocol() -> None
         assert await served.told(asked) == (
             b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         )
+
+
+@pytest.mark.parametrize("size", [1, 50, 1 << 16])
+@pytest.mark.parametrize("before", [b"", request(b"first")])
+@pytest.mark.parametrize("body", [b"", b"x" * 300_000])
+async def test_a_request_that_offers_another_protocol_keeps_its_body(
+    body: bytes, before: bytes, size: int
+) -> None:
+    """Java's client offers HTTP/2 with the first request of a connection, whatever that is."""
+    offer = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAA")
+    asked = before + request(body, *offer)
+    pieces = [asked[at : at + size] for at in range(0, min(len(asked), 400), size)]
+    async with serving() as served:
+        client = await served.client()
+        with contextlib.suppress(ConnectionError):  # it need not hear us out
+            await client.send(*pieces, asked[size * len(pieces) :] + BEHIND)
+        if before:
+            assert (await client.answer())[2] == b"first"
+        status, headers, answer = await client.answer()
+        assert (status, headers[b"connection"], answer) == (200, b"close", body)
+        assert await client.is_closed()
