@@ -94,11 +94,13 @@ def test_an_unknown_shell_has_to_be_named(monkeypatch, capsys, shell) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("token", [None, "", "token", "ogs-1-2-3", "ogk-1-2"])
 def test_the_alias_works_outside_a_session_and_not_inside(
-    isolated_home, tmp_path, shell, inside
+    isolated_home, tmp_path, shell, token
 ) -> None:
-    """Inside a session `OGATE_KEY` is set, and `opencode` is Opencode: no start within a start."""
+    """Inside a session `OGATE_KEY` is its token, and `opencode` is Opencode: no start within a
+    start. Outside it may be the virtual key of somebody who works through a gateway of others.
+    """
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"{shell} is not installed")
@@ -109,8 +111,8 @@ def test_the_alias_works_outside_a_session_and_not_inside(
         (folder / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
         (folder / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TERM": "dumb"}
-    if inside:
-        environment["OGATE_KEY"] = "token"
+    if token is not None:
+        environment["OGATE_KEY"] = token
     done = subprocess.run(
         [program, "-i", "-c", "opencode models"] if shell == "fish" else [program, "-i"],
         input=None if shell == "fish" else "opencode models\nexit\n",
@@ -120,7 +122,8 @@ def test_the_alias_works_outside_a_session_and_not_inside(
         check=False,
     )
     said = [line for line in done.stdout.splitlines() if line.startswith(("ogate ", "opencode "))]
-    assert said == ["opencode models" if inside else "ogate run -- models"]
+    is_inside = token in ("token", "ogs-1-2-3")
+    assert said == ["opencode models" if is_inside else "ogate run -- models"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

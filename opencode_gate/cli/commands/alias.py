@@ -18,13 +18,17 @@ ShellName = Annotated[
     Shell | None, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell; yours.")
 ]
 
+_POSIX = "case \"${OGATE_KEY:-}\" in ''|ogk-*) alias opencode='ogate run --' ;; esac"
+
 _LINES: dict[Shell, str] = {
-    "bash": "[ -n \"${OGATE_KEY:-}\" ] || alias opencode='ogate run --'",
-    "zsh": "[ -n \"${OGATE_KEY:-}\" ] || alias opencode='ogate run --'",
-    "fish": "set -q OGATE_KEY; or alias opencode 'ogate run --'",
-    "powershell": "if (-not $env:OGATE_KEY) { function opencode { ogate run -- @args } }",
+    "bash": _POSIX,
+    "zsh": _POSIX,
+    "fish": "string match -qr '^(ogk-.*)?$' -- \"$OGATE_KEY\"; and alias opencode 'ogate run --'",
+    "powershell": "if (-not $env:OGATE_KEY -or $env:OGATE_KEY -like 'ogk-*') "
+    "{ function opencode { ogate run -- @args } }",
 }
-"""The line for each shell; inside a session `OGATE_KEY` is set."""
+"""The line for each shell. Inside a session `OGATE_KEY` is its token; a virtual key may stand there
+in every shell of somebody who works through a gateway of others."""
 
 
 @app.command()
