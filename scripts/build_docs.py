@@ -56,7 +56,8 @@ def errors_page() -> str:
         "An error is printed on stderr with its code in brackets, where ogate looked, and what\n"
         "to do next:\n\n"
         "```\nerror: no credential for anthropic  [missing-credential]\n"
-        '  ogate looked in the OS keyring (service "ogate") and in ANTHROPIC_API_KEY.\n'
+        '  ogate looked in the OS keyring (service "ogate"), ANTHROPIC_API_KEY and '
+        "Opencode's auth.json.\n"
         "  hint: ogate keys add anthropic\n```\n\n"
         "The gateway uses the same codes towards Opencode, in the error shape of the client's own\n"
         "format. `ogate run` returns 125 instead of 1 and 3 to 8 when Opencode was not started.\n\n"
