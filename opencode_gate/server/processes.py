@@ -50,15 +50,28 @@ def terminate(pid: int, started: str | None) -> bool:
     """Sends SIGTERM; on Linux only to the very process that began at `started`."""
     try:
         if sys.platform == "linux":
-            descriptor = os.pidfd_open(pid)
-            try:
-                if start_time(pid) != started:
-                    return False
-                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-            finally:
-                os.close(descriptor)
-        else:
-            os.kill(pid, signal.SIGTERM)
+            return _terminate_itself(pid, started)
+        os.kill(pid, signal.SIGTERM)
     except OSError:
         return False
     return True
+
+
+if sys.platform == "linux":
+
+    def _terminate_itself(pid: int, started: str | None) -> bool:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except (AttributeError, OSError):
+            # Not every Python was built for it, nor has every kernel it; or there is no process.
+            is_it = start_time(pid) == started
+            if is_it:
+                os.kill(pid, signal.SIGTERM)
+            return is_it
+        try:
+            is_it = start_time(pid) == started
+            if is_it:
+                signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            return is_it
+        finally:
+            os.close(descriptor)
