@@ -19,6 +19,7 @@ from tests.support.scripted_upstream_thread import threaded_upstream
 FROM_FILE = "sk-file-0123456789abcdef0123456789"
 FROM_VARIABLE = "sk-ant-0123456789abcdef0123456789"
 FROM_AGENT = "gsk_0123456789abcdef0123456789"
+VIRTUAL = "ogk-0123456789ab-0123456789abcdef0123456789"
 ALL = (FROM_FILE, FROM_VARIABLE, FROM_AGENT)
 
 
@@ -100,7 +101,9 @@ def test_no_key_is_in_a_file_a_command_line_or_the_agents_environment(
 def test_the_gateway_inherits_no_key_whatever_its_variable_is_called(
     tmp_path: Path, keep_env: str
 ) -> None:
-    """A name of the user's choice, and Opencode's variables that hold a file with keys."""
+    """A name of the user's choice, Opencode's variables that hold a file with keys, and the virtual
+    key for a gateway of others.
+    """
     Vault(paths(), {}).add_reference("acme", "default", "WORK_PASS")
     with threaded_upstream() as upstream:
         _provider(upstream.port)
@@ -114,6 +117,7 @@ def test_the_gateway_inherits_no_key_whatever_its_variable_is_called(
                 {"provider": {"mine": {"options": {"apiKey": FROM_FILE}}}}
             ),
             OGATE_RUN_KEEP_ENV=keep_env,
+            OGATE_KEY=VIRTUAL,
         ) as launcher:
             assert launcher.stdout is not None
             launcher.stdout.readline()
@@ -121,7 +125,7 @@ def test_the_gateway_inherits_no_key_whatever_its_variable_is_called(
             environ = Path(f"/proc/{gateway_of(launcher.pid)}/environ").read_bytes()
             upstream.release.set()
             launcher.communicate(timeout=40)
-    assert not any(form in environ for form in _forms(ALL))
+    assert not any(form in environ for form in _forms((*ALL, VIRTUAL)))
     assert f"bearer {FROM_VARIABLE}".encode() in upstream.requests[0].lower()
 
 
