@@ -212,7 +212,12 @@ class GatewayProcess:
 
     def _hear(self, stdout: IO[bytes]) -> None:
         for line in stdout:
-            match unpacked(line):
+            try:
+                message = unpacked(line)
+            except ValueError:
+                # Of its interpreter, before it had stdout for itself.
+                continue
+            match message:
                 case Ready():
                     self.was_ready = True
                     self._on_ready()

@@ -68,6 +68,17 @@ def test_a_closed_stream_is_one_that_nobody_reads_or_writes(tmp_path: Path, clos
     assert len(ledger().exchanges) == 1
 
 
+def test_what_an_interpreter_says_at_its_start_is_no_message(tmp_path: Path) -> None:
+    """A `sitecustomize` that prints, as tools that measure programs put one there."""
+    (tmp_path / "sitecustomize.py").write_text("print('measured')\n", encoding="utf-8")
+    path = os.pathsep.join((str(tmp_path), environment(tmp_path)["PYTHONPATH"]))
+    done = run(tmp_path, *PRACTICE, "run", "ask", PYTHONPATH=path)
+    assert done.returncode == 0
+    assert "practice/scripted" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not everything" not in done.stderr
+
+
 def test_the_status_is_opencodes_though_nobody_reads_the_account(tmp_path: Path) -> None:
     """`ogate run ... 2>&1 | head -1`, or a terminal that is gone."""
     reading, writing = os.pipe()
