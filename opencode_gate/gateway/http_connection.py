@@ -23,6 +23,7 @@ from opencode_gate.gateway.upstream import FailureKind, OnHead, RawHeaders, Sink
 
 HEAD_LIMIT_BYTES: Final = 256 * 1024
 _ONE_WRITE_BYTES: Final = 64 * 1024
+_NOTHING: Final = memoryview(b"")
 _SWITCHING_PROTOCOLS: Final = 101
 _VERSIONS: Final = ("1.1", "1.0")
 _NONSENSE: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
@@ -49,6 +50,7 @@ class HttpConnection(TimedProtocol):
         "_feed",
         "_has_new_head",
         "_head_bytes",
+        "_is_full",
         "_is_head_done",
         "_is_head_request",
         "_is_paused",
@@ -65,6 +67,7 @@ class HttpConnection(TimedProtocol):
         "_response",
         "_take",
         "_transport",
+        "_unsent",
         "has_received",
         "is_usable",
         "on_body",
@@ -101,9 +104,9 @@ class HttpConnection(TimedProtocol):
         self._is_head_done = False
         self._has_new_head = False
         self._is_head_request = False
-        self._is_whole = False
-        self._can_stay = False
-        self._is_paused = False
+        self._is_whole = self._can_stay = False
+        self._is_paused = self._is_full = False
+        self._unsent = _NOTHING
         self.has_received = False
         self.is_usable = False
 
@@ -135,8 +138,12 @@ class HttpConnection(TimedProtocol):
         self._is_head_request = is_head_request
         if len(body) <= _ONE_WRITE_BYTES:
             transport.write(head + body)
-        else:
+        elif transport.get_extra_info("ssl_object") is None:
             transport.writelines((head, body))
+        else:
+            transport.write(head)
+            self._unsent = memoryview(body)
+            self._send_on(transport)
         response.sent_s = time.monotonic()
         self._expect_within(header_timeout_s)
         try:
@@ -181,6 +188,16 @@ class HttpConnection(TimedProtocol):
         """Keeps the transport (after TLS over a tunnel, the one above it)."""
         self._transport = cast("asyncio.Transport", transport)
         self.is_usable = True
+
+    def pause_writing(self) -> None:
+        """More waits to be sent than should."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._is_full = False
+        if self._unsent and self._transport is not None:
+            self._send_on(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """One network read: parse all of it, then hand on what came as one piece."""
@@ -325,6 +342,12 @@ class HttpConnection(TimedProtocol):
         if self._is_whole and response.sink is not None:
             response.deliver(b"", True)
 
+    def _send_on(self, transport: asyncio.Transport) -> None:
+        """Gives TLS no more than it sends: what it has taken it does not tell to be unsent."""
+        while self._unsent and not self._is_full:
+            part, self._unsent = self._unsent[:_ONE_WRITE_BYTES], self._unsent[_ONE_WRITE_BYTES:]
+            transport.write(part)
+
     def _finish(self, response: HttpResponse) -> None:
         self._response = None
         response.end()
@@ -334,6 +357,7 @@ class HttpConnection(TimedProtocol):
             and transport is not None
             # A provider that answers before it has read all would take the rest for a request.
             and transport.get_write_buffer_size() == 0
+            and not self._unsent
         ):
             self.resume()
             self._released(self)
@@ -346,6 +370,7 @@ class HttpConnection(TimedProtocol):
 
     def _close(self) -> None:
         self.is_usable = False
+        self._unsent = _NOTHING
         if self._transport is not None:
             self._transport.abort()
 

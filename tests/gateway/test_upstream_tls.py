@@ -170,6 +170,25 @@ async def test_a_cut_stream_over_tls_is_a_failure(trusted: Certificates) -> None
         await client.close()
 
 
+async def test_an_early_refusal_of_an_unread_body_over_tls_ends_the_connection(
+    trusted: Certificates,
+) -> None:
+    """What TLS has still to send would stand before the next request."""
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.answer(b"no")
+        await peer.closed()
+
+    client = client_for({"SSL_CERT_FILE": str(trusted.authority_file)})
+    async with scripted(script, tls=trusted.server_context) as provider:
+        for body in (b"x" * 50_000_000, b"{}"):
+            response = await client.send(ask_safely(provider.port, body), header_timeout_s=20)
+            assert await whole(response) == b"no"
+        assert len(provider.peers) == 2
+        await client.close()
+
+
 async def test_an_unread_stream_over_tls_holds_the_provider_back(trusted: Certificates) -> None:
     """Back-pressure reaches through TLS, and nothing is lost by it."""
     sent = 0
