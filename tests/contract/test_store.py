@@ -706,6 +706,15 @@ def test_a_backup_replaces_no_file(store: Store, tmp_path: Path):
     assert kept.read_text() == "older"
 
 
+def test_a_backup_that_cannot_be_made_is_not_put_down_to_the_ledger(store: Store, tmp_path: Path):
+    """The ledger is well; what is wrong is the place for the copy."""
+    with pytest.raises(LedgerError) as caught:
+        store.backup(tmp_path / "nowhere" / "copy.db")
+    assert caught.value.code == "ledger-unwritable"
+    assert "the ledger" not in caught.value.message
+    assert "OGATE_HOME" not in str(caught.value.hint)
+
+
 def test_vacuum_gives_space_back_and_keeps_every_row(store: Store, tmp_path: Path):
     """What was retired no longer fills the disk."""
     exchanges = [an_exchange(parts=b"x" * 6000) for _ in range(200)]

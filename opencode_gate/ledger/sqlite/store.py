@@ -331,10 +331,12 @@ class SqliteStore:
         with ledger_errors(path):
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            except FileExistsError as error:
+            except OSError as error:
+                is_there = isinstance(error, FileExistsError)
+                why = "exists already, and a backup replaces nothing"
                 raise LedgerError(
                     "ledger-unwritable",
-                    f"{path} exists already, and a backup replaces nothing",
+                    f"{path} {why}" if is_there else f"cannot write {path}: {error.strerror}",
                     hint="give another name",
                 ) from error
             copy = sqlite3.connect(path, isolation_level=None)
