@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue
+from opencode_gate.catalog.familiar import familiarity_rank
 from opencode_gate.catalog.model_entries import described_model, model_row
 from opencode_gate.catalog.overrides import price_on
 from opencode_gate.catalog.practice import PRACTICE_ID, practice_models, practice_row
@@ -130,6 +131,22 @@ class Catalogue:
                 if len(hits) >= limit:
                     break
         return tuple(hits)
+
+    def likely_models(self, text: str, limit: int = 5) -> tuple[str, ...]:
+        """`provider/model` of those that somebody means who says `text` and no provider.
+
+        Those of that very id come first, then the user's own, then those of the providers that
+        most people have a key of.
+        """
+        hits = self.search(text, limit=1000)
+        same = [hit for hit in hits if hit.model_id == text]
+
+        def rank(hit: ModelHit) -> tuple[bool, int]:
+            is_others = hit.provider_id not in self._settings.providers
+            return is_others, familiarity_rank(hit.provider_id)
+
+        meant = sorted(same or hits, key=rank)[:limit]
+        return tuple(f"{hit.provider_id}/{hit.model_id}" for hit in meant)
 
     def model_counts(self) -> Mapping[str, int]:
         """How many models each provider has, without reading any."""

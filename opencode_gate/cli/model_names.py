@@ -12,9 +12,7 @@ def no_provider_named(catalogue: "Catalogue", text: str) -> UsageError:
     """The error for a model without its provider, with the providers that have it."""
     from opencode_gate.catalog.catalogue import unknown_provider
 
-    same = [f"{hit.provider_id}/{hit.model_id}" for hit in catalogue.search(text, limit=200)]
-    exact = [name for name in same if name.partition("/")[2] == text]
-    meant = (exact or same)[:5]
+    meant = catalogue.likely_models(text)
     if not meant and "/" in text:
         return unknown_provider(text.partition("/")[0], catalogue.providers())
     return UsageError(

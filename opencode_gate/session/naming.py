@@ -142,8 +142,7 @@ def _split(model: str, discovery: Discovery) -> tuple[str, str]:
     known = provider_id in discovery.usable or provider_id in discovery.catalogue.providers()
     if slash and known:
         return provider_id, model_id
-    hits = discovery.catalogue.search(model, limit=3)
-    nearest = ", ".join(f"{hit.provider_id}/{hit.model_id}" for hit in hits)
+    nearest = ", ".join(discovery.catalogue.likely_models(model, limit=3))
     raise UsageError(
         "unknown-model",
         f"a model is named provider/model, not {model!r}",

@@ -82,6 +82,23 @@ def test_a_search_needs_every_word_and_stops_at_its_limit(bundled) -> None:
     assert bundled.search("no such model anywhere") == ()
 
 
+def test_a_model_without_its_provider_is_most_likely_of_one_that_is_in_use() -> None:
+    """Not of the first in the alphabet."""
+    text = """
+        [providers.zz]
+        base_url = "https://zz.example/v1"
+        wire = "openai-chat"
+        [providers.zz.models."gpt-5-own"]
+    """
+    catalogue = open_catalogue(paths(), parse_settings(text, source="f"), {})
+    exact = catalogue.likely_models("gpt-5", limit=3)
+    assert exact[0] == "openai/gpt-5"
+    assert {name.partition("/")[2] for name in exact} == {"gpt-5"}
+    assert catalogue.likely_models("gpt-5-")[0] == "zz/gpt-5-own"
+    assert catalogue.likely_models("claude sonnet 5")[0].startswith("anthropic/")
+    assert catalogue.likely_models("no such model anywhere") == ()
+
+
 def test_a_server_of_the_user_is_a_provider_with_its_models(tmp_path) -> None:
     settings = parse_settings(
         '[providers.mine]\nbase_url="http://h:1/v1/"\nwire="anthropic"\nkeyless=true\n'
