@@ -73,7 +73,9 @@ def main(arguments: list[str]) -> int:
     try:
         serve(parent)
     except GateError as error:
-        parent.say(Failed(message=f"{error.message} [{error.code}]"))
+        # The launcher says itself that it is the gateway that failed.
+        code = "" if error.code == "gateway-failed" else f" [{error.code}]"
+        parent.say(Failed(message=f"{error.message}{code}", hint=error.hint))
         return error.exit_code
     return 0
 

@@ -97,9 +97,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True):
-    """The gateway cannot serve; its last words."""
+    """The gateway cannot serve; its last words, and what to do about it."""
 
     message: str
+    hint: str | None = None
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):

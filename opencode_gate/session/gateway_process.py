@@ -100,6 +100,7 @@ class GatewayProcess:
         self._on_ready: Callable[[], object] = lambda: None
         self.was_ready = False
         self.failure: str | None = None
+        self.hint = "ogate doctor"
         self.settled: Settled | None = None
         self._process = self._spawn()
         self._watcher = threading.Thread(target=self._watch, name="gateway", daemon=True)
@@ -222,6 +223,7 @@ class GatewayProcess:
                     self.was_ready = True
                     self._on_ready()
                 case Failed() as failed:
+                    self.hint = failed.hint or self.hint
                     self.failure = failed.message
                 case Settled() as settled if self._is_finishing:
                     self.settled = settled

@@ -181,7 +181,7 @@ def _run(
             "gateway-failed",
             f"the gateway did not start: {gateway.failure}",
             details=_log_tail(folder),
-            hint="ogate doctor",
+            hint=gateway.hint,
         )
     return Outcome(
         session_id=plan.session.id,

@@ -24,7 +24,7 @@ from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.config.paths import Paths, private_folder
 from opencode_gate.config.settings import Settings
 from opencode_gate.core.clock import SystemClock
-from opencode_gate.core.errors import GatewayError, UsageError
+from opencode_gate.core.errors import UsageError
 from opencode_gate.core.ids import new_ulid
 from opencode_gate.core.local_time import local_zone_name
 from opencode_gate.credentials.resolve import CredentialSource
@@ -170,8 +170,9 @@ def serve(
         store = open_store(paths.ledger_file)
         store.end_session(plan.session.id, ended_at_us=SystemClock().now_us(), exit_status=0)
         store.close()
-    if workers.failure is not None:
-        raise GatewayError("gateway-failed", workers.failure, hint="ogate doctor")
+    failure = workers.failure
+    if failure is not None:
+        raise failure
 
 
 def _finish(workers: Workers, events: "queue.SimpleQueue[str]", *, grace_s: float) -> None:

@@ -34,10 +34,12 @@ class Workers:
             raise
 
     @property
-    def failure(self) -> str | None:
+    def failure(self) -> GatewayError | None:
         """Why one of them could not be kept alive; `None` while all are."""
-        failures = (worker.failure for worker in self._workers)
-        return next((failure for failure in failures if failure is not None), None)
+        for worker in self._workers:
+            if worker.failure is not None:
+                return GatewayError("gateway-failed", worker.failure, hint=worker.hint)
+        return None
 
     def on_failure(self, deed: Callable[[], object]) -> None:
         """What to do, in another thread, when one cannot be kept alive."""

@@ -367,6 +367,8 @@ def test_a_key_with_a_password_is_said_and_nobody_is_asked_for_it(tmp_path: Path
     done = not_served(tmp_path, "--port", "0", *files)
     assert done.returncode == 5
     assert "cannot be used for TLS" in done.stderr
+    assert "hint: give a chain with --tls-cert and its key, without a password" in done.stderr
+    assert done.stderr.count("[gateway-failed]") == 1
     assert "pass phrase" not in done.stderr
 
 
