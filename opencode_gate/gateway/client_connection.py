@@ -216,12 +216,9 @@ class ClientConnection(ClientLine):
     def retire(self) -> None:
         """Serves what it has begun with, then closes."""
         self._can_stay = False
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._stop_hearing()  # and what the network still has of them is read past at the end
         if self._current is not None:
             self._current.can_stay = False
-        elif waiting or self._incoming is not None:
+        elif self._waiting or self._incoming is not None:
             self._hang_up()
         else:
             self._close_idle()
@@ -389,7 +386,7 @@ class ClientConnection(ClientLine):
 
     def _hang_up(self) -> None:
         """Closes when all has been sent."""
-        is_heard_out = self._incoming is None and self._raw_left_bytes == 0
+        is_heard_out = not self._waiting and self._incoming is None and self._raw_left_bytes == 0
         self._stop_hearing()
         self._waiting, self._refusal = [], 0
         if is_heard_out:

@@ -14,7 +14,7 @@ from opencode_gate.gateway import client_line
 from opencode_gate.gateway.client_connection import ClientConnection
 from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.http_server import HttpServer
-from tests.support.raw_client import echo, request, serving
+from tests.support.raw_client import Served, echo, request, serving
 from tests.support.watched_transport import WatchedTransport
 
 ASKED = request(method=b"GET")
@@ -427,36 +427,46 @@ async def test_a_stop_lets_nobody_in_and_what_is_in_flight_end() -> None:
         await stopped
 
 
-@pytest.mark.parametrize("is_ended", [False, True])
-async def test_a_stop_costs_nobody_an_answer_for_having_asked_on(is_ended: bool) -> None:
+@pytest.mark.parametrize("asks_on", ["before the stop", "after its answer", "after the stop"])
+async def test_a_stop_costs_nobody_an_answer_for_having_asked_on(asks_on: str) -> None:
     """Closing on what is unread of a client takes back what it has not read."""
     whole, go_on = 3_000_000, asyncio.Event()
 
     async def handler(client: ClientRequest) -> None:
         client.begin(200, [(b"content-length", b"%d" % whole)])
-        if not is_ended:
+        if asks_on != "after its answer":
             await go_on.wait()
         client.end(b"x" * whole)
 
     async with serving(handler) as served:
         client = await served.client(receive_bytes=4096)
-        sending = spawn(client.send(ASKED * 100_000), name="asking on")
-        while not served.server.connections:
+        await client.send(ASKED)
+        while not served.server.tasks:
             await asyncio.sleep(0)
         (connection,) = served.server.connections
+        if asks_on == "after the stop":
+            stopped = await _stopping(served)
+        while asks_on == "after its answer" and served.server.tasks:
+            await asyncio.sleep(0)
+        sending = spawn(client.send(ASKED * 100_000), name="asking on")
         while connection._transport.is_reading():
             await asyncio.sleep(0)
-        while is_ended and served.server.tasks:
-            await asyncio.sleep(0)
-        served.server.stop(30.0)
-        stopped = spawn(served.server.wait_stopped(), name="stopping")
-        while connection._can_stay:
-            await asyncio.sleep(0)
+        if asks_on != "after the stop":
+            stopped = await _stopping(served)
         go_on.set()
         assert (await client.answer())[2] == b"x" * whole
         sending.cancel()
         client.close()
         await stopped
+
+
+async def _stopping(served: Served) -> asyncio.Task[None]:
+    """Stops with grace; the connections that are there know of it."""
+    served.server.stop(30.0)
+    stopped = spawn(served.server.wait_stopped(), name="stopping")
+    while any(connection._can_stay for connection in served.server.connections):
+        await asyncio.sleep(0)
+    return stopped
 
 
 async def test_a_stop_costs_nobody_an_answer_for_still_sending_its_body() -> None:
@@ -472,11 +482,7 @@ async def test_a_stop_costs_nobody_an_answer_for_still_sending_its_body() -> Non
         asked = request(body)
         await client.send(asked[:100_000])
         assert (await client.answer())[0] == 401
-        (connection,) = served.server.connections
-        served.server.stop(30.0)
-        stopped = spawn(served.server.wait_stopped(), name="stopping")
-        while connection._can_stay:
-            await asyncio.sleep(0)
+        stopped = await _stopping(served)
         await client.send(asked[100_000:])
         assert await client.rest() == b""
         client.close()
