@@ -77,7 +77,11 @@ class ClientLine(TimedProtocol):
         if transport is None:
             return
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # the client has gone this very moment
+                transport.abort()
+                return
             transport.resume_reading()
         else:
             transport.close()

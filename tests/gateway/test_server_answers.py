@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from time import monotonic
@@ -76,6 +77,34 @@ async def test_a_head_alone_leaves_within_a_turn() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     assert transport.written[1:] == [b"1\r\nx\r\n0\r\n\r\n"]
+    connection.connection_lost(None)
+
+
+async def test_a_client_that_is_gone_at_the_goodbye_spoils_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A socket that its client has reset has no end left to close, and says so."""
+    ended: list[bool] = []
+
+    def gone(self: Fake) -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    async def handler(client: ClientRequest) -> None:
+        await client.body()
+        client.begin(200, [(b"content-length", b"1")])
+        client.end(b"x")
+        ended.append(True)
+
+    monkeypatch.setattr(Fake, "can_write_eof", lambda self: True)
+    monkeypatch.setattr(Fake, "write_eof", gone)
+    connection, transport = ClientConnection(HttpServer(handler)), Fake()
+    connection.connection_made(transport)
+    asked = request(b"abcd", b"Connection: close")
+    connection.data_received(asked[:-2])
+    connection.data_received(asked[-2:])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (ended, transport.is_aborted) == ([True], True)
     connection.connection_lost(None)
 
 
