@@ -111,9 +111,9 @@ class Serving:
                         in_loop(server.stop, grace_s)
                     case _:
                         continue
+            self._is_orphan = True
             if not is_finishing:
                 # The launcher is gone without a word: the agent must not outlive it.
-                self._is_orphan = True
                 if self._agent is not None:
                     terminate(self._agent.pid, self._agent.started)
                 served = self._hello.served

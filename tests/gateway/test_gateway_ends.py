@@ -15,7 +15,7 @@ from opencode_gate.catalog.rows import ProviderRow
 from opencode_gate.core.semconv import ExchangeStatus, UsageQuality
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.server.processes import start_time
-from opencode_gate.server.protocol import Agent
+from opencode_gate.server.protocol import Agent, Finish
 from tests.support.gateway import TOKEN, RunningGateway, running_gateway
 from tests.support.scripted_upstream import Peer, scripted
 
@@ -138,6 +138,23 @@ async def test_when_the_launcher_dies_before_the_secrets_the_agent_and_the_sessi
         store = open_store(gateway.home.ledger_file)
         assert store.session(gateway.session.id).ended_at_us is not None
         store.close()
+
+
+async def test_when_the_launcher_dies_while_it_waits_for_the_end_the_session_ends() -> None:
+    """It can no longer write that down, nor clear its folder."""
+    async with scripted(_never_ends) as upstream, httpx.AsyncClient(timeout=30) as client:
+        with running_gateway([_row(upstream.port)]) as gateway:
+            answer = await _first_chunk(client, gateway)
+            gateway.tell(Finish(grace_s=60))
+            assert gateway.process.stdin is not None
+            gateway.process.stdin.close()
+            await answer.close()
+            assert await _wait_for(gateway.process) == 0
+            assert len(gateway.exchanges()) == 1
+            assert not Path(gateway.home.runtime / "test-run").exists()
+            store = open_store(gateway.home.ledger_file)
+            assert store.session(gateway.session.id).ended_at_us is not None
+            store.close()
 
 
 async def test_a_stranger_with_the_agents_number_is_left_alone() -> None:
