@@ -7,6 +7,7 @@ The invariant: a request is refused by the system only after `close`, never in b
 
 import collections
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -62,7 +63,9 @@ class Served(msgspec.Struct, frozen=True):
 
 
 def _opened(log_file: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
-    return contextlib.nullcontext() if log_file is None else log_file.open("ab")
+    if log_file is None:
+        return contextlib.nullcontext()
+    return open(log_file, "ab", opener=functools.partial(os.open, mode=0o600))  # noqa: SIM115
 
 
 def listen() -> socket.socket:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import time
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_the_run_folder_is_gone_afterwards(tmp_path: Path) -> None:
     run(tmp_path, *PRACTICE, "run", "ask")
     assert list(paths().runtime.iterdir()) == []
     assert list(paths().journals.glob("*.jsonl")) == []
+
+
+def test_files_of_a_session_are_its_persons_alone_whatever_the_umask(tmp_path: Path) -> None:
+    former = os.umask(0)
+    try:
+        with started(tmp_path, *PRACTICE, "run", "wait") as launcher:
+            assert launcher.stdout is not None
+            launcher.stdout.readline()
+            modes = {
+                file.name: stat.S_IMODE(file.stat().st_mode)
+                for file in paths().runtime.rglob("*")
+                if file.is_file()
+            }
+    finally:
+        os.umask(former)
+    assert modes == {"gateway.log": 0o600, "opencode.json": 0o600}
 
 
 def test_the_summary_as_json_has_the_promised_form(tmp_path: Path) -> None:
