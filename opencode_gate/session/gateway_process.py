@@ -65,7 +65,7 @@ class Served(msgspec.Struct, frozen=True):
 def _opened(log_file: Path | None) -> contextlib.AbstractContextManager[IO[bytes] | None]:
     if log_file is None:
         return contextlib.nullcontext()
-    return open(log_file, "ab", opener=functools.partial(os.open, mode=0o600))  # noqa: SIM115
+    return open(log_file, "ab", opener=functools.partial(os.open, mode=0o600))
 
 
 def listen() -> socket.socket:
