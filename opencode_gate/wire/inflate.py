@@ -11,6 +11,8 @@ PLAIN_BYTES_MAX = 64 * 1024 * 1024
 """The most that is unpacked of one answer."""
 
 _ZLIB_OR_GZIP = zlib.MAX_WBITS + 32
+_GZIP = b"\x1f"
+"""What a member begins with; the byte behind it may come later."""
 
 
 class InflateError(Exception):
@@ -51,16 +53,25 @@ KNOWN_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br"})
 
 
 class _Zlib:
-    """gzip and zlib data."""
+    """gzip and zlib data; of gzip, member after member (RFC 1952, section 2.2)."""
 
     def __init__(self) -> None:
         self._state = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def push(self, chunk: bytes, at_most: int) -> bytes:
+        plain: list[bytes] = []
         try:
-            return self._state.decompress(chunk, at_most)
+            while chunk and at_most > 0:
+                if self._state.eof:
+                    if not chunk.startswith(_GZIP):
+                        break  # what stands behind the end is padding
+                    self._state = zlib.decompressobj(_ZLIB_OR_GZIP)
+                plain.append(self._state.decompress(chunk, at_most))
+                at_most -= len(plain[-1])
+                chunk = self._state.unused_data
         except zlib.error as error:
             raise InflateError(str(error)) from error
+        return b"".join(plain)
 
 
 class _Brotli:

@@ -267,6 +267,21 @@ def test_half_an_event_behind_the_reported_counts_does_not_lower_them():
     assert meter.metering().usage_quality is UsageQuality.REPORTED
 
 
+@pytest.mark.parametrize("padding", [b"", b"\0" * 8])
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 1 << 30])
+def test_a_stream_may_be_compressed_event_by_event(padding, chunk_bytes):
+    """Members of gzip follow each other (RFC 1952, section 2.2), and some pad behind the last."""
+    (case,) = [case for case in cases("sse") if case.name == "openai-chat/usage_chunk"]
+    whole = case.meter()
+    relayed(whole, case.upstream, 1 << 30)
+    pieces = case.upstream.split(b"\n\n")[:-1]
+    packed = b"".join(gzip.compress(piece + b"\n\n") for piece in pieces) + padding
+    meter = chat_meter(content_encoding="gzip")
+    assert relayed(meter, packed, chunk_bytes) == (packed, StreamEnd(tail=b"", is_complete=True))
+    assert meter.metering().usage == whole.metering().usage
+    assert meter.metering().usage_quality is UsageQuality.REPORTED
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, brotli.compress], ids=["gzip", "br"])
 def test_an_unpacking_bomb_is_not_unpacked(monkeypatch, pack):
     monkeypatch.setattr("opencode_gate.wire.inflate.PLAIN_BYTES_MAX", 1000)
