@@ -25,6 +25,7 @@ from opencode_gate.gateway.upstream import (
     UpstreamFailure,
     UpstreamRequest,
 )
+from opencode_gate.wire.decoding import NOT_DECODED
 
 MODEL_ID: Final = "scripted"
 PIECE_PAUSE_S: Final = 0.02
@@ -141,7 +142,7 @@ class PracticeUpstream:
                 msgspec.json.decode(message, type=_Message) for message in question.messages
             ]
             answer = _answer(question, messages)
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             return _refusal(400, f"the body is no chat request: {error}", "invalid_request_error")
         if question.model != MODEL_ID:
             message = f"the practice provider has one model, {MODEL_ID!r}"

@@ -205,6 +205,8 @@ async def test_it_lists_its_one_model() -> None:
         (b"not json", {}, 400),
         (b'{"model":"scripted"}', {}, 400),
         (b'{"model":"scripted","messages":[1]}', {}, 400),
+        (b'{"model":"scr\xff","messages":[]}', {}, 400),
+        (b'{"model":"scripted","messages":[],"x":' + b"[" * 9000 + b"]" * 9000 + b"}", {}, 400),
         (b'{"model":"scripted","messages":[],"tools":[1]}', {}, 400),
         (body().replace(b"scripted", b"gpt-5"), {}, 404),
         (body(), {"target": b"/v1/embeddings"}, 404),
