@@ -7,6 +7,7 @@ said, also where another server would share it; connections to a socket wait in 
 the launcher keeps it, whatever becomes of the process that accepts from it.
 """
 
+import errno
 import ipaddress
 import socket
 import sys
@@ -15,6 +16,10 @@ from typing import Any
 from opencode_gate.core.errors import GatewayError
 
 _BACKLOG = 1024
+_HINTS: dict[int | None, str] = {
+    errno.EADDRINUSE: "another ogate serve may run there; --port takes another",
+    errno.EACCES: "ports below 1024 are often the system's; --port takes another",
+}
 
 
 def listen_on(host: str, port: int, *, workers: int = 1) -> tuple[socket.socket, ...]:
@@ -88,5 +93,5 @@ def _not_listening(host: str, port: int, error: OSError) -> GatewayError:
     return GatewayError(
         "gateway-failed",
         f"cannot listen on {host}:{port}: {error.strerror or error}",
-        hint="another ogate serve may run there; --port takes another",
+        hint=_HINTS.get(error.errno, "--host takes an address of this machine, or a name of one"),
     )

@@ -1,5 +1,6 @@
 """One address for several processes, taken by nobody else."""
 
+import errno
 import socket
 import sys
 
@@ -43,15 +44,29 @@ def test_an_address_that_is_taken_is_said(first: int, second: int) -> None:
     """However many sockets have it, and however many are wanted."""
     listeners = listen_on("127.0.0.1", 0, workers=first)
     port = listeners[0].getsockname()[1]
-    with pytest.raises(GatewayError, match=f"cannot listen on 127.0.0.1:{port}"):
+    with pytest.raises(GatewayError, match=f"cannot listen on 127.0.0.1:{port}") as refusal:
         listen_on("127.0.0.1", port, workers=second)
+    assert "--port takes another" in str(refusal.value.hint)
     close(listeners)
     close(listen_on("127.0.0.1", port, workers=second))
 
 
-def test_an_address_that_there_is_not_is_said() -> None:
-    with pytest.raises(GatewayError, match=r"cannot listen on no\.such\.host\.invalid:0"):
-        listen_on("no.such.host.invalid", 0, workers=2)
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_here_is_said(host: str) -> None:
+    """Another port would not help; RFC 5737 and 6761 keep these from being anybody's."""
+    with pytest.raises(GatewayError, match=f"cannot listen on {host}:0") as refusal:
+        listen_on(host, 0, workers=2)
+    assert refusal.value.hint == "--host takes an address of this machine, or a name of one"
+
+
+def test_a_port_that_only_the_system_may_take_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "listen", refuse)
+    with pytest.raises(GatewayError, match="Permission denied") as refusal:
+        listen_on("127.0.0.1", 0)
+    assert refusal.value.hint == "ports below 1024 are often the system's; --port takes another"
 
 
 def test_elsewhere_all_accept_from_one_queue(monkeypatch: pytest.MonkeyPatch) -> None:
