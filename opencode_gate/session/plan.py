@@ -37,7 +37,7 @@ from opencode_gate.session.naming import (
     require_provider,
 )
 from opencode_gate.session.operator import os_user
-from opencode_gate.session.project import project_of
+from opencode_gate.session.project import project_of, text_of
 from opencode_gate.session.run_rules import NO_RULES, RunRules, is_pure, require_no_way_round
 from opencode_gate.session.told_models import stated_costs, told_models
 
@@ -302,7 +302,7 @@ def _session(agent: Installation, folder: Path, clock: Clock) -> SessionRecord:
         user=os_user(),
         agent="opencode",
         agent_version=agent.version,
-        directory=str(folder),
+        directory=text_of(folder),
         project=project.name,
         repository=project.repository,
         branch=project.branch,

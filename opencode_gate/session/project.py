@@ -5,6 +5,7 @@ unreadable is unknown (`None`) and never stops a start; a password in a remote's
 out.
 """
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,7 +31,12 @@ def project_of(folder: Path) -> Project:
                 return _repository(root, _git_folder(marker))
         except OSError:
             break
-    return Project(name=folder.name or str(folder), root=folder)
+    return Project(name=text_of(folder.name or folder), root=folder)
+
+
+def text_of(path: str | Path) -> str:
+    """A path as text; what of it is no Unicode is replaced, as Opencode does too."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _git_folder(marker: Path) -> Path:
@@ -47,7 +53,7 @@ def _repository(root: Path, git: Path) -> Project:
     common_text = _text(git / "commondir")
     common = git if common_text is None else (git / common_text.strip()).resolve()
     return Project(
-        name=root.name,
+        name=text_of(root.name),
         root=root,
         repository=_origin(common / "config"),
         branch=reference.removeprefix("refs/heads/") if reference else None,

@@ -36,6 +36,7 @@ from opencode_gate.session.discovery import Discovery, UsableProvider
 from opencode_gate.session.gateway_process import Served
 from opencode_gate.session.launch import KeysRead
 from opencode_gate.session.operator import os_user
+from opencode_gate.session.project import text_of
 from opencode_gate.session.serve_listening import is_loopback
 from opencode_gate.session.serve_workers import Workers
 from opencode_gate.session.told_models import stated_costs, told_models, used_without_key
@@ -102,7 +103,7 @@ def plan_service(
             user=os_user(),
             agent=AGENT,
             agent_version=None,
-            directory=str(Path.cwd()),
+            directory=text_of(Path.cwd()),
             project=f"{request.host}:{request.port}",
             time_zone=local_zone_name(),
             started_at_us=SystemClock().now_us(),

@@ -49,6 +49,15 @@ def test_one_call_is_one_row_and_the_summary_goes_to_stderr(tmp_path: Path) -> N
     assert left.session.ended_at_us is not None
 
 
+def test_a_folder_whose_name_is_no_unicode_stops_nothing(tmp_path: Path) -> None:
+    """Older systems have such folders; what can be shown of it stands in the ledger."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    done = run(folder, *PRACTICE, "run", "ask")
+    assert done.returncode == 0, done.stderr
+    assert ledger().session.directory == str(tmp_path / "caf\ufffd" / "project")
+
+
 @pytest.mark.parametrize("status", [0, 1, 7, 42])
 def test_the_exit_status_is_the_agents_own(tmp_path: Path, status: int) -> None:
     assert run(tmp_path, *PRACTICE, "run", "exit", str(status)).returncode == status

@@ -234,6 +234,19 @@ def test_sigkill_loses_nothing_and_sessions_go_on_after_it(
         gateway.stop()
 
 
+def test_it_serves_from_a_folder_whose_name_is_no_unicode(tmp_path: Path, ada: str) -> None:
+    """Older systems have such folders; what can be shown of it stands in the ledger."""
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    with served(folder) as gateway:
+        assert gateway.chat(ada).status == 200
+        assert gateway.stop() == 0
+    [record] = recorded()
+    store = open_store(paths().ledger_file)
+    assert store.session(record.session_id).directory == str(tmp_path / "caf\ufffd")
+    store.close()
+
+
 def test_a_gateway_process_that_dies_is_replaced_behind_the_same_port(
     tmp_path: Path, ada: str
 ) -> None:

@@ -65,6 +65,14 @@ def test_an_address_that_is_none_is_unknown_and_stops_nothing(tmp_path: Path) ->
     assert project_of(tmp_path).repository is None
 
 
+def test_a_name_that_is_no_unicode_is_told_as_far_as_it_is(tmp_path: Path) -> None:
+    """No database takes it as it is."""
+    folder = tmp_path / "caf\udce9"
+    assert project_of(folder).name == "caf\ufffd"
+    (folder / ".git").mkdir(parents=True)
+    assert project_of(folder).name == "caf\ufffd"
+
+
 def test_outside_a_repository_the_folder_is_the_project(tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
