@@ -52,6 +52,9 @@ def _unfolded_in(path: Path, session_id: str) -> list[ExchangeStatus]:
     except FileNotFoundError:
         # Its process has ended, and all it held is in the ledger.
         return []
+    except (PermissionError, IsADirectoryError):
+        # No gateway process of this user writes it.
+        return []
     return [
         exchange.status
         for id, exchange in contents.exchanges.items()

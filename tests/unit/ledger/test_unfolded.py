@@ -36,6 +36,15 @@ def test_other_sessions_and_the_own_journal_do_not_matter(tmp_path: Path, journa
     assert unfolded(tmp_path, record.session_id, but=journal.process_id) == NOTHING
 
 
+def test_what_is_not_ours_to_open_is_passed_over(tmp_path: Path, journal: Journal) -> None:
+    """Else one file of another user would leave every session without its account."""
+    (tmp_path / "0.jsonl").mkdir()
+    record = an_exchange()
+    assert unfolded(tmp_path, record.session_id, but="mine") == NOTHING
+    journal.finished(record)
+    assert unfolded(tmp_path, record.session_id, but="mine") == Unfolded(has_ended=True)
+
+
 def test_what_a_dead_process_left_is_told_apart(tmp_path: Path, journal: Journal) -> None:
     """Nobody folds that by itself."""
     record = an_exchange()
