@@ -17,6 +17,7 @@ from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import exclusive, replace_private
 from opencode_gate.core.errors import CredentialError, UsageError
 from opencode_gate.credentials.entries import CredentialEntry
+from opencode_gate.credentials.shape import quoted_name
 
 VERSION = 1
 DEFAULT_NAME = "default"
@@ -283,7 +284,7 @@ def _no_such_key(provider_id: str, name: str, own: tuple[CredentialEntry, ...]) 
     names = ", ".join(entry.name for entry in own)
     return CredentialError(
         "no-such-key",
-        f"{provider_id} has no key named {name!r}",
+        f"{provider_id} has no key named {quoted_name(name)}",
         hint="ogate keys list" if own else f"ogate keys add {provider_id}",
         details=(f"its keys: {names}",) if own else ("it has no keys yet",),
     )

@@ -62,6 +62,13 @@ def is_plainly_a_key(text: str) -> bool:
     return len(text) >= 2 * MIN_CHARACTERS and text.startswith(begins)
 
 
+def quoted_name(text: str) -> str:
+    """What was typed as a name, in quotes; in other words where it is plainly a key itself."""
+    if is_plainly_a_key(text):
+        return "what was typed, which looks like a key itself: make a new one, this one was shown"
+    return repr(text)
+
+
 def problem_with(secret: Secret) -> str | None:
     """Why a text cannot be a key, in words that follow "this is not a key:"; `None` if it can."""
     key = secret.reveal()

@@ -244,6 +244,7 @@ def _hard_words(owners: "Iterable[tuple[Owner | None, Rules]]") -> Iterable[str]
 
 def _require_key(policy: "Policy", name: str, now_us: int) -> None:
     from opencode_gate.config.toml_shape import nearest
+    from opencode_gate.credentials.shape import quoted_name
     from opencode_gate.governance.served_keys import require_usable
 
     key = policy.virtual_keys.get(name)
@@ -251,7 +252,7 @@ def _require_key(policy: "Policy", name: str, now_us: int) -> None:
         close = nearest(name, policy.virtual_keys)
         raise UsageError(
             "no-such-owner",
-            f"there is no virtual key {name!r}",
+            f"there is no virtual key {quoted_name(name)}",
             details=(f"did you mean {close[0]}?",) if close else (),
             hint="ogate vkeys list",
         )

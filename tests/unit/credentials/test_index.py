@@ -101,6 +101,15 @@ def test_an_unknown_name_comes_with_the_names_there_are(index):
         assert "work" in caught.value.details[0]
 
 
+def test_a_key_typed_where_its_name_belongs_is_not_shown_again(index):
+    key = "sk-ant-api03-0123456789"
+    with pytest.raises(CredentialError) as caught:
+        index.require("openai", key)
+    error = caught.value
+    assert "looks like a key" in error.message
+    assert key not in f"{error.message} {error.hint} {error.details}"
+
+
 def test_tags_are_kept(index):
     index.add(entry())
     index.add(entry("anthropic"))

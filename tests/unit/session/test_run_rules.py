@@ -112,6 +112,14 @@ def test_a_key_that_is_worth_nothing_is_found_before_anything_starts(name, code,
     assert isinstance(raised.value, UsageError) is (code == "no-such-owner")
 
 
+def test_a_virtual_key_typed_where_its_name_belongs_is_not_shown_again() -> None:
+    """Only its owner may know it."""
+    key = "ogk-0123456789abcdef"
+    with pytest.raises(UsageError) as raised:
+        of_run(GovernanceFake(), key=key)
+    assert key not in f"{raised.value.message} {raised.value.hint} {raised.value.details}"
+
+
 def test_unreadable_rules_stop_a_start() -> None:
     """The gateway would refuse every request; a person hears it before Opencode opens."""
     store = GovernanceFake(documents={("user", "ada"): "{"}, revision=1)
