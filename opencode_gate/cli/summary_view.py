@@ -37,6 +37,7 @@ TOTALS_COLUMNS = (
     Column("cost", "right"),
 )
 """The columns every table of totals ends with; `totals_cells` fills them."""
+_CONTRADICTED = "answers whose counts do not fit them"
 
 
 def summary_document(summary: "Summary") -> dict[str, object]:
@@ -69,6 +70,7 @@ def summary_document(summary: "Summary") -> dict[str, object]:
             "failovers": summary.trouble.failovers,
             "interrupted": summary.trouble.interrupted,
             "errors": summary.trouble.errors,
+            "contradicted": summary.trouble.contradicted,
         },
         "timing": {
             "time_to_first_chunk_s_p50": _rounded(summary.timing.time_to_first_chunk_s_p50),
@@ -290,6 +292,7 @@ def _trouble(summary: "Summary") -> str:
         (trouble.failovers, "failover", None),
         (trouble.interrupted, "interrupted answer", None),
         (trouble.errors, "error", None),
+        (trouble.contradicted, "answer whose counts do not fit it", _CONTRADICTED),
     )
     return ", ".join(figures.counted(number, one, many) for number, one, many in counts if number)
 

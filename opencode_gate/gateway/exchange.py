@@ -16,7 +16,7 @@ from opencode_gate.core.usage import TokenUsage
 from opencode_gate.governance import sentences
 from opencode_gate.governance.decisions import Denied
 from opencode_gate.governance.grants import Grant
-from opencode_gate.ledger.records import ExchangeRecord
+from opencode_gate.ledger.records import USAGE_CONTRADICTS, ExchangeRecord
 from opencode_gate.wire.facts import RequestFacts
 from opencode_gate.wire.meter import ExchangeMeter
 from opencode_gate.wire.metering import Metering, estimated
@@ -170,7 +170,7 @@ class Exchange(msgspec.Struct, eq=False):
                     metering = estimated(metering, self.facts)
                 seen = _measured(metering)
                 if error_type is None and metering.contradicts:
-                    error_type = "usage_contradicts"
+                    error_type = USAGE_CONTRADICTS
         record = msgspec.structs.replace(
             self.record,
             status=status,

@@ -18,6 +18,9 @@ from opencode_gate.core.semconv import (
 )
 from opencode_gate.core.usage import NOTHING_KNOWN, TokenUsage, sum_known
 
+USAGE_CONTRADICTS = "usage_contradicts"
+"""The `error_type` of a whole answer whose counts, by its provider, do not fit it."""
+
 _LARGEST = (1 << 63) - 1
 
 

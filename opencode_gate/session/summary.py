@@ -13,7 +13,12 @@ import msgspec
 from opencode_gate.core.semconv import ConversationKind, ExchangeStatus, Operation
 from opencode_gate.core.usage import sum_known
 from opencode_gate.governance.standing import BudgetStanding
-from opencode_gate.ledger.records import ConversationRecord, ExchangeRecord, SessionRecord
+from opencode_gate.ledger.records import (
+    USAGE_CONTRADICTS,
+    ConversationRecord,
+    ExchangeRecord,
+    SessionRecord,
+)
 from opencode_gate.ledger.store import Store
 from opencode_gate.ledger.totals import Totals, total_of
 from opencode_gate.session.decided import NOTHING_DECIDED, Decided, decided, is_refused_by_rule
@@ -41,12 +46,17 @@ class ConversationTotals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
-    """How often something went wrong; what a rule refused is no error."""
+    """How often something went wrong; what a rule refused is no error.
+
+    `contradicted` are whole answers whose counts, by their provider, do not fit them: for one no
+    output though text came.
+    """
 
     retries: int = 0
     failovers: int = 0
     interrupted: int = 0
     errors: int = 0
+    contradicted: int = 0
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +194,7 @@ def _trouble(exchanges: Sequence[ExchangeRecord]) -> Trouble:
             or (record.status is ExchangeStatus.DENIED and not is_refused_by_rule(record))
             for record in exchanges
         ),
+        contradicted=sum(record.error_type == USAGE_CONTRADICTS for record in exchanges),
     )
 
 

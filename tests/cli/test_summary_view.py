@@ -85,7 +85,7 @@ FULL = Summary(
         _conversation("ses_2", ConversationKind.SUBAGENT, 500_000_000),
         _conversation("ses_3", ConversationKind.SUBAGENT, 30_000_000),
     ),
-    trouble=Trouble(retries=2, failovers=1, interrupted=1),
+    trouble=Trouble(retries=2, failovers=1, interrupted=1, contradicted=1),
     timing=Timing(
         time_to_first_chunk_s_p50=1.2345678,
         time_to_first_chunk_s_p95=4.0,
@@ -123,7 +123,7 @@ def test_the_screen_is_the_one_of_the_design() -> None:
  by conversation   main $1.61 · 2 sub-agents $0.53 · titles and compaction $0.05
  cache             saved $9.84 against uncached prices
  speed             first token 1.2 s median, 4.0 s p95 · 71 tokens/s · gateway's own 0.31 ms
- trouble           2 retries, 1 failover, 1 interrupted answer
+ trouble           2 retries, 1 failover, 1 interrupted answer, 1 answer whose counts do not fit it
  budget            session $2.19 of $5.00 · today $6.40 of $20.00
  check             Opencode counted $1.60: it leaves out sub-agents and titles ($0.58)
  hidden            OPENAI_API_KEY was not shown to Opencode (keep_env keeps it)
@@ -307,7 +307,9 @@ def test_the_document_has_exactly_the_published_names() -> None:
         "compaction",
         "subagent",
     }
-    assert document["trouble"] == {"retries": 2, "failovers": 1, "interrupted": 1, "errors": 0}
+    assert document["trouble"] == {
+        "retries": 2, "failovers": 1, "interrupted": 1, "errors": 0, "contradicted": 1,
+    }  # fmt: skip
     assert document["timing"] == {
         "time_to_first_chunk_s_p50": 1.235,
         "time_to_first_chunk_s_p95": 4.0,

@@ -209,7 +209,9 @@ def test_the_summary_as_json_has_the_promised_form(tmp_path: Path) -> None:
     assert set(model) == totals | {"provider_name", "request_model", "response_model"}
     (conversation,) = document["conversations"]
     assert set(conversation) == totals | {"id", "parent_id", "title", "kind"}
-    assert set(document["trouble"]) == {"retries", "failovers", "interrupted", "errors"}
+    assert set(document["trouble"]) == {
+        "retries", "failovers", "interrupted", "errors", "contradicted",
+    }  # fmt: skip
     assert set(document["timing"]) == {
         "time_to_first_chunk_s_p50", "time_to_first_chunk_s_p95", "output_tokens_per_s",
         "gateway_us_p50",

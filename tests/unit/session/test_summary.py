@@ -118,10 +118,12 @@ def test_trouble_counts_second_tries_cuts_and_errors(store: SqliteStore) -> None
             exchange(2, status=ExchangeStatus.CLIENT_DISCONNECTED),
             exchange(3, status=ExchangeStatus.INTERRUPTED),
             exchange(4, status=ExchangeStatus.UPSTREAM_ERROR),
+            exchange(5, error_type="usage_contradicts"),
         ]
     )
     trouble = summarise(store, SESSION.id).trouble
     assert (trouble.retries, trouble.interrupted, trouble.errors) == (2, 2, 1)
+    assert trouble.contradicted == 1
 
 
 def test_what_a_rule_refused_is_no_error_but_a_request_nobody_understands_is(
