@@ -19,6 +19,8 @@ _MOST_TOKENS = 2**53
 _MOST_USD = 1_000_000
 """The same for the cost of one answer."""
 
+_TICKS_IN_A_USD = 10**10
+
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=_MOST_TOKENS)] | None
 """A token count, `None` where none is told."""
 
@@ -27,17 +29,23 @@ class Counts(msgspec.Struct):
     """A usage object as a format reads it; the members here may be in any.
 
     Attributes:
-        cost: OpenRouter's: https://openrouter.ai/docs/use-cases/usage-accounting.
+        cost: OpenRouter's: https://openrouter.ai/docs/use-cases/usage-accounting. Perplexity's
+            lists the parts beside their total: https://docs.perplexity.ai/api-reference.
+        cost_in_usd_ticks: xAI's: https://docs.x.ai/developers/cost-tracking.
     """
 
     cost: Any = None
     is_byok: Any = None
     cost_details: Any = None
+    cost_in_usd_ticks: Any = None
 
     def reported_cost_usd(self) -> Decimal | None:
         """What the provider says the answer cost."""
         if self.cost is None:
-            return None
+            ticks = self.cost_in_usd_ticks
+            return None if ticks is None else amount_usd(ticks, parts=_TICKS_IN_A_USD)
+        if isinstance(self.cost, dict):
+            return amount_usd(self.cost.get("total_cost"))
         cost = amount_usd(self.cost)
         if cost is not None and self.is_byok is True and isinstance(self.cost_details, dict):
             # With a key of one's own, `cost` is only the fee on top.
@@ -208,15 +216,22 @@ def token_count(value: object) -> int | None:
     return None
 
 
-def amount_usd(value: object) -> Decimal | None:
-    """An amount of money as the provider wrote it, or `None` when it is not one."""
+def amount_usd(value: object, *, parts: int = 1) -> Decimal | None:
+    """An amount of money as the provider wrote it, or `None` when it is not one.
+
+    Args:
+        parts: into how many the provider divides a dollar.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
         amount = Decimal(str(value))
     except (InvalidOperation, ValueError):
         return None
-    return amount if amount.is_finite() and 0 <= amount <= _MOST_USD else None
+    if not amount.is_finite() or not 0 <= amount <= _MOST_USD * parts:
+        return None
+    # A division rounds, and so is made only where there is one.
+    return amount if parts == 1 else amount / parts
 
 
 def remainder(

@@ -136,6 +136,8 @@ class _TextAnswer(msgspec.Struct, gc=False):
 class _PromptDetails(msgspec.Struct):
     cached_tokens: Tokens = None
     cache_write_tokens: Tokens = None
+    cache_creation_input_tokens: Tokens = None
+    """Alibaba: https://www.alibabacloud.com/help/en/model-studio/context-cache"""
     audio_tokens: Tokens = None
 
 
@@ -154,6 +156,10 @@ class _Counts(Counts):
     """DeepSeek: https://api-docs.deepseek.com/guides/kv_cache"""
     cached_tokens: Tokens = None
     """Moonshot: https://platform.moonshot.ai/docs/api/chat"""
+    num_cached_tokens: Tokens = None
+    """Mistral: https://docs.mistral.ai/api"""
+    prompt_token_details: _PromptDetails | None = None
+    """Mistral too"""
 
 
 _chunks = Lenient(_Chunk)
@@ -242,16 +248,15 @@ class OpenAIChat:
         seen = self.usages.counts()
         prompt = seen.prompt_tokens_details or _NO_PROMPT_DETAILS
         completion = seen.completion_tokens_details or _NO_COMPLETION_DETAILS
-        cache_read = prompt.cached_tokens
-        if cache_read is None:
-            cache_read = seen.prompt_cache_hit_tokens
-            if cache_read is None:
-                cache_read = seen.cached_tokens
-        uncached, contradicts = remainder(seen.prompt_tokens, cache_read, prompt.cache_write_tokens)
+        cache_read = _cached(seen, prompt)
+        written = prompt.cache_write_tokens
+        if written is None:
+            written = prompt.cache_creation_input_tokens
+        uncached, contradicts = remainder(seen.prompt_tokens, cache_read, written)
         usage = TokenUsage(
             input_uncached=uncached,
             cache_read=cache_read,
-            cache_write_5m=prompt.cache_write_tokens,
+            cache_write_5m=written,
             output=_output(seen, completion.reasoning_tokens),
             reasoning=completion.reasoning_tokens,
             input_audio=prompt.audio_tokens,
@@ -355,6 +360,20 @@ class OpenAIChat:
         }
         known = {name: value for name, value in chunk.items() if value is not None}
         return Edit(before=b"data: " + msgspec.json.encode(known) + b"\n\n")
+
+
+def _cached(seen: _Counts, prompt: _PromptDetails) -> int | None:
+    """The cached tokens, in the words of whoever tells them."""
+    for told in (
+        prompt.cached_tokens,
+        seen.prompt_cache_hit_tokens,
+        seen.cached_tokens,
+        seen.num_cached_tokens,
+    ):
+        if told is not None:
+            return told
+    singular = seen.prompt_token_details
+    return None if singular is None else singular.cached_tokens
 
 
 def _output(seen: _Counts, reasoning: int | None) -> int | None:

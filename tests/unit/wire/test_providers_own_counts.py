@@ -1,0 +1,64 @@
+"""What only one provider says of its bill, in words of its own, is read as it means it."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from opencode_gate.core.semconv import WireFormat
+from opencode_gate.wire.meter import ExchangeMeter
+from tests.support.wire_corpus import route_of
+
+
+def metered(wire_format: WireFormat, answer: object):
+    meter = ExchangeMeter(route_of(wire_format), streamed=False, asked_for_usage=False)
+    meter.observe_body(json.dumps(answer).encode())
+    meter.end()
+    return meter.metering()
+
+
+def chat(usage: object):
+    message = {"role": "assistant", "content": "Hi"}
+    return metered(
+        WireFormat.OPENAI_CHAT,
+        {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage},
+    )
+
+
+def test_alibabas_cache_writes_are_no_plain_input():
+    """They cost a quarter more: https://www.alibabacloud.com/help/en/model-studio/context-cache."""
+    seen = chat(
+        {
+            "prompt_tokens": 1500,
+            "completion_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 200, "cache_creation_input_tokens": 1204},
+        }
+    ).usage
+    assert (seen.input_uncached, seen.cache_read, seen.cache_write_5m) == (96, 200, 1204)
+
+
+@pytest.mark.parametrize(
+    "cached", [{"num_cached_tokens": 60}, {"prompt_token_details": {"cached_tokens": 60}}]
+)
+def test_mistrals_cached_tokens_are_cached(cached):
+    seen = chat({"prompt_tokens": 100, "completion_tokens": 5, **cached}).usage
+    assert (seen.input_uncached, seen.cache_read) == (40, 60)
+
+
+def test_perplexitys_cost_is_its_total():
+    """It has a fee for each request, which no price of a token tells."""
+    cost = {"input_tokens_cost": 0.000002, "request_cost": 0.006, "total_cost": 0.006008}
+    seen = chat({"prompt_tokens": 8, "completion_tokens": 4, "cost": cost})
+    assert seen.reported_cost_usd == Decimal("0.006008")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "cost_usd"),
+    [(37756000, Decimal("0.0037756")), (0, Decimal(0)), (-1, None), ("x", None), (10**17, None)],
+)
+def test_xais_ticks_are_its_cost(ticks, cost_usd):
+    """Ten thousand million to the dollar: https://docs.x.ai/developers/cost-tracking."""
+    usage = {"prompt_tokens": 8, "completion_tokens": 4, "cost_in_usd_ticks": ticks}
+    assert chat(usage).reported_cost_usd == cost_usd
+    answer = {"status": "completed", "output": [], "usage": {"cost_in_usd_ticks": ticks}}
+    assert metered(WireFormat.OPENAI_RESPONSES, answer).reported_cost_usd == cost_usd
