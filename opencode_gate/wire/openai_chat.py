@@ -248,7 +248,9 @@ class OpenAIChat:
         seen = self.usages.counts()
         prompt = seen.prompt_tokens_details or _NO_PROMPT_DETAILS
         completion = seen.completion_tokens_details or _NO_COMPLETION_DETAILS
-        cache_read = _cached(seen, prompt)
+        cache_read = prompt.cached_tokens
+        if cache_read is None:
+            cache_read = _cached_elsewhere(seen)
         written = prompt.cache_write_tokens
         if written is None:
             written = prompt.cache_creation_input_tokens
@@ -362,14 +364,9 @@ class OpenAIChat:
         return Edit(before=b"data: " + msgspec.json.encode(known) + b"\n\n")
 
 
-def _cached(seen: _Counts, prompt: _PromptDetails) -> int | None:
-    """The cached tokens, in the words of whoever tells them."""
-    for told in (
-        prompt.cached_tokens,
-        seen.prompt_cache_hit_tokens,
-        seen.cached_tokens,
-        seen.num_cached_tokens,
-    ):
+def _cached_elsewhere(seen: _Counts) -> int | None:
+    """The cached tokens, from those who do not tell them where OpenAI does."""
+    for told in (seen.prompt_cache_hit_tokens, seen.cached_tokens, seen.num_cached_tokens):
         if told is not None:
             return told
     singular = seen.prompt_token_details
