@@ -1,7 +1,8 @@
 """Changes to `config.toml` that keep the user's comments and order.
 
 The invariant: the file is replaced in one step, by a text that has been read back as valid
-settings; it is never half written, never broken by `ogate`, and readable by its owner alone.
+settings; it is never half written, never broken by `ogate`, and readable by its owner alone. Of
+two changes at once none is lost.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_gate.config.paths import Paths
-from opencode_gate.config.private_files import replace_private
+from opencode_gate.config.private_files import exclusive, replace_private
 from opencode_gate.config.settings import Settings, parse_settings
 from opencode_gate.config.toml_lines import key_path
 from opencode_gate.config.toml_shape import KeyPath, ShapeProblem, dotted, read_text_at
@@ -72,23 +73,36 @@ def edit(paths: Paths, change: Callable[["TOMLDocument"], None]) -> Settings:
     from tomlkit.exceptions import TOMLKitError
 
     file = paths.config_file
-    before = current_text(file)
-    parse_settings(before, source=str(file))
-    try:
-        document = tomlkit.parse(before)
-        change(document)
-        after = tomlkit.dumps(document)
-    except TOMLKitError as error:
-        raise ConfigError("bad-config", f"{file} cannot be changed: {error}") from error
-    return replace_text(paths, after)
+    with exclusive(_lock_name(paths)):
+        before = current_text(file)
+        parse_settings(before, source=str(file))
+        try:
+            document = tomlkit.parse(before)
+            change(document)
+            after = tomlkit.dumps(document)
+        except TOMLKitError as error:
+            raise ConfigError("bad-config", f"{file} cannot be changed: {error}") from error
+        return _replace(paths, after)
 
 
-def replace_text(paths: Paths, text: str) -> Settings:
-    """Makes `text` the content of `config.toml`, if it is valid.
+def replace_text(paths: Paths, text: str, *, before: str) -> Settings:
+    """Makes `text` the content of `config.toml`, if it is valid and made from what is there.
 
     Raises:
-        ConfigError: it is not valid, or the file cannot be written.
+        ConfigError: it is not valid, the file no longer says `before`, or cannot be written.
     """
+    with exclusive(_lock_name(paths)):
+        if current_text(paths.config_file) != before:
+            raise ConfigError("bad-config", f"{paths.config_file} was changed meanwhile")
+        return _replace(paths, text)
+
+
+def _lock_name(paths: Paths) -> Path:
+    """Not beside the settings: their folder may be the user's own, under version control."""
+    return paths.data / "config"
+
+
+def _replace(paths: Paths, text: str) -> Settings:
     settings = parse_settings(text, source="config.toml as it would become")
     # The file itself, where the user keeps it elsewhere and has a link here.
     replace_private(Path(os.path.realpath(paths.config_file)), text.encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from opencode_gate.config.private_files import replace_private
+from opencode_gate.config.private_files import exclusive, replace_private
 
 _VERSION = 1
 _FOLDERS_KEPT = 500
@@ -46,12 +46,13 @@ def remember(file: Path, folder: Path, choice: Choice) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    folders = _read(file)
-    folders.pop(str(folder.absolute()), None)
-    folders[str(folder.absolute())] = msgspec.structs.asdict(choice)
-    kept = dict(list(folders.items())[-_FOLDERS_KEPT:])
-    text = json.dumps({"version": _VERSION, "folders": kept}, indent=2) + "\n"
-    replace_private(file, text.encode())
+    with exclusive(file):
+        folders = _read(file)
+        folders.pop(str(folder.absolute()), None)
+        folders[str(folder.absolute())] = msgspec.structs.asdict(choice)
+        kept = dict(list(folders.items())[-_FOLDERS_KEPT:])
+        text = json.dumps({"version": _VERSION, "folders": kept}, indent=2) + "\n"
+        replace_private(file, text.encode())
 
 
 def _read(file: Path) -> dict[str, object]:

@@ -118,6 +118,30 @@ def test_an_edit_that_breaks_the_file_is_kept_as_a_draft(capsys, monkeypatch) ->
     assert "keep = 1" in draft.read_text()
 
 
+def test_what_was_set_while_the_editor_was_open_is_not_undone(capsys, monkeypatch) -> None:
+    put_file('[run]\nsummary = "json"\n')
+    meanwhile = f'pathlib.Path("{paths().config_file}").write_text("[run]\\nkeep_env = true\\n"); '
+    editor(monkeypatch, meanwhile + 'p.write_text(p.read_text().replace("json", "off"))')
+    assert main(["config", "edit"]) == 3
+    heard = capsys.readouterr().err
+    assert paths().config_file.read_text() == "[run]\nkeep_env = true\n"
+    (draft,) = [file for file in paths().config.iterdir() if file.name != "config.toml"]
+    assert "changed meanwhile" in heard
+    assert str(draft) in heard
+    assert draft.read_text() == '[run]\nsummary = "off"\n'
+
+
+def test_a_folder_without_room_for_a_draft_is_said(capsys, monkeypatch) -> None:
+    put_file('[run]\nsummary = "json"\n')
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    assert main(["config", "edit"]) == 3
+    assert "Permission denied  [folder-unwritable]" in capsys.readouterr().err
+
+
 def test_an_edit_that_changes_nothing_writes_nothing(capsys, monkeypatch) -> None:
     editor(monkeypatch, "pass")
     assert main(["config", "edit"]) == 0

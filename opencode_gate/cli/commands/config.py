@@ -127,31 +127,46 @@ def edit() -> Result:
     from opencode_gate.config.paths import paths, private_folder
 
     places = paths()
-    before = current_text(places.config_file) or _FIRST_LINES
+    before = current_text(places.config_file)
+    first = before or _FIRST_LINES
     private_folder(places.config)
-    descriptor, name = tempfile.mkstemp(dir=places.config, prefix="edit-", suffix=".toml")
-    draft = Path(name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(before)
+    draft = _draft(places.config, first)
     _open_editor(draft)
     after = current_text(draft)
-    if after == before:
+    if after == first:
         draft.unlink()
         return Result(data={}, talk=["nothing changed"])
     try:
-        replace_text(places, after)
+        replace_text(places, after, before=before)
     except ConfigError as error:
         raise ConfigError(
             error.code,
             error.message,
             hint=error.hint if error.hint != "ogate config edit" else None,
-            details=(f"config.toml is as it was; your draft is {draft}",),
+            details=(f"config.toml was not replaced; your draft is {draft}",),
         ) from error
     draft.unlink()
     return Result(data={}, talk=[f"{places.config_file} written"])
 
 
 _FIRST_LINES = "# Settings of ogate; docs/reference/config.md lists them all.\n"
+
+
+def _draft(folder: Path, text: str) -> Path:
+    """A new file of the owner alone with a text in it.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix="edit-", suffix=".toml")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise ConfigError(
+            "folder-unwritable", f"cannot write a draft in {folder}: {error.strerror}"
+        ) from error
+    return Path(name)
 
 
 def _open_editor(draft: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 
 import pytest
 
@@ -66,7 +67,30 @@ def test_a_change_that_would_break_the_file_leaves_it_untouched() -> None:
         with pytest.raises(ConfigError):
             set_values(paths(), change)
     with pytest.raises(ConfigError):
-        replace_text(paths(), "[run\n")
+        replace_text(paths(), "[run\n", before=COMMENTED)
+    assert current_text(paths().config_file) == COMMENTED
+
+
+def test_of_changes_at_the_same_time_none_is_lost() -> None:
+    put_file(COMMENTED)
+    names = [f"x-{number}" for number in range(8)]
+    threads = [
+        threading.Thread(
+            target=set_values, args=(paths(), {("providers", "anthropic", "headers", name): "a"})
+        )
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(load_settings(paths(), {}).providers["anthropic"].headers) == names
+
+
+def test_a_text_made_from_another_one_does_not_replace_it() -> None:
+    put_file(COMMENTED)
+    with pytest.raises(ConfigError, match="changed meanwhile"):
+        replace_text(paths(), "[run]\n", before="")
     assert current_text(paths().config_file) == COMMENTED
 
 

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,24 @@ def test_each_folder_has_its_own_memory(tmp_path: Path) -> None:
 
 
 def test_file_is_private_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
-    """The file is 0600 and no temporary file stays."""
+    """The file is 0600, and no temporary file stays beside it and its lock."""
     file = tmp_path / "data" / "choices.json"
     remember(file, tmp_path, CHOICE)
     remember(file, tmp_path, CHOICE)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [path.name for path in file.parent.iterdir()] == ["choices.json"]
+    beside = sorted(path.name for path in file.parent.iterdir())
+    assert beside == ["choices.json", "choices.json.lock"]
+
+
+def test_sessions_that_start_together_all_remember_their_choice(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "choices.json"
+    folders = [tmp_path / str(number) for number in range(8)]
+    threads = [threading.Thread(target=remember, args=(file, each, CHOICE)) for each in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [remembered(file, each) for each in folders] == [CHOICE] * 8
 
 
 @pytest.mark.parametrize(
