@@ -95,14 +95,15 @@ def chosen_window(
     Raises:
         UsageError: more than one is.
     """
+    is_between = since is not None or until is not None
     names = [name for name, is_chosen in named.items() if is_chosen]
-    if len(names) > 1 or (names and (since or until)):
+    if len(names) > 1 or (names and is_between):
         raise UsageError(
             "usage",
             "more than one span of time",
             hint="give one of --today, --week, --month, or --since and --until",
         )
-    if since or until:
+    if is_between:
         return window_between(since, until, now_us=now_us, time_zone=time_zone)
     return named_window(names[0] if names else fallback, now_us=now_us, time_zone=time_zone)
 
@@ -112,20 +113,27 @@ def _moment_us(
 ) -> int | None:
     if text is None:
         return None
-    day = _day(text, today=local_day(now_us, time_zone))
-    if day is not None:
-        return day_start_us(day + timedelta(days=1) if is_end else day, time_zone)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+    known = _day(text, today=local_day(now_us, time_zone)) or _time(text)
+    # At either end of the calendar there is no day before or after, which time zones ask for.
+    if known is None or not date.min.year < known.year < date.max.year:
         raise UsageError(
             "usage",
             f"{option} {text!r} is not a day or a time",
             hint=f"{option} 2026-11-03, 2026-11-03T14:00, yesterday, or 7d for seven days ago",
-        ) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ZoneInfo(time_zone))
-    return round(moment.timestamp() * 1_000_000)
+        )
+    if not isinstance(known, datetime):
+        return day_start_us(known + timedelta(days=1) if is_end else known, time_zone)
+    if known.tzinfo is None:
+        known = known.replace(tzinfo=ZoneInfo(time_zone))
+    return round(known.timestamp() * 1_000_000)
+
+
+def _time(text: str) -> datetime | None:
+    """The time that a text names, `None` where it names none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def _day(text: str, *, today: date) -> date | None:

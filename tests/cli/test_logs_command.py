@@ -109,10 +109,16 @@ def test_the_list_holds_what_was_asked_for_the_latest_at_the_bottom(capsys, opti
 
 
 @pytest.mark.usefixtures("ledger")
-@pytest.mark.parametrize("amount", ["much", "nan", "1e99", ""])
+@pytest.mark.parametrize("amount", ["much", "nan", "1e99", "-1e99", "-1", ""])
 def test_an_amount_that_is_none_is_refused(capsys, amount) -> None:
     assert main(["logs", "list", "--min-cost", amount]) == 2
     assert "is not an amount" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ledger")
+def test_more_calls_than_any_ledger_has_are_all_of_them(capsys) -> None:
+    """A number too large for the database is no bug of ours, and no other number."""
+    assert _calls(capsys, "--limit", str(10**20)) == _calls(capsys)
 
 
 @pytest.mark.usefixtures("ledger")

@@ -115,7 +115,7 @@ def export(
     from opencode_gate.cli.audit_view import event_line
 
     with _trail(ledger) as trail:
-        start = max(_after(trail, since), 0 if after is None else after)
+        start = max(_after(trail, since), 0 if after is None else min(after, sys.maxsize))
         for event in trail.events(after=start, kind=kind):
             sys.stdout.write(event_line(event))
     return Result(data={})

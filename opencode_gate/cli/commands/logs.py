@@ -237,7 +237,7 @@ def _nano_usd(option: str, text: str | None) -> int | None:
         raise UsageError(
             "usage", f"{option} {text!r} is not an amount", hint=f"{option} 0.05"
         ) from error
-    if not amount.is_finite() or amount > 10**9:
+    if not amount.is_finite() or not 0 <= amount <= 10**9:
         raise UsageError("usage", f"{option} {text!r} is not an amount", hint=f"{option} 0.05")
     return nano_usd(amount)
 

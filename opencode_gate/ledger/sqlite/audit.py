@@ -13,6 +13,7 @@ from opencode_gate.core.errors import LedgerError
 from opencode_gate.ledger.audit import AuditEvent, AuditSeal, Draft, Head, break_event
 from opencode_gate.ledger.audit_files import head_file, read_head, seal_beside, write_head
 from opencode_gate.ledger.sqlite.connection import connect_read_only, ledger_errors
+from opencode_gate.ledger.sqlite.finding import bounded
 
 _LAST = "SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1"
 _SEALED = "SELECT seq, hash, seal FROM audit_heads"
@@ -153,7 +154,7 @@ class AuditReader:
     def latest(self, limit: int, *, after: int = 0, kind: str | None = None) -> list[AuditEvent]:
         """The last of those, in their order."""
         with ledger_errors(self._path):
-            values = {"after": after, "kind": kind, "limit": limit}
+            values = {"after": after, "kind": kind, "limit": bounded(limit)}
             return [AuditEvent(*row) for row in self._connection.execute(_LATEST, values)][::-1]
 
     def last_before(self, at_us: int) -> int:

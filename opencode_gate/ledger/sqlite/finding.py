@@ -4,6 +4,7 @@ Values are always bound; only the fixed conditions below are put into a statemen
 """
 
 import json
+import sys
 
 from opencode_gate.core.semconv import ExchangeStatus
 from opencode_gate.ledger.exchange_query import ExchangeQuery
@@ -37,7 +38,7 @@ def latest_first(query: ExchangeQuery) -> Statement:
     if query.before is not None:
         conditions.append("(started_at_us, id) < (:before_us, :before_id)")
         values["before_us"], values["before_id"] = query.before
-    values["limit"] = -1 if query.limit is None else query.limit
+    values["limit"] = bounded(query.limit)
     return (
         f"SELECT {_COLUMNS} FROM exchanges {_where(conditions)}"
         " ORDER BY started_at_us DESC, id DESC LIMIT :limit",
@@ -54,6 +55,11 @@ def as_recorded(query: ExchangeQuery, *, after: int, mark: int) -> Statement:
         f"SELECT {_COLUMNS} FROM exchanges {_where(conditions)} ORDER BY rowid",
         values,
     )
+
+
+def bounded(limit: int | None) -> int:
+    """A number of rows as SQLite takes it: of 64 bits, and -1 for all."""
+    return -1 if limit is None else min(limit, sys.maxsize)
 
 
 def _conditions(query: ExchangeQuery) -> tuple[list[str], dict[str, object]]:

@@ -208,7 +208,7 @@ class SqliteStore:
     ) -> list[SessionRecord]:
         """Sessions started in `[since_us, until_us)`, newest first."""
         bounds = {
-            "limit": -1 if limit is None else limit,
+            "limit": finding.bounded(limit),
             "since_us": since_us,
             "until_us": until_us,
         }

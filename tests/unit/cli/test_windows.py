@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from opencode_gate.cli.windows import named_window, window_between
+from opencode_gate.cli.windows import chosen_window, named_window, window_between
 from opencode_gate.core.errors import UsageError
 
 BERLIN = "Europe/Berlin"
@@ -61,6 +61,21 @@ def test_what_is_no_moment_is_refused_with_examples(text) -> None:
     with pytest.raises(UsageError, match="is not a day or a time") as refused:
         window_between(text, None, now_us=NOW_US, time_zone=BERLIN)
     assert "7d" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31", "0001-01-01T00:00+14:00"])
+def test_days_at_the_ends_of_the_calendar_are_refused(text) -> None:
+    """No zone has a day before the first or after the last, and nobody has used anything then."""
+    for since, until in ((text, None), (None, text)):
+        with pytest.raises(UsageError, match="is not a day or a time"):
+            window_between(since, until, now_us=NOW_US, time_zone="Asia/Tokyo")
+
+
+@pytest.mark.parametrize("named", [{}, {"today": True}])
+def test_an_empty_moment_is_not_left_out_in_silence(named) -> None:
+    """`--since "$DAY"` with a variable that is not set must not show another span."""
+    with pytest.raises(UsageError):
+        chosen_window(named, "", None, fallback="month", now_us=NOW_US, time_zone=BERLIN)
 
 
 def test_an_end_before_the_beginning_is_refused() -> None:
