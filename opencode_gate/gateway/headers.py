@@ -9,7 +9,6 @@ provider but its own, and every other end-to-end header passes as it came.
 """
 
 import time
-from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
 from itertools import compress
 from operator import itemgetter
@@ -24,6 +23,7 @@ RETRY_AFTER_LIMIT_S = 60.0
 
 Field = tuple[bytes, bytes]
 Headers = list[Field]
+OfNote = dict[bytes | None, Field]
 
 _FIELDS_REMEMBERED = 64
 _NAMES_REMEMBERED = 512
@@ -45,6 +45,9 @@ _HOP_BY_HOP = frozenset(
 )
 """They speak of one connection and are never passed on (RFC 9110, section 7.6.1)."""
 
+_CONNECTION = b"connection"
+_USUAL_OPTIONS = frozenset((b"keep-alive", b"Keep-Alive", b"close", b"Close"))
+
 _SET_ANEW = _HOP_BY_HOP | {
     b"host",
     b"content-length",
@@ -62,6 +65,10 @@ _name_of = itemgetter(0)
 _OURS = b"x-ogate-"
 _VIRTUAL_KEY = b"ogk-"
 _CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key"))
+
+
+class _NamesFields(Exception):
+    """Ends the look at remembered fields: one names others that are not passed on either."""
 
 
 class FieldSwap(dict[Field, Field | None]):
@@ -102,14 +109,20 @@ class FieldSwap(dict[Field, Field | None]):
         self._is_dropped |= own.keys()
         self._added += own.items()
 
-    def headers(self, client: Iterable[Field]) -> Headers:
+    def headers(self, client: Headers) -> Headers:
         """The headers towards the provider: the credential swapped, `identity` asked for."""
-        return [*filter(None, map(self.__getitem__, client)), *self._added]
+        try:
+            return [*filter(None, map(self.__getitem__, client)), *self._added]
+        except _NamesFields:
+            named = _named_by_connection(client)
+            return self.headers([field for field in client if field[0] not in named])
 
     def __missing__(self, field: Field) -> Field | None:
         name, value = field
         if name == b"content-length":
             return None  # another one each time
+        if name == _CONNECTION and not _named_by_connection([field]) <= self._is_dropped:
+            raise _NamesFields
         if name in self._is_dropped or name.startswith(_OURS):
             sent = None
         elif self._token not in value:
@@ -126,7 +139,7 @@ class FieldSwap(dict[Field, Field | None]):
 
 
 def request_headers(
-    client: Iterable[Field],
+    client: Headers,
     row: ProviderRow,
     token: bytes,
     key: Secret | None,
@@ -160,12 +173,24 @@ def request_query(query: bytes, row: ProviderRow, token: bytes, key: Secret | No
     return b"&".join(part for part in query.split(b"&") if token not in part)
 
 
-class _Kinds(dict[bytes, bytes]):
-    """By its name as it came, what a header of an answer is: nothing where it is not passed on."""
+def _named_by_connection(fields: Headers) -> frozenset[bytes]:
+    """The fields that are not passed on, as `Connection` says; itself is one of them."""
+    options = b",".join(value for name, value in fields if name.lower() == _CONNECTION)
+    named = frozenset(map(bytes.strip, options.lower().split(b",")))
+    return (named | {_CONNECTION}) - {b"", b"close"}
 
-    def __missing__(self, name: bytes) -> bytes:
+
+class _Kinds(dict[bytes, bytes | None]):
+    """By its name as it came, what a header of an answer is: nothing where it is not passed on.
+
+    That is `None` for `Connection`, which may name more of them.
+    """
+
+    def __missing__(self, name: bytes) -> bytes | None:
         lowered = name.lower()
-        kind = b"" if lowered in _HOP_BY_HOP else lowered if lowered in _NOTED else b"other"
+        kind: bytes | None = lowered if lowered in _NOTED else b"other"
+        if lowered in _HOP_BY_HOP:
+            kind = None if lowered == _CONNECTION else b""
         if len(self) < _NAMES_REMEMBERED and len(name) <= _VALUE_REMEMBERED_BYTES:
             self[name] = kind
         return kind
@@ -174,18 +199,22 @@ class _Kinds(dict[bytes, bytes]):
 _KINDS = _Kinds()
 
 
-def described(answer: Headers) -> tuple[dict[bytes, Field], Headers]:
+def described(answer: Headers) -> tuple[OfNote, Headers]:
     """The headers of an answer that are looked at, by name, and those that are end-to-end.
 
     Of a header that stands there twice the first counts.
     """
     kinds = [*map(_KINDS.__getitem__, map(_name_of, answer))]
-    return dict(zip(kinds[::-1], answer[::-1], strict=True)), [*compress(answer, kinds)]
+    of_note = dict(zip(kinds[::-1], answer[::-1], strict=True))
+    if None in of_note and (of_note[None][1] not in _USUAL_OPTIONS or kinds.count(None) > 1):
+        named = _named_by_connection(answer)
+        return of_note, [
+            field for field in compress(answer, kinds) if field[0].lower() not in named
+        ]
+    return of_note, [*compress(answer, kinds)]
 
 
-def response_headers(
-    of_note: dict[bytes, Field], end_to_end: Headers, *, keep_length: bool
-) -> Headers:
+def response_headers(of_note: OfNote, end_to_end: Headers, *, keep_length: bool) -> Headers:
     """The headers of an answer towards the client, out of what was `described`.
 
     A `retry-after` of more than a minute is dropped: Opencode would wait it out in silence.
@@ -198,9 +227,9 @@ def response_headers(
     return passed
 
 
-def _is_short(name: bytes, value: bytes) -> bool:
+def _is_short(name: bytes | None, value: bytes) -> bool:
     """False for a header that asks for a longer pause than a client should make."""
-    if name not in _PAUSES:
+    if name is None or name not in _PAUSES:
         return True
     try:
         delay = float(value) / (1000 if name.endswith(b"-ms") else 1)

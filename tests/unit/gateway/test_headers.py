@@ -72,6 +72,34 @@ def test_hop_by_hop_headers_stay_here() -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        [b"x-hop"],
+        [b"X-Hop"],
+        [b"keep-alive, x-Hop"],
+        [b"close,x-hop ,te"],
+        [b",x-hop\t"],
+        [b"keep-alive", b"x-hop"],
+        [b"x-hop, " + b"x" * 300],
+    ],
+)
+def test_what_a_connection_field_names_stays_here(options: list[bytes]) -> None:
+    """It was meant for the gateway alone, whichever side sent it (RFC 9110, section 7.6.1)."""
+    swap = FieldSwap(ROW, TOKEN, KEY)
+    named = [(b"x-hop", b"1"), *((b"connection", option) for option in options), (b"x-hops", b"2")]
+    for _ in range(2):
+        assert swap.headers(named) == [(b"x-hops", b"2"), (b"accept-encoding", b"identity")]
+        assert swap.headers([(b"x-hop", b"1"), (b"connection", b"keep-alive")]) == [
+            (b"x-hop", b"1"),
+            (b"accept-encoding", b"identity"),
+        ]
+        upstream = [(name.title(), value) for name, value in named]
+        assert _passed(upstream, keep_length=True) == [(b"X-Hops", b"2")]
+        unnamed = [(b"X-Hop", b"1"), (b"Connection", b"keep-alive")]
+        assert _passed(unnamed, keep_length=True) == unnamed[:1]
+
+
+@pytest.mark.parametrize(
     ("header", "expected"),
     [("cf-aig-authorization", b"Bearer sk-real"), ("X-Proxy-Key", b"sk-real")],
 )
