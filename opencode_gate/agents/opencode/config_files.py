@@ -8,7 +8,7 @@ keys.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,9 @@ _GLOBAL_NAMES: Final = ("config.json", *_NAMES)
 # Not compiled: most starts use neither.
 _VARIABLE: Final = r"\{env:([^}]+)\}"
 _FILE: Final = r"\{file:([^}]+)\}"
+AGENT_KINDS: Final = ("agents", "mode", "agent")
+"""The members that hold agents, the last of them the strongest."""
+_MODEL_KEYS: Final = ("model", "small_model")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -92,10 +95,29 @@ def managed_files(folders: AgentFolders, preferences: Sequence[Path]) -> tuple[P
 
 def filled_in(text: str, environ: Mapping[str, str], folder: Path) -> str:
     """`text` with its `{env:NAME}` and `{file:path}` replaced; what is absent becomes empty."""
-    text = re.sub(_VARIABLE, lambda match: environ.get(match.group(1), ""), text)
     return re.sub(
-        _FILE, lambda match: (_text(_referenced(match.group(1), folder)) or "").strip(), text
+        _FILE,
+        lambda match: (_text(_referenced(match.group(1), folder)) or "").strip(),
+        _with_variables(text, environ),
     )
+
+
+def _with_variables(text: str, environ: Mapping[str, str]) -> str:
+    return re.sub(_VARIABLE, lambda match: environ.get(match.group(1), ""), text)
+
+
+def models_filled_in(config: JsonObject, fill: Callable[[str], str]) -> JsonObject:
+    """`config` with `fill` applied to the models it names, for itself and for its agents."""
+    filled = dict(config)
+    for key, value in config.items():
+        if key in _MODEL_KEYS and isinstance(value, str):
+            filled[key] = fill(value)
+        elif key in AGENT_KINDS and isinstance(value, dict):
+            filled[key] = {
+                name: models_filled_in(agent, fill) if isinstance(agent, dict) else agent
+                for name, agent in value.items()
+            }
+    return filled
 
 
 def variables_in(text: str) -> tuple[str, ...]:
@@ -103,8 +125,9 @@ def variables_in(text: str) -> tuple[str, ...]:
     return tuple(re.findall(_VARIABLE, text))
 
 
-def files_in(text: str, folder: Path) -> tuple[Path, ...]:
-    """The files that `text` refers to."""
+def files_in(text: str, environ: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+    """The files that `text` refers to; a variable may stand in their names."""
+    text = _with_variables(text, environ)
     return tuple(_referenced(name, folder) for name in re.findall(_FILE, text))
 
 

@@ -11,18 +11,21 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from opencode_gate.agents.opencode.config_files import (
+    AGENT_KINDS,
     ConfigSource,
     config_folders,
     config_sources,
     files_in,
     filled_in,
     managed_files,
+    models_filled_in,
     project_root,
     variables_in,
 )
@@ -119,16 +122,16 @@ def read_user_config(
     folder = Path.cwd() if folder is None else folder
     folders = agent_folders(environ)
     sources = list(config_sources(environ, folders, folder))
-    merged: JsonObject = {}
-    for source in sources:
-        merged = merge_config(merged, source.config)
     reader = _ProviderReader(
         environ=environ,
         root=project_root(folder),
         catalogue_ids=catalogue_ids,
         reserved_variables=frozenset(reserved_variables),
     )
+    merged: JsonObject = {}
     for source in sources:
+        fill = partial(reader.filled_in, source=source)
+        merged = merge_config(merged, models_filled_in(source.config, fill))
         reader.read(source)
     places = config_folders(environ, folders, folder)
     return UserConfig(
@@ -214,6 +217,11 @@ class _ProviderReader:
             self._entries[provider_id] = merge_config(self._entries.get(provider_id, {}), entry)
             self._read_options(provider_id, entry, source)
 
+    def filled_in(self, text: str, *, source: ConfigSource) -> str:
+        """`text` with its references filled in, as far as its source may have them read."""
+        may_read = self._may_read(text, source)
+        return filled_in(text, self._environ, source.folder) if may_read else text
+
     def custom(self) -> Iterable[CustomProvider]:
         """Every provider that has an address."""
         for provider_id, entry in self._entries.items():
@@ -277,9 +285,9 @@ class _ProviderReader:
         if self._reserved.intersection(variables_in(text)):
             return False
         # Outside of a repository nothing says where the project ends.
-        root = source.folder if self._root == self._root.parent else self._root
-        files = (Path(os.path.realpath(file)) for file in files_in(text, source.folder))
-        return all(file.is_relative_to(os.path.realpath(root)) for file in files)
+        root = os.path.realpath(self._root if self._root.name else source.folder)
+        files = files_in(text, self._environ, source.folder)
+        return all(Path(os.path.realpath(file)).is_relative_to(root) for file in files)
 
 
 def _model_row(provider_id: str, model_id: str, entry: JsonObject) -> ModelRow:
@@ -308,7 +316,7 @@ def _model_row(provider_id: str, model_id: str, entry: JsonObject) -> ModelRow:
 
 def _agent_models(config: JsonObject) -> dict[str, str]:
     models: dict[str, str] = {}
-    for key in ("agents", "mode", "agent"):
+    for key in AGENT_KINDS:
         for name, entry in as_object(config.get(key)).items():
             model = _model_name(as_object(entry).get("model"))
             if model is not None:
