@@ -4,7 +4,7 @@ The idea: no streams and no queue of messages; the parser's callbacks fill the r
 a client may do wrong is looked at where it has been done, so that a plain request is a short way.
 A large body goes past the parser: its length is known, and so is its end.
 
-Invariants: requests are answered in the order they came, one at a time, and nothing more is read
+Invariants: requests are answered in the order they came, one at a time, and little more is read
 while one waits; what waits to be read or to be sent is bounded; after bytes whose meaning is in
 doubt nothing of the connection is believed any more; an answer that was not brought to its end
 never looks as if it were whole.
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from opencode_gate.gateway.http_server import HttpServer
 
 HEAD_LIMIT_BYTES: Final = 64 * 1024
+AHEAD_LIMIT_BYTES: Final = 64 * 1024
+"""Of what asks on, so much more is read: who is not read from is not seen to leave."""
 
 _DEAF: Final = -1
 
@@ -36,6 +38,7 @@ class ClientConnection(ClientLine):
     """Hears one client out, and has `server` answer."""
 
     __slots__ = (
+        "_ahead_bytes",
         "_can_stay",
         "_current",
         "_has_ended",
@@ -68,6 +71,7 @@ class ClientConnection(ClientLine):
         self._incoming: HttpRequest | None = None
         self._current: HttpRequest | None = None
         self._waiting: list[HttpRequest] = []
+        self._ahead_bytes = 0
         self._raw_left_bytes = 0
         self._refusal = 0
         self._can_stay = True
@@ -81,6 +85,10 @@ class ClientConnection(ClientLine):
 
     def data_received(self, data: bytes) -> None:
         """One network read."""
+        if self._waiting:
+            self._ahead_bytes += len(data)
+            if self._ahead_bytes > AHEAD_LIMIT_BYTES:
+                self._transport.pause_reading()  # type: ignore[union-attr]
         if self._raw_left_bytes:
             self._received_raw(data)
             return
@@ -101,8 +109,6 @@ class ClientConnection(ClientLine):
                 self._has_ended = False
                 if self._incoming is not None:
                     self._unfinished(len(data))
-                if self._waiting:
-                    self._transport.pause_reading()  # type: ignore[union-attr]
             else:
                 self._unfinished(len(data))
 
@@ -260,8 +266,6 @@ class ClientConnection(ClientLine):
         if last.size_bytes:
             last.content, last.parts = None, []  # the parser takes its body for what follows
             self._incoming, self._raw_left_bytes = last, last.size_bytes
-            if self._waiting:
-                self._transport.pause_reading()  # type: ignore[union-attr]
             if data:
                 self._received_raw(data)
 
@@ -281,8 +285,6 @@ class ClientConnection(ClientLine):
                 request.size_bytes = int(length)
                 self._raw_left_bytes = request.size_bytes - len(came)
             self._take_turn(request)
-            if self._waiting:
-                self._transport.pause_reading()  # type: ignore[union-attr]
         if came and request.connection is not None:
             parts.append(came)
         if not self._raw_left_bytes:
@@ -345,6 +347,7 @@ class ClientConnection(ClientLine):
         if self._waiting:
             self._take_turn(self._waiting.pop(0))
             if not self._waiting:
+                self._ahead_bytes = 0
                 self._transport.resume_reading()
         elif self._refusal:
             line = STATUS_LINES[self._refusal]

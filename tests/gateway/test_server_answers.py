@@ -319,6 +319,26 @@ async def test_a_client_that_leaves_is_noticed_and_written_to_no_more() -> None:
     assert told == ["one", "two", "late", "drained"]
 
 
+@pytest.mark.parametrize("asks_on", [request(), request(b"x" * 1000)[:-500]])
+async def test_a_client_that_has_asked_on_and_leaves_is_noticed(asks_on: bytes) -> None:
+    """The answer it no longer waits for must not go on being made, and paid for."""
+    left = asyncio.Event()
+
+    async def handler(client: ClientRequest) -> None:
+        client.on_left(left.set)
+        client.begin(200, [])
+        client.write(b"begun")
+        await left.wait()
+
+    async with serving(handler) as served:
+        client = await served.client()
+        await client.send(request() + asks_on)
+        await client.reader.readuntil(b"begun")
+        client.close()
+        async with asyncio.timeout(10):
+            await left.wait()
+
+
 async def test_a_slow_client_holds_the_writer_back() -> None:
     """What waits for it here stays within the buffer and one part."""
     part, parts = b"x" * 20_000, 400
