@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from opencode_gate.core.usage import TokenUsage
+from opencode_gate.core.usage import TokenUsage, sum_known
 from opencode_gate.wire.counts import Counts, CountsReader, Tokens, Usages, remainder
 from opencode_gate.wire.decoding import NOT_DECODED, Lenient
 from opencode_gate.wire.formats import ABSENT, Edit, Tally, UsageReading, short_error_type
@@ -91,6 +91,16 @@ class _OutputDetails(msgspec.Struct):
     thinking_tokens: Tokens = None
 
 
+class _Iteration(msgspec.Struct):
+    """One of the rounds an answer took: docs, build-with-claude/compaction."""
+
+    type: Any = None
+    input_tokens: Tokens = None
+    output_tokens: Tokens = None
+    cache_read_input_tokens: Tokens = None
+    cache_creation_input_tokens: Tokens = None
+
+
 class _Counts(Counts):
     input_tokens: Tokens = None
     output_tokens: Tokens = None
@@ -98,6 +108,7 @@ class _Counts(Counts):
     cache_creation_input_tokens: Tokens = None
     cache_creation: _Tiers | None = None
     output_tokens_details: _OutputDetails | None = None
+    iterations: list[_Iteration] | None = None
 
 
 _events = Lenient(_Event)
@@ -158,6 +169,8 @@ class AnthropicMessages:
     def usage(self) -> UsageReading:
         """The usage; writes of an unnamed tier are the 5-minute ones, which are the default."""
         seen = self.usages.counts()
+        if seen.iterations is not None:
+            seen = _with_compactions(seen, seen.iterations)
         tiers = seen.cache_creation or _NO_TIERS
         written = seen.cache_creation_input_tokens
         written_5m = tiers.ephemeral_5m_input_tokens
@@ -232,7 +245,7 @@ class AnthropicMessages:
         mended = "tool_use" if tally.has_tool_call else "end_turn"
         tally.repair(stop, mended)
         # Clients require a count here, and it replaces the earlier one: repeat what was said.
-        output = self.usage().usage.output
+        output = self.usages.counts().output_tokens
         event = {
             "type": "message_delta",
             "delta": {"stop_reason": mended, "stop_sequence": None},
@@ -240,3 +253,16 @@ class AnthropicMessages:
         }
         encoded = msgspec.json.encode(event)
         return Edit(before=b"event: message_delta\ndata: " + encoded + b"\n\n")
+
+
+def _with_compactions(seen: _Counts, iterations: list[_Iteration]) -> _Counts:
+    """The counts with the rounds that compacted the conversation: billed beside the totals."""
+    compactions = [one for one in iterations if one.type == "compaction"]
+    if not compactions:
+        return seen
+    names = _Iteration.__struct_fields__[1:]
+    billed = {
+        name: sum_known(getattr(seen, name), *(getattr(one, name) for one in compactions))
+        for name in names
+    }
+    return msgspec.structs.replace(seen, **billed)

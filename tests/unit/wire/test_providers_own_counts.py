@@ -62,3 +62,39 @@ def test_xais_ticks_are_its_cost(ticks, cost_usd):
     assert chat(usage).reported_cost_usd == cost_usd
     answer = {"status": "completed", "output": [], "usage": {"cost_in_usd_ticks": ticks}}
     assert metered(WireFormat.OPENAI_RESPONSES, answer).reported_cost_usd == cost_usd
+
+
+COMPACTED = {
+    "input_tokens": 23000,
+    "output_tokens": 1000,
+    "cache_read_input_tokens": 40,
+    "cache_creation_input_tokens": 30,
+    "iterations": [
+        {"type": "compaction", "input_tokens": 180000, "output_tokens": 3500},
+        {"type": "message", "input_tokens": 23000, "output_tokens": 1000},
+        {"type": "compaction", "output_tokens": 5, "cache_read_input_tokens": 2},
+    ],
+}
+
+
+def test_a_compaction_by_the_provider_is_billed_though_the_totals_leave_it_out():
+    """https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage."""
+    seen = metered(WireFormat.ANTHROPIC_MESSAGES, {"content": [], "usage": COMPACTED}).usage
+    assert (seen.input_uncached, seen.output) == (203000, 4505)
+    assert (seen.cache_read, seen.cache_write_5m) == (42, 30)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["message", "message"],
+        ["message", "advisor_message"],
+        ["fallback_message"],
+        ["compaction", 7],
+    ],
+)
+def test_other_iterations_are_in_the_totals_or_not_to_be_told(kinds):
+    rounds = [7 if kind == 7 else {"type": kind, "input_tokens": 9} for kind in kinds]
+    usage = dict(COMPACTED, iterations=rounds)
+    seen = metered(WireFormat.ANTHROPIC_MESSAGES, {"content": [], "usage": usage}).usage
+    assert (seen.input_uncached, seen.output) == (23000, 1000)
