@@ -140,7 +140,8 @@ def _put_in(document: "TOMLDocument", path: KeyPath, value: ConfigValue) -> None
             )
         node = inner  # type: ignore[assignment]
     if isinstance(value, Mapping) and not isinstance(value, Table):
-        table = tomlkit.table()
+        # What is said already below a table that is asked for stays.
+        table = node[last] if isinstance(node.get(last), Mapping) else tomlkit.table()
         for key, inner_value in value.items():
             table[key] = inner_value
         value = table

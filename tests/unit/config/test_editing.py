@@ -47,6 +47,20 @@ def test_comments_and_order_survive_a_change() -> None:
     assert list(settings.providers["mine"].models) == ["a/b"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '[providers.mine.models."a/b"]\ncontext = 32000\n',
+        '[providers.mine.models]\n"a/b" = { context = 32000 }\n',
+    ],
+)
+def test_a_table_that_is_asked_for_keeps_what_it_says(said) -> None:
+    """`providers edit --model` names a model again that has settings of its own."""
+    put_file(said)
+    settings = set_values(paths(), {("providers", "mine", "models", "a/b"): {}})
+    assert settings.providers["mine"].models["a/b"].context == 32000
+
+
 def test_none_takes_a_key_out_and_leaves_the_rest() -> None:
     put_file(COMMENTED)
     settings = set_values(paths(), {("providers", "anthropic"): None, ("catalog", "refresh"): None})
