@@ -109,7 +109,7 @@ def _differences_table(found: "Reconciliation") -> Table:
                 for difference in found.differences
             ),
         ],
-        footer=("ogate counted", *_cells(found.ledger)),
+        footer=("ogate counted", *_cells(found.ledger, found.unpriced_requests)),
     )
 
 
@@ -140,12 +140,14 @@ def _name(row: "Reconciled") -> str:
     return f"  {name}" if row.parent_id else name
 
 
-def _cells(sums: "Figures") -> tuple[str, ...]:
+def _cells(sums: "Figures", unpriced_requests: int = 0) -> tuple[str, ...]:
+    is_unknown = unpriced_requests and not sums.cost_nano_usd
+    amount_nano_usd = None if is_unknown else sums.cost_nano_usd
     return (
         str(sums.requests),
         f"{sums.input_tokens:,}",
         f"{sums.output_tokens:,}",
-        _cost(sums),
+        figures.money_text(amount_nano_usd, decimals=4, unknown_requests=unpriced_requests),
     )
 
 

@@ -53,6 +53,8 @@ def check_line(reconciliation: Reconciliation) -> str | None:
                 for reason, amount in found
             )
             theirs, ours = unit.text(unit.of(agent)), unit.text(unit.of(ledger))
+            if unit is cost and reconciliation.unpriced_requests:
+                ours = f"{ours} + ?" if ledger.cost_nano_usd else "?"
             return f"Opencode counted {theirs}, ogate {ours}: {reasons}"
     unit = cost if agent.cost_nano_usd else tokens
     return f"Opencode counted the same: {unit.text(unit.of(agent))}"

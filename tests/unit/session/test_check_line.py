@@ -10,14 +10,20 @@ from opencode_gate.session.reconciliation import Difference, Figures, Reason, Re
 CENT = 10_000_000
 
 
-def line(agent: Figures, **differences: Figures) -> str | None:
+def line(agent: Figures, *, unpriced: int = 0, **differences: Figures) -> str | None:
     found = tuple(
         Difference(reason=Reason[name.upper()], cases=1, figures=each)
         for name, each in differences.items()
     )
     ledger = sum((each.figures for each in found), agent)
     return check_line(
-        Reconciliation(ledger=ledger, agent=agent, reported=Figures(), differences=found)
+        Reconciliation(
+            ledger=ledger,
+            agent=agent,
+            reported=Figures(),
+            unpriced_requests=unpriced,
+            differences=found,
+        )
     )
 
 
@@ -65,3 +71,16 @@ def test_small_sums_are_written_finely_and_none_as_nothing():
         unknown=Figures(cost_nano_usd=5),
     )
     assert said == "Opencode counted $0.0021, ogate $0.0031: titles +$0.0010, unknown +<$0.0001"
+
+
+def test_what_nobody_knows_the_price_of_is_never_nothing():
+    """A ledger without a price has not counted $0, and one with some has not counted all."""
+    theirs = Figures(requests=2, cost_nano_usd=160 * CENT)
+    lost = Figures(cost_nano_usd=-160 * CENT)
+    assert line(theirs, unpriced=2, no_price=lost) == (
+        "Opencode counted $1.60, ogate ?: models without a known price -$1.60"
+    )
+    half = Figures(cost_nano_usd=-80 * CENT)
+    assert line(theirs, unpriced=1, no_price=half) == (
+        "Opencode counted $1.60, ogate $0.80 + ?: models without a known price -$0.80"
+    )
