@@ -142,6 +142,7 @@ class Answer(msgspec.Struct, eq=False):
         is_stream = self.is_stream = is_events and status < 400
         if status == 200 and not is_stream and asked.expects_stream:
             # It may well have generated a whole answer, and bill it.
+            exchange.record = msgspec.structs.replace(exchange.record, streamed=False)
             exchange.http_status = NotAStream.http_status
             exchange.finish(ExchangeStatus.UPSTREAM_ERROR, error_type="protocol")
             raise _not_a_stream(asked, content_type)

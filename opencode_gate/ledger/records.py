@@ -193,14 +193,16 @@ def charged(record: ExchangeRecord, charge: Charge) -> int:
 
 
 def _may_have_been_longer(record: ExchangeRecord) -> bool:
-    """True for an answer of which nothing could be read, and for a plain one whose end was not
-    waited for: unlike a stream, a provider writes it to the end and bills it.
+    """True for an answer of which nothing could be read, and for a plain one that was not had
+    whole though it may be there: unlike a stream, a provider writes it to the end and bills it.
     """
     if record.status is ExchangeStatus.COMPLETED:
         return record.http_status == 200 and not record.usage.output
     return not record.streamed and (
         record.status in (ExchangeStatus.CLIENT_DISCONNECTED, ExchangeStatus.INTERRUPTED)
-        or record.error_type == "timeout"
+        # It had begun, came too late, or was none that could be passed on.
+        or record.http_status == 200
+        or record.error_type in ("timeout", "protocol")
     )
 
 

@@ -379,10 +379,12 @@ def test_an_estimate_charges_no_more_than_was_reserved(store: GovernanceStore, l
     [
         {"status": ExchangeStatus.CLIENT_DISCONNECTED},
         {"status": ExchangeStatus.INTERRUPTED, "error_type": "gateway_died"},
-        {"status": ExchangeStatus.UPSTREAM_ERROR, "error_type": "timeout"},
+        {"status": ExchangeStatus.UPSTREAM_ERROR, "error_type": "timeout", "http_status": 504},
+        {"status": ExchangeStatus.UPSTREAM_ERROR, "error_type": "protocol", "http_status": 400},
+        {"status": ExchangeStatus.UPSTREAM_ERROR, "error_type": "reset", "http_status": 200},
     ],
 )
-def test_a_plain_answer_nobody_waited_for_is_charged_in_full(
+def test_a_plain_answer_nobody_had_whole_is_charged_in_full(
     store: GovernanceStore, ledger: SqliteStore, end: dict[str, Any]
 ):
     """The provider writes it to its end and bills it; a stream ends where it is left."""
@@ -398,6 +400,28 @@ def test_a_plain_answer_nobody_waited_for_is_charged_in_full(
     assert [one.spent for one in store.standings([DAY, tokens]).values()] == [100, 100]
     ledger.fold([an_exchange_on(DAY, tokens, streamed=True, **seen)])
     assert [one.spent for one in store.standings([DAY, tokens]).values()] == [105, 105]
+
+
+def test_a_plain_answer_that_never_began_is_charged_as_it_is_estimated(
+    store: GovernanceStore, ledger: SqliteStore
+):
+    """A provider that breaks down before it answers has nothing to bill but what it read."""
+    ledger.fold(
+        [
+            an_exchange_on(
+                DAY,
+                streamed=False,
+                cost_nano_usd=5,
+                cost_quality=CostQuality.ESTIMATED,
+                usage=TokenUsage(input_uncached=5, output=0),
+                usage_quality=UsageQuality.ESTIMATED,
+                status=ExchangeStatus.UPSTREAM_ERROR,
+                error_type="reset",
+                http_status=502,
+            )
+        ]
+    )
+    assert standing(store, DAY).spent == 5
 
 
 def test_an_answer_of_which_nothing_could_be_read_is_charged_in_full(

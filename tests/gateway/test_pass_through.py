@@ -420,6 +420,7 @@ async def test_a_json_answer_to_a_streaming_request_is_a_final_400(proxied: Any)
     row = it.settled()
     assert (row.status, row.error_type) == (ExchangeStatus.UPSTREAM_ERROR, "protocol")
     assert row.usage_quality is UsageQuality.ESTIMATED
+    assert not row.streamed, "a plain answer is billed whole, and budgets are charged for that"
 
 
 async def test_a_long_retry_after_is_dropped_and_a_short_one_kept(proxied: Any) -> None:
