@@ -71,9 +71,7 @@ class ClientConnection(ClientLine):
         self._incoming: HttpRequest | None = None
         self._current: HttpRequest | None = None
         self._waiting: list[HttpRequest] = []
-        self._ahead_bytes = 0
-        self._raw_left_bytes = 0
-        self._refusal = 0
+        self._ahead_bytes = self._raw_left_bytes = self._refusal = 0
         self._can_stay = True
 
     # Called by the event loop
@@ -190,11 +188,12 @@ class ClientConnection(ClientLine):
         request, self._incoming = self._incoming, None
         self._has_ended = True
         if self._headers:
-            self._headers, self._head_left_bytes = [], HEAD_LIMIT_BYTES
+            self._headers = []
         parts = self._parts
         if request is None:
             return
         if request.parts is not None:
+            self._head_left_bytes = HEAD_LIMIT_BYTES
             request.parts += parts
             self._whole(request, b"".join(request.parts))
             parts.clear()
@@ -278,6 +277,7 @@ class ClientConnection(ClientLine):
         came, parts = b"".join(self._parts), request.parts
         self._parts.clear()
         self._expect_within(BODY_SILENCE_S)
+        is_new = parts is None
         if parts is None:
             parts = request.parts = []
             length = request.fields.get(b"content-length")
@@ -294,7 +294,9 @@ class ClientConnection(ClientLine):
             self._raw_left_bytes = _DEAF
             if request.waiter is not None and not request.waiter.done():
                 request.waiter.set_exception(too_large())
-        elif self._headers and not came:
+        elif came:
+            self._head_left_bytes = HEAD_LIMIT_BYTES
+        elif not is_new and not self._raw_left_bytes:
             self._unfinished_fields(size_bytes)
 
     def _unfinished_fields(self, size_bytes: int) -> None:

@@ -48,8 +48,8 @@ class HttpConnection(TimedProtocol):
     __slots__ = (
         "_can_stay",
         "_feed",
+        "_fields_bytes",
         "_has_new_head",
-        "_head_bytes",
         "_is_full",
         "_is_head_done",
         "_is_head_request",
@@ -99,11 +99,8 @@ class HttpConnection(TimedProtocol):
         self._response: HttpResponse | None = None
         self._take: Sink | None = None
         self._on_head: OnHead | None = None
-        self._head_bytes = 0
-        self._quiet_looks = 0
-        self._is_head_done = False
-        self._has_new_head = False
-        self._is_head_request = False
+        self._fields_bytes = self._quiet_looks = 0
+        self._is_head_done = self._has_new_head = self._is_head_request = False
         self._is_whole = self._can_stay = False
         self._is_paused = self._is_full = False
         self._unsent = _NOTHING
@@ -133,7 +130,7 @@ class HttpConnection(TimedProtocol):
             message = f"{self._peer} closed the connection at once"
             raise UpstreamFailure("reset", message, bytes_sent=False)
         response = self._response = HttpResponse(self, self.loop.create_future())
-        self._on_head, self._head_bytes = on_head, 0
+        self._on_head, self._fields_bytes = on_head, 0
         self._is_head_done = self._is_whole = False
         self._is_head_request = is_head_request
         if len(body) <= _ONE_WRITE_BYTES:
@@ -212,8 +209,9 @@ class HttpConnection(TimedProtocol):
             self._parsed(is_nonsense=True)
             return
         if self._take is None or len(self._new_parts) != 1:
-            self._parsed()
+            self._parsed(len(data))
             return
+        self._fields_bytes = 0
         try:
             when_ready = take(self._new_parts.pop(), False)
         except Exception as error:  # noqa: BLE001 - raised to whoever waits for the answer
@@ -284,7 +282,6 @@ class HttpConnection(TimedProtocol):
         if self._is_head_done:
             self._quiet_looks = 0
         else:
-            self._head_bytes += len(data)
             self.has_received = True
             response.arrived_s = time.monotonic()
         try:
@@ -292,9 +289,9 @@ class HttpConnection(TimedProtocol):
         except _NONSENSE:
             self._parsed(is_nonsense=True)
         else:
-            self._parsed()
+            self._parsed(len(data))
 
-    def _parsed(self, *, is_nonsense: bool = False) -> None:
+    def _parsed(self, size_bytes: int = 0, *, is_nonsense: bool = False) -> None:
         """Hands on what one network read brought; the end of a body with the last of it."""
         response = self._response
         if response is None:
@@ -305,8 +302,9 @@ class HttpConnection(TimedProtocol):
             if self._has_new_head:
                 self._begin(response)
             if not parts or self._is_head_request:
-                self._without_parts(response)
+                self._without_parts(response, size_bytes)
             else:
+                self._fields_bytes = 0
                 part = parts[0] if len(parts) == 1 else b"".join(parts)
                 parts.clear()
                 if not response.deliver(part, is_whole) and not is_whole:
@@ -330,17 +328,18 @@ class HttpConnection(TimedProtocol):
             self._take = response.sink
             self._expect_within(self._read_timeout_s / _LOOKS)
 
-    def _without_parts(self, response: HttpResponse) -> None:
+    def _without_parts(self, response: HttpResponse, size_bytes: int) -> None:
         """No bytes of a body: the end of one, what comes behind it, or less than a head."""
         self._new_parts.clear()
-        if not self._is_head_done:
-            if self._head_bytes > HEAD_LIMIT_BYTES:
-                self._fail("protocol", f"{self._peer} sent a head of over {HEAD_LIMIT_BYTES} bytes")
-            return
-        # What comes behind a body are trailers, of which nothing is kept.
-        self._new_fields.clear()
-        if self._is_whole and response.sink is not None:
-            response.deliver(b"", True)
+        self._fields_bytes += size_bytes
+        if self._is_head_done:
+            # What comes behind a body are trailers, of which nothing is kept.
+            self._new_fields.clear()
+        if self._is_whole:
+            if response.sink is not None:
+                response.deliver(b"", True)
+        elif self._fields_bytes > HEAD_LIMIT_BYTES:
+            self._fail("protocol", f"{self._peer} sent fields of over {HEAD_LIMIT_BYTES} bytes")
 
     def _send_on(self, transport: asyncio.Transport) -> None:
         """Gives TLS no more than it sends: what it has taken it does not tell to be unsent."""

@@ -381,15 +381,15 @@ async def test_trailers_that_come_by_themselves_cost_the_next_head_nothing() -> 
     connection.connection_lost(None)
 
 
-@pytest.mark.parametrize("is_endless", [False, True])
+@pytest.mark.parametrize("endless", [b"", b"x-y: z\r\n", b"zzzzzzzz"])
 async def test_trailers_are_limited_for_themselves_whatever_came_before_them(
-    is_endless: bool,
+    endless: bytes,
 ) -> None:
     """A large part of the body may come in one read with the first of them."""
     head = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
     size = 2 * client_connection.HEAD_LIMIT_BYTES
     read = b"%x\r\n%b\r\n0\r\nx-sum: 1\r\nx-b" % (size, b"x" * size)
-    rest = [b"x-%d: y\r\n" % number for number in range(8000)] if is_endless else []
+    rest = [endless * 1000] * 20 if endless else []
     server, transport = HttpServer(echo), ClosingTransport()
     connection = ClientConnection(server)
     connection.connection_made(transport)
@@ -397,8 +397,27 @@ async def test_trailers_are_limited_for_themselves_whatever_came_before_them(
         connection.data_received(part)
     await asyncio.gather(*server.tasks)
     answer = b"".join(transport.written)
-    if is_endless:
+    if endless:
         assert answer.startswith(b"HTTP/1.1 431 ")
     else:
         assert answer.endswith(b"\r\n\r\n" + b"x" * size)
+    connection.connection_lost(None)
+
+
+async def test_what_stands_between_the_parts_of_a_body_does_not_add_up_to_trailers() -> None:
+    """Each size may come in a read of its own; nor is the next head charged with them."""
+    server, transport = HttpServer(echo), WatchedTransport()
+    connection = ClientConnection(server)
+    connection.connection_made(transport)
+    head = b"POST /echo HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+    chunks = (b"1;" + b"e" * 30_000 + b"\r\n", b"x\r\n") * 5
+    last = b"0;" + b"e" * 50_000 + b"\r\n", b"\r\n"
+    long = request(b"y", b"x-long: " + b"z" * 40_000)
+    for parts in ((head, *chunks, *last), (long[:30_000], long[30_000:])):
+        for part in parts:
+            connection.data_received(part)
+        await asyncio.gather(*server.tasks)
+    answer = b"".join(transport.written)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+    assert b"\r\n\r\nxxxxxHTTP/1.1" in answer
     connection.connection_lost(None)

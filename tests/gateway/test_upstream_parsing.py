@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway.http_connection import HttpConnection
+from opencode_gate.gateway.http_connection import HEAD_LIMIT_BYTES, HttpConnection
 from opencode_gate.gateway.http_response import BUFFER_LIMIT_BYTES, HttpResponse
-from opencode_gate.gateway.upstream import UpstreamFailure
+from opencode_gate.gateway.upstream import OnHead, UpstreamFailure
 from tests.support.watched_transport import WatchedTransport
 
 CHUNKED = (
@@ -39,13 +39,20 @@ class Line:
     def _lose(self, connection: HttpConnection) -> None:
         self.lost += 1
 
-    async def response(self, *reads: bytes) -> HttpResponse:
-        """The answer to one request whose bytes come as `reads`."""
+    async def asked(self, on_head: OnHead | None = None) -> "asyncio.Task[HttpResponse]":
+        """One request whose answer is to come."""
         sending = spawn(
-            self.connection.exchange(b"GET", b"", is_head_request=False, header_timeout_s=60),
+            self.connection.exchange(
+                b"GET", b"", is_head_request=False, header_timeout_s=60, on_head=on_head
+            ),
             name="exchange",
         )
         await asyncio.sleep(0)
+        return sending
+
+    async def response(self, *reads: bytes) -> HttpResponse:
+        """The answer to one request whose bytes come as `reads`."""
+        sending = await self.asked()
         for read in reads:
             self.connection.data_received(read)
         return await sending
@@ -182,6 +189,43 @@ async def test_bytes_on_a_resting_connection_close_it(line: Line) -> None:
     line.connection.data_received(SIZED)
     assert line.transport.is_aborted
     assert line.released == 1
+
+
+BEGUN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+
+
+@pytest.mark.parametrize("is_pushed", [False, True])
+@pytest.mark.parametrize("field", [b"y", b"x-y: z\r\n"], ids=["one field", "many fields"])
+async def test_trailers_without_end_are_given_up(line: Line, is_pushed: bool, field: bytes) -> None:
+    """The parser keeps a field until it is whole."""
+    sending = await line.asked((lambda _: lambda part, is_last: None) if is_pushed else None)
+    line.connection.data_received(BEGUN + b"0\r\nx-first: ")
+    reads = 0
+    while not line.transport.is_aborted and reads < 100:
+        line.connection.data_received(field * 10_000)
+        reads += 1
+    assert reads * len(field) * 10_000 < HEAD_LIMIT_BYTES + len(field) * 20_000
+    with pytest.raises(UpstreamFailure) as caught:
+        await drain(await sending)
+    assert caught.value.kind == "protocol"
+
+
+@pytest.mark.parametrize("is_pushed", [False, True])
+async def test_what_stands_between_parts_does_not_add_up_to_trailers(
+    line: Line, is_pushed: bool
+) -> None:
+    """A stream of many chunks may come with the size of each in a read of its own."""
+    taken: list[bytes] = []
+    sending = await line.asked(
+        (lambda _: lambda part, is_last: taken.append(part)) if is_pushed else None
+    )
+    line.connection.data_received(BEGUN)
+    for _ in range(10):
+        line.connection.data_received(b"1;" + b"e" * 60_000 + b"\r\n")
+        line.connection.data_received(b"x\r\n")
+    line.connection.data_received(b"0\r\n\r\n")
+    response = await sending
+    assert await drain(response) + b"".join(taken) == b"x" * 11
 
 
 async def test_nothing_secret_is_in_a_failure(line: Line) -> None:
