@@ -175,6 +175,7 @@ def _catalogue(around: Surroundings) -> Iterator[Finding]:
 def _ledger(around: Surroundings) -> Iterator[Finding]:
     from opencode_gate.ledger.journal import orphans
     from opencode_gate.ledger.sqlite import open_store
+    from opencode_gate.ledger.sqlite.usage import WRONG_SUMS
 
     file = around.paths.ledger_file
     store = open_store(file, read_only=True)
@@ -182,10 +183,12 @@ def _ledger(around: Surroundings) -> Iterator[Finding]:
         damage = store.integrity()
     finally:
         store.close()
+    # With its side files: SQLite would play an orphaned log into the next ledger.
+    folder = file.with_name("damaged")
+    aside = f"mkdir '{folder}' && mv '{file}'* '{folder}'"
     for sentence in damage:
-        yield Finding(
-            check="ledger", level="bad", summary=sentence, mend=f"mv '{file}' '{file}.damaged'"
-        )
+        mend = "ogate ledger vacuum" if sentence.endswith(WRONG_SUMS) else aside
+        yield Finding(check="ledger", level="bad", summary=sentence, mend=mend)
     if not damage:
         summary = f"sound ({file})" if file.exists() else "empty, no session yet"
         yield Finding(check="ledger", level="ok", summary=summary)

@@ -2,7 +2,10 @@
 
 import json
 import os
+import sqlite3
 import stat
+import subprocess
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from opencode_gate.cli.checks import CHECKS, Finding, Surroundings, all_findings
 from opencode_gate.cli.main import main
 from opencode_gate.config.paths import paths
 from opencode_gate.ledger.sqlite import open_store
-from tests.support.ledger_records import a_session
+from tests.support.ledger_records import a_session, an_exchange
 
 
 @pytest.fixture
@@ -42,6 +45,15 @@ def _findings(check: str, **environ: str) -> list[Finding]:
 def _only(check: str, **environ: str) -> Finding:
     [finding] = _findings(check, **environ)
     return finding
+
+
+def _changed_ledger(statement: str) -> None:
+    store = open_store(paths().ledger_file)
+    store.add_session(a_session())
+    store.fold([an_exchange()])
+    store.close()
+    with closing(sqlite3.connect(paths().ledger_file)) as database, database:
+        database.execute(statement)
 
 
 @pytest.mark.usefixtures("opencode")
@@ -87,6 +99,29 @@ def test_a_damaged_ledger_is_found() -> None:
     finding = _only("ledger")
     assert finding.level == "bad"
     assert finding.mend
+
+
+@pytest.mark.usefixtures("opencode")
+def test_a_ledger_whose_sums_alone_are_wrong_is_not_moved_away() -> None:
+    """Its rows are sound, and there is a command that adds them up anew."""
+    _changed_ledger("UPDATE usage_sums SET requests = requests + 1")
+    finding = _only("ledger")
+    assert (finding.level, finding.mend) == ("bad", "ogate ledger vacuum")
+
+
+@pytest.mark.usefixtures("opencode")
+def test_a_damaged_ledger_is_moved_away_with_all_that_belongs_to_it() -> None:
+    """SQLite would play the log of the old one into the new one."""
+    _changed_ledger("INSERT INTO budget_windows VALUES ('run/usd', 0, 7)")
+    file = paths().ledger_file
+    sides = [file.with_name(f"{file.name}{ending}") for ending in ("-wal", "-shm")]
+    mend = _only("ledger").mend
+    for side in sides:
+        side.touch()
+    assert mend is not None
+    subprocess.run(["/bin/sh", "-c", mend], check=True, env={"PATH": "/usr/bin:/bin"})
+    assert not any(each.exists() for each in (file, *sides))
+    assert (file.parent / "damaged" / file.name).exists()
 
 
 @pytest.mark.usefixtures("opencode")

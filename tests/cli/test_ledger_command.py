@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_damage_is_found_and_told_by_the_status(capsys, store: SqliteStore) -> N
         other.execute("UPDATE usage_sums SET requests = 7")
     other.close()
     assert main(["ledger", "check"]) == 1
-    assert "damaged" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "damaged" in captured.out
+    assert "ogate ledger vacuum" in captured.err
     assert main(["ledger", "vacuum"]) == 0
     capsys.readouterr()
     assert main(["ledger", "check"]) == 0
@@ -118,3 +121,24 @@ def test_vacuum_forgets_parts_older_than_the_setting_and_gives_their_space_back(
     assert [each.id for each in store.exchanges("01S") if each.parts] == [recent.id]
     assert len(store.exchanges("01S")) == 304
     assert paths().ledger_file.stat().st_size < 900_000
+
+
+@pytest.mark.parametrize(("verb", "status"), [("check", 1), ("vacuum", 6)])
+def test_a_ledger_with_a_damaged_page_is_no_bug_of_ours(
+    capsys, store: SqliteStore, verb: str, status: int
+) -> None:
+    store.close()
+    file = paths().ledger_file
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [root] = database.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'exchanges'"
+        ).fetchone()
+        [page_bytes] = database.execute("PRAGMA page_size").fetchone()
+    content = bytearray(file.read_bytes())
+    start = (root - 1) * page_bytes
+    content[start : start + 200] = b"\xff" * 200
+    file.write_bytes(content)
+    assert main(["ledger", verb]) == status
+    captured = capsys.readouterr()
+    assert "malformed" in captured.out + captured.err

@@ -5,7 +5,7 @@ The invariant: nothing here removes a row; what is removed are the hashes of req
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,11 +55,19 @@ def check(as_json: AsJson = False) -> Result:
             "findings": findings,
         },
         blocks=() if as_json else [Facts(facts)],
-        talk=["keep a copy of it before anything else; docs/reference/ledger.md says more"]
-        if findings
-        else [],
+        talk=_advice(findings),
         exit_code=ExitCode.CHECK_FAILED if findings else ExitCode.OK,
     )
+
+
+def _advice(findings: Sequence[str]) -> list[str]:
+    from opencode_gate.ledger.sqlite.usage import WRONG_SUMS
+
+    if not findings:
+        return []
+    if all(finding.endswith(WRONG_SUMS) for finding in findings):
+        return ["`ogate ledger vacuum` adds the rows up anew"]
+    return ["keep a copy of it before anything else; docs/reference/ledger.md says more"]
 
 
 @app.command()

@@ -307,7 +307,7 @@ class SqliteStore:
             return [str(error)]
         found = []
         if wrong:
-            found.append(f"{wrong} kept sums differ from the rows they are sums of")
+            found.append(f"{wrong} {usage.WRONG_SUMS}")
         if wrong_windows:
             found.append(f"{wrong_windows} budgets differ from what was charged to them")
         return found
@@ -319,7 +319,9 @@ class SqliteStore:
 
     def vacuum(self) -> None:
         """Gives unused space back to the disk, and mends wrong sums. Writers wait meanwhile."""
-        if usage.wrong_sums(self._connection):
+        with ledger_errors(self._path):
+            is_wrong = usage.wrong_sums(self._connection) > 0
+        if is_wrong:
             with self._write():
                 usage.sum_afresh(self._connection)
         with ledger_errors(self._path):

@@ -21,6 +21,9 @@ from opencode_gate.core.semconv import CostQuality
 from opencode_gate.core.usage import sum_known
 from opencode_gate.ledger.totals import Totals, UsageQuery, UsageRow
 
+WRONG_SUMS = "kept sums differ from the rows they are sums of"
+"""How a finding ends that `vacuum` mends; the rows themselves are sound."""
+
 Span = tuple[int, int, int]
 """First microsecond, first microsecond after it, the local time's offset from UTC within."""
 
