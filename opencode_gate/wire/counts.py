@@ -127,6 +127,7 @@ def laid_over(earlier: _StructT, later: _StructT) -> _StructT:
 
 _DIGITS = b"0123456789"
 _NO_USAGE = b"{}"
+_USUAL_TIERS = frozenset({"default", "auto"})
 
 
 class Usages(Generic[_CountsT]):
@@ -171,6 +172,14 @@ class Usages(Generic[_CountsT]):
             self._counts, self._shape = counts, shape
         self._last = text
         return True
+
+    def take_tier(self, tier: object) -> None:
+        """Keeps the tier an answer was served by, which OpenAI tells beside the usage.
+
+        For the price, as Anthropic tells its own in the usage; one of the usual price is left out.
+        """
+        if isinstance(tier, str) and tier not in _USUAL_TIERS:
+            self.take(msgspec.Raw(msgspec.json.encode({"service_tier": tier})))
 
     def counts(self) -> _CountsT:
         """What they tell together."""

@@ -19,7 +19,8 @@ class Metering(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         usage_quality: `REPORTED` when the provider's final counts were read, `ESTIMATED` when
             the answer or the reading of it was cut short of them, `UNKNOWN` without any.
-        raw_usage: the provider's usage object, JSON text; several are laid over each other.
+        raw_usage: the provider's usage object, JSON text; several are laid over each other,
+            and the service tier that OpenAI tells beside it stands in it.
         finish_reason: the provider's own, also where another one was supplied.
         delivered_text_chars: characters of text, reasoning and tool arguments passed on.
         hides_reasoning: the model also thought where nobody sees it.

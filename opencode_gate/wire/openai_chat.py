@@ -65,6 +65,7 @@ class _Chunk(msgspec.Struct):
     x_groq: _Groq | None = None
     error: Any = None
     model: Any = None
+    service_tier: Any = None
 
 
 class _Frame(msgspec.Struct):
@@ -129,6 +130,7 @@ class _TextAnswer(msgspec.Struct, gc=False):
     choices: tuple[_OnlyAnswer]
     model: str | None = None
     usage: msgspec.Raw = ABSENT
+    service_tier: Literal["default"] | None = None
     x_groq: None = None
     error: None = None
 
@@ -291,6 +293,8 @@ class OpenAIChat:
         if chunk.error is not None:
             details = chunk.error if isinstance(chunk.error, dict) else {}
             tally.error_type = short_error_type(details.get("type"), details.get("code"))
+        if chunk.service_tier is not None:
+            self.usages.take_tier(chunk.service_tier)
         has_usage = chunk.usage is not ABSENT and self.usages.take(chunk.usage)
         if chunk.x_groq is not None and not has_usage:
             has_usage = self.usages.take(chunk.x_groq.usage)

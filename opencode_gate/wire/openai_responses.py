@@ -42,6 +42,7 @@ class _Item(msgspec.Struct):
 class _Response(msgspec.Struct):
     model: Any = None
     status: Any = None
+    service_tier: Any = None
     usage: msgspec.Raw = ABSENT
     error: Any = None
     incomplete_details: _Incomplete | None = None
@@ -175,6 +176,8 @@ class OpenAIResponses:
     def _read(self, response: _Response) -> None:
         if isinstance(response.model, str) and response.model:
             self.tally.response_model = response.model
+        if response.service_tier is not None:
+            self.usages.take_tier(response.service_tier)
         if response.usage is not ABSENT:
             self.usages.take(response.usage)
 

@@ -98,3 +98,41 @@ def test_other_iterations_are_in_the_totals_or_not_to_be_told(kinds):
     usage = dict(COMPACTED, iterations=rounds)
     seen = metered(WireFormat.ANTHROPIC_MESSAGES, {"content": [], "usage": usage}).usage
     assert (seen.input_uncached, seen.output) == (23000, 1000)
+
+
+def streamed(wire_format: WireFormat, *answers: object):
+    meter = ExchangeMeter(route_of(wire_format), streamed=True, asked_for_usage=False)
+    for answer in answers:
+        meter.relay(b"data: " + json.dumps(answer).encode() + b"\n\n")
+    meter.end()
+    return json.loads(meter.metering().raw_usage)
+
+
+USED = {"prompt_tokens": 8, "completion_tokens": 4}
+
+
+def test_the_tier_a_chat_was_served_by_is_kept_with_its_usage():
+    """OpenAI names it beside the usage, and asks twice as much for `priority`."""
+    chunk = {"service_tier": "priority", "model": "m", "choices": [{"delta": {"content": "Hi"}}]}
+    last = {"service_tier": "priority", "choices": [], "usage": USED}
+    expected = {**USED, "service_tier": "priority"}
+    assert streamed(WireFormat.OPENAI_CHAT, chunk, chunk, last) == expected
+    message = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    whole = {"service_tier": "priority", "model": "m", "choices": [message], "usage": USED}
+    assert json.loads(metered(WireFormat.OPENAI_CHAT, whole).raw_usage) == expected
+
+
+def test_the_tier_of_a_response_is_the_one_it_ended_with():
+    used = {"input_tokens": 8, "output_tokens": 4}
+    begun = {"type": "response.created", "response": {"service_tier": "auto", "usage": None}}
+    ended = {"status": "completed", "service_tier": "flex", "usage": used}
+    events = (begun, {"type": "response.completed", "response": ended})
+    assert streamed(WireFormat.OPENAI_RESPONSES, *events) == {**used, "service_tier": "flex"}
+    whole = metered(WireFormat.OPENAI_RESPONSES, {**ended, "output": []})
+    assert json.loads(whole.raw_usage) == {**used, "service_tier": "flex"}
+
+
+@pytest.mark.parametrize("tier", ["default", "auto", None, 7])
+def test_a_tier_that_changes_no_price_changes_no_usage(tier):
+    last = {"service_tier": tier, "model": "m", "choices": [], "usage": USED}
+    assert streamed(WireFormat.OPENAI_CHAT, last) == USED
