@@ -252,8 +252,8 @@ class HttpConnection(TimedProtocol):
         if response is None or self._parser.get_http_version() not in _VERSIONS:
             raise _NotAnAnswer  # the parser knows other versions, whose answers end otherwise
         if status < 200:
-            if status == _SWITCHING_PROTOCOLS:
-                raise _NotAnAnswer  # nobody has asked for another protocol
+            if status == _SWITCHING_PROTOCOLS or status < 100:
+                raise _NotAnAnswer  # a protocol that nobody has asked for, or no status at all
             self._new_fields.clear()
             return
         response.status = status
