@@ -6,8 +6,9 @@ no redirects, no cookies, no decompression and no total timeout: the client of t
 about all of these.
 
 A kept connection that dies at once, before any byte of the answer, is replaced once by a fresh
-one: the provider closed it as idle while the request was on its way (RFC 9112 §9.3.1). Nothing
-else is retried here: who dies later may have worked on the answer, and bill it.
+one: the provider closed it as idle while the request was on its way (RFC 9112 §9.3.1). That is
+likely, not certain: a request whose bytes had left counts as sent, whatever the fresh one comes to.
+Nothing else is retried here: who dies later may have worked on the answer, and bill it.
 """
 
 import asyncio
@@ -125,6 +126,7 @@ class HttpUpstream:
             origin = self._add_origin(request)
         head = _head(request, origin)
         is_head_request = request.method == "HEAD"
+        has_left = False
         kept = _take(origin.idle)
         if kept is not None:
             race_ends_s = time.monotonic() + self._idle_race_s
@@ -140,18 +142,23 @@ class HttpUpstream:
                 is_race = time.monotonic() < race_ends_s
                 if failure.kind != "reset" or kept.has_received or not is_race:
                     raise
+                has_left = failure.bytes_sent
         began_s = time.monotonic()
-        request.is_waiting = True
-        fresh = await self._connect(origin, min(self._connect_timeout_s, header_timeout_s))
-        request.is_waiting = False
-        request.dialled_s = time.monotonic() - began_s
-        return await fresh.exchange(
-            head,
-            request.body,
-            is_head_request=is_head_request,
-            header_timeout_s=header_timeout_s,
-            on_head=on_head,
-        )
+        request.is_waiting = not has_left
+        try:
+            fresh = await self._connect(origin, min(self._connect_timeout_s, header_timeout_s))
+            request.is_waiting = False
+            request.dialled_s = time.monotonic() - began_s
+            return await fresh.exchange(
+                head,
+                request.body,
+                is_head_request=is_head_request,
+                header_timeout_s=header_timeout_s,
+                on_head=on_head,
+            )
+        except UpstreamFailure as failure:
+            failure.bytes_sent |= has_left
+            raise
 
     async def close(self) -> None:
         """See `Upstream.close`."""

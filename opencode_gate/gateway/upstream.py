@@ -32,7 +32,8 @@ class UpstreamRequest(msgspec.Struct, kw_only=True):
         headers: end-to-end fields. `Host`, `Content-Length`, `Transfer-Encoding` and
             `Connection` are set by the client; given ones are left out.
         dialled_s: filled in by whoever sends it: how long it waited for a connection.
-        is_waiting: kept by whoever sends it: it waits for one, so that no provider has seen it.
+        is_waiting: kept by whoever sends it: it waits for its first one, so that no provider has
+            seen it.
     """
 
     method: str

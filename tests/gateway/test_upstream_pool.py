@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from opencode_gate.core.tasks import spawn
-from opencode_gate.gateway import dialling
+from opencode_gate.gateway import dialling, http_client
 from opencode_gate.gateway.upstream import UpstreamFailure
 from tests.support.scripted_upstream import Peer, scripted
 from tests.support.upstream_client import HEAD, ask, running, whole
@@ -147,6 +148,40 @@ async def test_the_retry_happens_once_and_on_a_fresh_connection() -> None:
         assert (caught.value.kind, caught.value.bytes_sent) == ("reset", True)
         assert len(provider.peers) == 4
         assert [received.body for received in provider.requests].count(b"once more") == 2
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+async def test_what_left_on_a_dead_connection_counts_as_sent_whatever_the_retry_comes_to(
+    monkeypatch: pytest.MonkeyPatch, is_reachable: bool
+) -> None:
+    """It is taken for the idle race, which is likely, not certain: it may yet be billed."""
+    noted: list[bool] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(b"ok")
+        if await peer.request():
+            await peer.rst()
+
+    async def dial(*args: Any, **options: Any) -> None:
+        noted.append(request.is_waiting)
+        if not is_reachable:
+            raise UpstreamFailure("connect", "nobody is there", bytes_sent=False)
+        connection = args[1]
+        connection.is_usable = False
+
+    async with running(script) as (client, provider):
+        await client.send(ask(provider.port), header_timeout_s=5)
+        monkeypatch.setattr(http_client, "dial", dial)
+        request = ask(provider.port)
+        with pytest.raises(UpstreamFailure) as caught:
+            await client.send(request, header_timeout_s=5)
+        assert (caught.value.bytes_sent, noted) == (True, [False])
+
+        unsent = ask(provider.port)
+        with pytest.raises(UpstreamFailure) as caught:
+            await client.send(unsent, header_timeout_s=5)
+        assert caught.value.bytes_sent is False
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD])
