@@ -45,13 +45,14 @@ class App:
         return self._pipeline.serve(request)
 
     def _is_ours(self, host: bytes) -> bool:
+        host = host.lower()
         if host in _LOOPBACK or host.startswith(_LOOPBACK_WITH_PORT):
             return True
         return self._control is not None and self._is_served_name(host)
 
     def _is_served_name(self, host: bytes) -> bool:
         """One of the names, or any address: what a page's own name resolves to is not one."""
-        text = host.decode("latin-1").lower()
+        text = host.decode("latin-1")
         name = text.partition("]")[0][1:] if text.startswith("[") else text.partition(":")[0]
         if name in self._names or "*." + name.partition(".")[2] in self._names:
             return True

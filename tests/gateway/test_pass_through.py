@@ -529,6 +529,13 @@ async def test_pages_in_a_browser_are_kept_out(proxied: Any) -> None:
     assert it.upstream.requests == []
 
 
+@pytest.mark.parametrize("host", ["LOCALHOST", "LocalHost:8080"])
+async def test_a_host_has_no_case(proxied: Any, host: str) -> None:
+    """Nor has the machine's own name (RFC 9110, section 4.2.3)."""
+    it = await proxied(_echo_path)
+    assert (await it.send("/v1/models", b"", host=host)).status_code == 200
+
+
 async def test_a_websocket_is_told_to_come_back_over_http(proxied: Any) -> None:
     it = await proxied(_echo_path)
     answer = await it.send(
