@@ -22,8 +22,8 @@ from opencode_gate.governance.grants import Ask, Grant
 from opencode_gate.governance.policy import DOWNGRADE, Owner, Unit
 from opencode_gate.governance.request_case import Case, Cases
 from opencode_gate.governance.reservations import Held, Need, Place, Reservations, Short
-from opencode_gate.governance.rulebook import CALLERS_REMEMBERED, Law, OwnedBudget
-from opencode_gate.governance.windows import WindowSpan, window_of
+from opencode_gate.governance.rulebook import CALLERS_REMEMBERED, Counting, Law, OwnedBudget
+from opencode_gate.governance.windows import WindowSpan, later, window_of
 from opencode_gate.ledger.governance_store import Standing, WindowKey
 from opencode_gate.ledger.records import Charge
 from opencode_gate.wire.estimates import estimated_tokens
@@ -31,7 +31,7 @@ from opencode_gate.wire.estimates import estimated_tokens
 HELD_WAIT_S = 60.0
 """How long a request waits for others to be settled; Opencode waits 300 s for headers."""
 
-Standings = Callable[[Sequence[WindowKey]], Mapping[WindowKey, Standing]]
+Standings = Callable[[Sequence[WindowKey]], Mapping[WindowKey, Counting]]
 
 
 class _Placed(Place):
@@ -257,13 +257,16 @@ class Budgeting:
 
     def _note_soft(self, soft: Sequence[_Placed], case: Case, grant: Grant) -> None:
         """Charges the request to budgets that refuse nothing, and says which would have."""
-        grant.charges += tuple(Charge(*one.key, one.unit, 0) for one in soft)
         try:
             standings = self._standings([one.key for one in soft])
         except LedgerError as error:
             raise Denied(sentences.ledger_locked(error.message), http_status=403) from error
         for one in soft:
-            standing = standings.get(one.key, Standing())
+            key, standing = standings[one.key]
+            grant.charges += (Charge(*key, one.unit, 0),)
+            if key != one.key:
+                span = later(one.span, key.window_start_us)
+                one = msgspec.structs.replace(one, key=key, span=span)
             if one.owned.budget.mode == "shadow":
                 try:
                     needed = case.amount(one.unit, one.owned.owner)

@@ -7,6 +7,7 @@ one past ogate from the next second on; rules that cannot be read refuse everyth
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,6 +43,17 @@ class OwnedBudget(msgspec.Struct, frozen=True):
     budget: Budget
     id: str
     zone: str
+
+
+class Counting(NamedTuple):
+    """The window in which a budget counts now, and how it stands there.
+
+    It is the one asked for, or a later one that the budget was used in already: a clock that is
+    set back opens no window again.
+    """
+
+    key: WindowKey
+    standing: Standing
 
 
 class Law(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +102,7 @@ class Rulebook:
         self._policy = Policy()
         self._is_read = False
         self._laws: dict[Caller, Law] = {}
-        self._standings: dict[tuple[WindowKey, ...], Mapping[WindowKey, Standing]] = {}
+        self._standings: dict[tuple[WindowKey, ...], Mapping[WindowKey, Counting]] = {}
         self._standings_mark: int | None = None
 
     @property
@@ -149,8 +161,8 @@ class Rulebook:
             raise _unreadable(error) from error
         return law
 
-    def standings(self, keys: Sequence[WindowKey]) -> Mapping[WindowKey, Standing]:
-        """How budgets stand; read again only when the ledger has changed.
+    def standings(self, keys: Sequence[WindowKey]) -> Mapping[WindowKey, Counting]:
+        """How budgets stand, by the windows asked for; read again only when the ledger has changed.
 
         Raises:
             LedgerError: the ledger cannot be asked.
@@ -162,7 +174,16 @@ class Rulebook:
             self._standings_mark = change_mark
         found = self._standings.get(of)
         if found is None:
-            found = self._standings[of] = store.standings(of)
+            latest_us = store.latest_windows(key.budget_id for key in of)
+            in_force = [
+                WindowKey(budget_id, max(start_us, latest_us.get(budget_id, start_us)))
+                for budget_id, start_us in of
+            ]
+            standings = store.standings(in_force)
+            found = self._standings[of] = {
+                asked: Counting(key, standings.get(key, Standing()))
+                for asked, key in zip(of, in_force, strict=True)
+            }
         return found
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from opencode_gate.governance.policy import (
 )
 from opencode_gate.governance.prices import PriceRule
 from opencode_gate.governance.request_case import ModelTerms
+from opencode_gate.governance.standing import standings
 from opencode_gate.ledger.records import ExchangeRecord, FoldedExchange, Taken
 from opencode_gate.ledger.sqlite import open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
@@ -329,6 +330,35 @@ async def test_a_clock_that_is_set_back_opens_no_window_again(gate: Gate) -> Non
     gate.settle(15_000_000)
     gate.clock.set(2026, 11, 20, 12)
     await gate.denied()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        usd("0.02", "day", at_end="warn"),
+        usd("0.02", "day", mode="shadow"),
+        usd("0.02", "day", at_end="downgrade:cheap"),
+    ],
+)
+async def test_what_refuses_nothing_is_counted_in_no_earlier_window_either(
+    gate: Gate, rules: Rules
+) -> None:
+    """Else nobody would see what was spent, as all who look see the latest window."""
+    give(gate.ledger, (USER, rules))
+    gate.clock.set(2026, 11, 22, 12)
+    await gate.ask()
+    gate.settle(20_000_000)
+    gate.clock.set(2026, 11, 20, 12)
+    for _ in range(2):
+        grant = await gate.ask()
+        assert grant.decisions, "it is spent, and that is said"
+        gate.settle(5_000_000)
+    store = open_governance(gate.ledger)
+    [standing] = standings(
+        store, [(USER, rules)], at_us=gate.clock.now_us(), time_zone="Europe/Berlin"
+    )
+    store.close()
+    assert standing.spent == 30_000_000
 
 
 async def test_windows_follow_the_zone_of_their_owner(gate: Gate) -> None:

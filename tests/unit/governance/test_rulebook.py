@@ -236,4 +236,4 @@ def test_how_budgets_stand_is_read_again_when_the_ledger_has_changed(
     assert book.rulebook.standings([key]) is first
     with closing(open_governance(ledger)) as other:
         other.lease("P", [LeaseWish(key, 100, 60, 60)])
-    assert book.rulebook.standings([key])[key].held == 60
+    assert book.rulebook.standings([key])[key].standing.held == 60
