@@ -22,7 +22,7 @@ from opencode_gate.governance.policy import Budget, Owner, Rules, VirtualKey, do
 from opencode_gate.ledger.governance_store import PolicyDocument
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import Charge
-from opencode_gate.ledger.sqlite import open_store
+from opencode_gate.ledger.sqlite import SqliteStore, open_store
 from opencode_gate.ledger.sqlite.governance import open_governance
 from opencode_gate.ledger.totals import GROUPINGS, UsageQuery
 from opencode_gate.session.operator import os_user
@@ -152,6 +152,34 @@ def test_csv_has_the_names_of_the_document_and_no_row_of_sums(capsys) -> None:
         ("m", "00", "1"),
         ("other", "11", ""),
     ]
+
+
+def test_csv_cannot_drive_a_terminal(capsys) -> None:
+    """A model is called what a client calls it."""
+    store = open_store(paths().ledger_file)
+    store.fold([an_exchange(request_model="m\x1b[2J\x9b")])
+    store.close()
+    assert main(["usage", "--since", "2020-01-01", "--csv"]) == 0
+    assert not {"\x1b", "\x9b"} & set(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_the_sum_is_that_of_its_rows_while_a_session_writes(capsys, monkeypatch) -> None:
+    """A call that is recorded between two questions is in the answers to both or to none."""
+    usage = SqliteStore.usage
+    other = open_store(paths().ledger_file)
+
+    def and_one_more(store: SqliteStore, query: UsageQuery) -> object:
+        found = usage(store, query)
+        other.fold([an_exchange(started_at_us=_us("2026-11-21T00:10:00+01:00"))])
+        return found
+
+    monkeypatch.setattr(SqliteStore, "usage", and_one_more)
+    assert main(["usage", "--json"]) == 0
+    other.close()
+    document = json.loads(capsys.readouterr().out)
+    rows = sum(row["requests"] for row in document["rows"])
+    assert document["totals"]["requests"] == rows
 
 
 def test_csv_of_nothing_is_its_header(capsys) -> None:

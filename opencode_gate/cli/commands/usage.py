@@ -14,7 +14,7 @@ from opencode_gate.cli import figures
 from opencode_gate.cli.commands.usage_reprice import reprice
 from opencode_gate.cli.commands.usage_tools import tools
 from opencode_gate.cli.options import AsJson, Month, Since, Today, Until, Week
-from opencode_gate.cli.render import Block, Column, Result, Table, Text, print_lines
+from opencode_gate.cli.render import Block, Column, Result, Table, Text, print_lines, printable
 from opencode_gate.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -184,7 +184,9 @@ def _ledger_rows(queries: "Sequence[UsageQuery]") -> "list[list[UsageRow]]":
 
     store = open_store(paths().ledger_file, read_only=True)
     try:
-        return [store.usage(query) for query in queries]
+        # Of one moment: sessions that run beside this would make the sum differ from its rows.
+        with store.snapshot():
+            return [store.usage(query) for query in queries]
     finally:
         store.close()
 
@@ -258,7 +260,10 @@ def _csv(found: _Found) -> str:
     from opencode_gate.ledger.totals import Totals, UsageRow
 
     def fields(row: "UsageRow") -> dict[str, object]:
-        return {**_key_document(row), **totals_document(row.totals)}
+        return {
+            name: printable(value) if isinstance(value, str) else value
+            for name, value in {**_key_document(row), **totals_document(row.totals)}.items()
+        }
 
     nothing = UsageRow(key=dict.fromkeys(found.groups), totals=Totals())
     out = io.StringIO()
