@@ -151,7 +151,7 @@ def running_line(exchange: "ExchangeRecord") -> str:
         f"{_took(exchange):>7}",
         end_text(exchange),
     )
-    return printable("  ".join(cells))
+    return printable("  ".join(cells)).replace("\n", "\N{REPLACEMENT CHARACTER}")
 
 
 def call_facts(session: "SessionRecord | None", exchange: "ExchangeRecord") -> list[Block]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from opencode_gate.cli.call_view import running_line
 from opencode_gate.cli.main import main
 from opencode_gate.config.paths import paths
 from opencode_gate.core.semconv import (
@@ -200,6 +201,7 @@ def test_a_name_out_of_a_providers_answer_cannot_drive_the_terminal(capsys, stor
         assert main(["logs", *verb]) == 0
         out = capsys.readouterr().out
         assert not {"\x1b", "\x07"} & set(out)
+    assert running_line(store.exchange("01X")).isprintable(), "a call of `tail` is one line"
 
 
 @pytest.fixture
