@@ -109,6 +109,7 @@ def test_export_is_one_line_of_json_a_call(capsys) -> None:
 @pytest.mark.usefixtures("ledger")
 def test_export_into_a_file_is_for_its_owner_alone(capsys, tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
+    target.touch(mode=0o644)
     assert main(["sessions", "export", OLD, "--output", str(target)]) == 0
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"2 model calls written to {target}\n")

@@ -328,6 +328,9 @@ def _write_private(output: Path, lines: Iterable[str]) -> int:
     try:
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
+            if output.is_file():
+                # One that was there keeps the mode it had.
+                output.chmod(0o600)
             for line in lines:
                 file.write(line + "\n")
                 count += 1
