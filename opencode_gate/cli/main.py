@@ -162,8 +162,12 @@ def _leave(status: int) -> None:
 
 def report(error: Exception, *, with_traceback: bool) -> int:
     """Says what went wrong on stderr, if that is read; the traceback only with `--debug`."""
-    from opencode_gate.core.errors import GateError
+    import errno
 
+    from opencode_gate.core.errors import ConfigError, GateError
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        error = ConfigError("folder-unwritable", f"what was to be written has no room: {error}")
     try:
         _say(error, with_traceback=with_traceback)
     except OSError:

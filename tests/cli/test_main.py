@@ -1,5 +1,6 @@
 """The entry point: what it answers itself, how it splits the line, and how everything ends."""
 
+import errno
 import sys
 import types
 from collections.abc import Callable
@@ -146,6 +147,17 @@ def test_a_bug_is_one_line_and_70_and_a_traceback_only_with_debug(put_command, c
     assert "Traceback" not in err
     assert main(["doctor", "--debug"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_bug_of_ours(put_command, capsys) -> None:
+    """As in `ogate usage >report.txt`."""
+
+    def fill() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    put_command("doctor", fill)
+    assert main(["doctor"]) == 3
+    assert "No space left on device  [folder-unwritable]" in capsys.readouterr().err
 
 
 def test_a_returned_result_is_rendered_once_as_json_or_for_people(put_command, capsys) -> None:
