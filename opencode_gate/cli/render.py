@@ -122,8 +122,14 @@ def _print_plain(stream: TextIO, blocks: Sequence[Block], *, indent: int = 0) ->
 
 def _is_pipe(stream: TextIO) -> bool:
     """True where nobody looks: no terminal, nor what makes Rich take a stream for one."""
-    told = ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-    return not stream.isatty() and not any(os.environ.get(name) for name in told)
+    told = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    is_told = _is_width_told() or any(os.environ.get(name) for name in told)
+    return not stream.isatty() and not is_told
+
+
+def _is_width_told() -> bool:
+    """Whether `COLUMNS` says a width; some terminals that do not know theirs say `0`."""
+    return os.environ.get("COLUMNS", "").strip("0") != ""
 
 
 def stdout_width() -> int:
@@ -246,7 +252,14 @@ def _console(stream: TextIO) -> "Console":
     """A console that adapts to a terminal's width and cuts nothing on its way into a pipe."""
     from rich.console import Console
 
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else _PIPE_WIDTH
+    width = None
+    if not stream.isatty():
+        width = None if _is_width_told() else _PIPE_WIDTH
+    elif os.environ.get("COLUMNS") and not _is_width_told():
+        import shutil
+
+        # Rich would take a `0` for the width and draw nothing.
+        width = shutil.get_terminal_size().columns
     return Console(file=stream, highlight=False, width=width)
 
 

@@ -54,6 +54,19 @@ def test_a_table_adapts_to_a_narrow_terminal(capsys, monkeypatch) -> None:
     assert "$ 10.25" in "\n".join(lines)
 
 
+def test_a_width_of_nothing_is_none() -> None:
+    """`COLUMNS=0` is of a terminal that does not know its width: all is shown, in a pipe too."""
+    line = [sys.executable, "-m", "opencode_gate.cli.main", "config", "path"]
+    environ = dict(os.environ, COLUMNS="0", PYTHONUNBUFFERED="1")
+    piped = subprocess.run(line, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "ledger_file" in piped
+    terminal = pexpect.spawn(line[0], line[1:], env=environ, encoding="utf-8", timeout=30)
+    terminal.expect("ledger_file")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
+
+
 def test_what_a_server_said_cannot_drive_the_terminal(capsys) -> None:
     """Its words are quoted in what is said and in errors."""
     talk("it said \x1b]0;title\x07")
