@@ -87,8 +87,8 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         attempts: upstream tries, 0 for a request that was denied.
         queued_us: from the request's last byte to the first upstream try.
         time_to_first_chunk_us: from the request's last byte to the first content for the client.
-        raw_usage: the provider's usage object as it came (JSON text), with the service tier that
-            OpenAI tells beside it.
+        raw_usage: the provider's usage object as it came (JSON text), with the service tier and
+            the cost that some tell beside it.
         reported_cost_nano_usd: what the provider said it costs, kept beside the priced amount.
         cost_nano_usd: the amount counted; `None` when unknown.
         price_source: which book priced it, with its version (`genai-prices 0.2.3`).

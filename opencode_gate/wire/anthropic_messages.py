@@ -59,6 +59,7 @@ class _Event(msgspec.Struct):
     content_block: _Block | None = None
     usage: msgspec.Raw = ABSENT
     error: Any = None
+    cost: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -67,6 +68,7 @@ class _Answer(msgspec.Struct):
     stop_reason: Any = None
     usage: msgspec.Raw = ABSENT
     error: Any = None
+    cost: Any = None
 
 
 class _MoreOfABlock(msgspec.Struct, gc=False):
@@ -160,6 +162,7 @@ class AnthropicMessages:
             self._fail(answer.error)
         self._name(answer.model)
         self.usages.take(answer.usage)
+        self.usages.take_beside(None, answer.cost)
         for block in answer.content or ():
             self._open_block(block)
         if answer.stop_reason is not None:
@@ -210,6 +213,8 @@ class AnthropicMessages:
         if event.delta is not None and event.delta.stop_reason is not None:
             self.tally.finish_reason = str(event.delta.stop_reason)
         self.usages.take(event.usage)
+        if event.cost is not None:
+            self.usages.take_beside(None, event.cost)
 
     def _name(self, model: object) -> None:
         if isinstance(model, str) and model:

@@ -173,13 +173,22 @@ class Usages(Generic[_CountsT]):
         self._last = text
         return True
 
-    def take_tier(self, tier: object) -> None:
-        """Keeps the tier an answer was served by, which OpenAI tells beside the usage.
+    def take_beside(self, tier: object, cost: object) -> None:
+        """Keeps what is told beside the usage as if it were told in it.
 
-        For the price, as Anthropic tells its own in the usage; one of the usual price is left out.
+        Args:
+            tier: which an answer of OpenAI's was served by; one of the usual price says nothing.
+            cost: what OpenCode Zen took from the balance, a text. Nothing is taken where a plan
+                or a key of one's own pays, so a zero says nothing of the cost.
         """
+        told: dict[str, str] = {}
         if isinstance(tier, str) and tier not in _USUAL_TIERS:
-            self.take(msgspec.Raw(msgspec.json.encode({"service_tier": tier})))
+            told["service_tier"] = tier
+        if isinstance(cost, str) and amount_usd(cost):
+            told["cost"] = cost
+        if told:
+            text = merged_json(self._last, msgspec.json.encode(told))
+            self.take(msgspec.Raw(text.encode()))
 
     def counts(self) -> _CountsT:
         """What they tell together."""

@@ -68,6 +68,7 @@ class _Answer(msgspec.Struct, rename="camel"):
     model_version: Any = None
     prompt_feedback: _PromptFeedback | None = None
     error: Any = None
+    cost: Any = None
 
 
 class _MoreText(msgspec.Struct, rename="camel", gc=False):
@@ -203,6 +204,8 @@ class GeminiGenerate:
             tally.is_ended = True
         if answer.usage_metadata is not ABSENT:
             self.usages.take(answer.usage_metadata)
+        if answer.cost is not None:
+            self.usages.take_beside(None, answer.cost)
         if answer.candidates:
             candidate = answer.candidates[0]
             if candidate.content is not None:

@@ -20,7 +20,7 @@ class Metering(msgspec.Struct, frozen=True, kw_only=True):
         usage_quality: `REPORTED` when the provider's final counts were read, `ESTIMATED` when
             the answer or the reading of it was cut short of them, `UNKNOWN` without any.
         raw_usage: the provider's usage object, JSON text; several are laid over each other,
-            and the service tier that OpenAI tells beside it stands in it.
+            and the service tier and the cost that some tell beside it stand in it.
         finish_reason: the provider's own, also where another one was supplied.
         delivered_text_chars: characters of text, reasoning and tool arguments passed on.
         hides_reasoning: the model also thought where nobody sees it.

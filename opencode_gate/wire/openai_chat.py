@@ -66,6 +66,7 @@ class _Chunk(msgspec.Struct):
     error: Any = None
     model: Any = None
     service_tier: Any = None
+    cost: Any = None
 
 
 class _Frame(msgspec.Struct):
@@ -131,6 +132,7 @@ class _TextAnswer(msgspec.Struct, gc=False):
     model: str | None = None
     usage: msgspec.Raw = ABSENT
     service_tier: Literal["default"] | None = None
+    cost: None = None
     x_groq: None = None
     error: None = None
 
@@ -293,9 +295,9 @@ class OpenAIChat:
         if chunk.error is not None:
             details = chunk.error if isinstance(chunk.error, dict) else {}
             tally.error_type = short_error_type(details.get("type"), details.get("code"))
-        if chunk.service_tier is not None:
-            self.usages.take_tier(chunk.service_tier)
         has_usage = chunk.usage is not ABSENT and self.usages.take(chunk.usage)
+        if chunk.service_tier is not None or chunk.cost is not None:
+            self.usages.take_beside(chunk.service_tier, chunk.cost)
         if chunk.x_groq is not None and not has_usage:
             has_usage = self.usages.take(chunk.x_groq.usage)
         if chunk.choices:

@@ -55,9 +55,11 @@ class _Event(msgspec.Struct):
     item: _Item | None = None
     error: Any = None
     code: Any = None
+    cost: Any = None
 
 
 class _Answer(_Response):
+    cost: Any = None
     output: list[_Item] | None = None
 
 
@@ -129,6 +131,7 @@ class OpenAIResponses:
         elif event.type == _IMAGE_DELTA:
             self.tally.has_content = True
         if event.response is None:
+            self.usages.take_beside(None, event.cost)
             return None
         self._read(event.response)
         if event.type in _TERMINAL:
@@ -139,6 +142,7 @@ class OpenAIResponses:
         """Reads a response that was not streamed."""
         answer = _answers.decode(data)
         self._read(answer)
+        self.usages.take_beside(None, answer.cost)
         if answer.error is not None:
             self._fail(answer.error, None)
         if answer.status is not None:
@@ -176,10 +180,10 @@ class OpenAIResponses:
     def _read(self, response: _Response) -> None:
         if isinstance(response.model, str) and response.model:
             self.tally.response_model = response.model
-        if response.service_tier is not None:
-            self.usages.take_tier(response.service_tier)
         if response.usage is not ABSENT:
             self.usages.take(response.usage)
+        if response.service_tier is not None:
+            self.usages.take_beside(response.service_tier, None)
 
     def _deliver(self, item: _Item) -> None:
         tally = self.tally

@@ -136,3 +136,39 @@ def test_the_tier_of_a_response_is_the_one_it_ended_with():
 def test_a_tier_that_changes_no_price_changes_no_usage(tier):
     last = {"service_tier": tier, "model": "m", "choices": [], "usage": USED}
     assert streamed(WireFormat.OPENAI_CHAT, last) == USED
+
+
+def of_zen(wire_format: WireFormat, *answers: object):
+    meter = ExchangeMeter(route_of(wire_format), streamed=True, asked_for_usage=True)
+    sent = b"".join(b"data: " + json.dumps(answer).encode() + b"\n\n" for answer in answers)
+    assert meter.relay(sent) + meter.end().tail == sent
+    return meter.metering()
+
+
+@pytest.mark.parametrize(("cost", "cost_usd"), [("0.00420000", Decimal("0.0042")), ("0", None)])
+def test_opencode_zen_says_last_what_it_took(cost, cost_usd):
+    """From the balance: nothing for a plan or a key of one's own, which says of a cost nothing."""
+    used = {"input_tokens": 8, "output_tokens": 4}
+    chat_usage = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USED}
+    paid = {"choices": [], "cost": cost}
+    assert of_zen(WireFormat.OPENAI_CHAT, chat_usage, paid).reported_cost_usd == cost_usd
+    ping = {"type": "ping", "cost": cost}
+    begun = {"type": "message_start", "message": {"usage": {"input_tokens": 8, "output_tokens": 1}}}
+    ended = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": used}
+    stop = {"type": "message_stop"}
+    seen = of_zen(WireFormat.ANTHROPIC_MESSAGES, begun, ended, stop, ping)
+    assert (seen.reported_cost_usd, seen.usage.output) == (cost_usd, 4)
+    assert json.loads(seen.raw_usage)["output_tokens"] == 4
+    done = {"type": "response.completed", "response": {"status": "completed", "usage": used}}
+    assert of_zen(WireFormat.OPENAI_RESPONSES, done, ping).reported_cost_usd == cost_usd
+    part = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}
+    told = {"candidates": [part], "usageMetadata": {"promptTokenCount": 8}}
+    assert of_zen(WireFormat.GEMINI_GENERATE, told, ping).reported_cost_usd == cost_usd
+
+
+@pytest.mark.parametrize("wire_format", [one for one in WireFormat if one != WireFormat.UNKNOWN])
+def test_opencode_zen_says_it_in_a_plain_answer_too(wire_format):
+    message = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    answer = {"choices": [message], "status": "completed", "output": [], "content": []}
+    seen = metered(wire_format, {**answer, "cost": "0.5"})
+    assert seen.reported_cost_usd == Decimal("0.5")
