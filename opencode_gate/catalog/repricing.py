@@ -2,7 +2,8 @@
 
 The idea: an exchange is priced again as of its own day, and the outcome compared. The
 invariants: what a provider reported goes on counting, only the book's word beside it changes;
-a known amount never becomes unknown; an amount that is no book's (`not billed`) is left alone.
+a known amount never becomes unknown; an amount that is no book's (`not billed`) is left alone,
+and so is an estimate that was held to its reservation, unless it was less.
 
 The catalogue and the agent's configuration have no dates: their prices are those of today, and
 may not be those of the exchange's day. So they give an amount where there was none, or where the
@@ -39,6 +40,8 @@ class Repriceable(Priceable, Protocol):
     def priced_cost_nano_usd(self) -> int | None: ...  # noqa: D102
     @property
     def cache_saved_nano_usd(self) -> int | None: ...  # noqa: D102
+    @property
+    def reserved_cost_nano_usd(self) -> int | None: ...  # noqa: D102
 
 
 Record = TypeVar("Record", bound=Repriceable)
@@ -75,6 +78,9 @@ def change_of(record: Repriceable, book: PriceBook) -> Change | None:
         return None
     before = (record.cost_nano_usd, record.cost_quality)
     if before == (priced.cost_nano_usd, priced.cost_quality):
+        return None
+    held_nano_usd = _held_nano_usd(record)
+    if held_nano_usd is not None and priced.cost_nano_usd > held_nano_usd:
         return None
     return Change(
         exchange_id=record.id,
@@ -169,6 +175,13 @@ def _is_of_a_book(record: Repriceable) -> bool:
     if source is None:
         return record.cost_nano_usd is None
     return source.startswith((*_DATED, *_UNDATED))
+
+
+def _held_nano_usd(record: Repriceable) -> int | None:
+    """The reservation that counted, where the tokens were estimated to more than it."""
+    is_estimate = record.cost_quality is CostQuality.ESTIMATED
+    is_held = is_estimate and record.cost_nano_usd == record.reserved_cost_nano_usd
+    return record.reserved_cost_nano_usd if is_held else None
 
 
 def _may_replace(new: Repriceable, old: Repriceable) -> bool:

@@ -82,6 +82,21 @@ def test_estimated_tokens_stay_estimated() -> None:
     assert change.cost_quality is CostQuality.ESTIMATED
 
 
+def test_an_estimate_that_was_held_to_its_reservation_is_not_raised_beyond_it() -> None:
+    """The reservation counted, and the request could not cost more; it can have cost less."""
+    held = exchange(
+        usage_quality=UsageQuality.ESTIMATED,
+        cost_quality=CostQuality.ESTIMATED,
+        cost_nano_usd=9_000_000,
+        priced_cost_nano_usd=11_250_000,
+        reserved_cost_nano_usd=9_000_000,
+    )
+    assert change_of(held, book()) is None
+    change = change_of(held, book(OWN))
+    assert change is not None
+    assert change.cost_nano_usd == 3_000_000
+
+
 def test_what_the_provider_reported_goes_on_counting() -> None:
     record = exchange(
         reported_cost_nano_usd=77,
