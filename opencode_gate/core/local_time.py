@@ -24,10 +24,14 @@ _STEP_US = 86_400_000_000
 def local_zone_name() -> str:
     """The IANA name of this machine's time zone.
 
-    `TZ` first, then the system's settings. Where none names a zone, a fixed zone with today's
-    offset (`Etc/GMT-3`), or `UTC` where that does not exist either.
+    `TZ` first, then the system's settings. Where none names a zone, or `TZ` is a rule of POSIX, a
+    fixed zone with today's offset (`Etc/GMT-3`), or `UTC` where that does not exist either.
     """
-    for name in (os.environ.get("TZ", "").removeprefix(":"), _linked_name(), _written_name()):
+    told = os.environ.get("TZ", "").removeprefix(":")
+    # It may name a file, of a zone or the system's own; a rule is what all other times obey.
+    is_rule = bool(told) and not told.startswith("/")
+    in_file = told.partition("zoneinfo/")[2]
+    for name in (told,) if is_rule else (in_file, _linked_name(), _written_name()):
         if name and _is_zone(name):
             return name
     offset_s = time.localtime().tm_gmtoff

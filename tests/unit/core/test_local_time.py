@@ -28,11 +28,24 @@ def test_the_systems_link_is_read_where_there_is_no_variable(monkeypatch, tmp_pa
     assert local_zone_name() == "Asia/Tokyo"
 
 
+def test_a_file_in_the_variable_is_of_a_zone_or_the_systems_own(monkeypatch, tmp_path) -> None:
+    """As in `TZ=:/etc/localtime`."""
+    link = tmp_path / "localtime"
+    link.symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
+    monkeypatch.setattr(local_time, "_LOCALTIME", link)
+    monkeypatch.setenv("TZ", ":/etc/localtime")
+    assert local_zone_name() == "Asia/Tokyo"
+    monkeypatch.setenv("TZ", ":/usr/share/zoneinfo/Europe/Berlin")
+    assert local_zone_name() == "Europe/Berlin"
+
+
 def test_a_zone_without_a_name_keeps_its_offset(monkeypatch, tmp_path) -> None:
-    """A POSIX rule in `TZ` is no IANA name: its offset of today is kept."""
+    """A POSIX rule in `TZ` is no IANA name: its offset of today is kept, not the system's."""
     import time
 
-    monkeypatch.setattr(local_time, "_LOCALTIME", tmp_path / "none")
+    link = tmp_path / "localtime"
+    link.symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
+    monkeypatch.setattr(local_time, "_LOCALTIME", link)
     monkeypatch.setattr(local_time, "_TIMEZONE", tmp_path / "none")
     monkeypatch.setenv("TZ", "<+03>-3")
     time.tzset()
