@@ -22,7 +22,7 @@ def event_document(event: AuditEvent) -> dict[str, object]:
 
 def event_line(event: AuditEvent) -> str:
     """One event as a line of JSON."""
-    document = json.dumps(event_document(event), ensure_ascii=False, separators=(",", ":"))
+    document = json.dumps(event_document(event), separators=(",", ":"))
     return f"{document}\n"
 
 

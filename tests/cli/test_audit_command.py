@@ -92,6 +92,17 @@ def test_an_export_goes_on_where_the_last_one_ended(capsys: pytest.CaptureFixtur
         assert capsys.readouterr().out == ""
 
 
+def test_no_name_in_an_export_can_drive_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """U+009B begins an escape sequence as ESC [ does."""
+    with closing(open_store(paths().ledger_file)) as store:
+        store.add_session(a_session(id="01S"))
+        store.fold([an_exchange(session_id="01S", request_model="m\x9b2J\x1b[2J")])
+    assert main(["audit", "export"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out)["event"]["model"] == "m\x9b2J\x1b[2J"
+    assert not {"\x9b", "\x1b"} & set(out)
+
+
 def test_a_sound_trail_is_said_to_be_sound(capsys: pytest.CaptureFixture[str]) -> None:
     record()
     assert main(["audit", "verify"]) == 0
