@@ -105,10 +105,10 @@ class Vault:
         )
         keeper = self.stores.of(store)
         # Opens the store while Ctrl-C still works: a person may have to unlock it first.
-        keeper.get(provider_id, name)
+        old = keeper.get(provider_id, name)
         with _whole():
             keeper.set(provider_id, name, secret)
-            with _undone_by(lambda: keeper.delete(provider_id, name)):
+            with _undone_by(lambda: _put_back(keeper, provider_id, name, old)):
                 return self.index.add(entry)
 
     def add_reference(
@@ -171,7 +171,7 @@ class Vault:
         )
         with _whole():
             keeper.set(provider_id, name, secret)
-            with _undone_by(lambda: _put_back(keeper, entry, old)):
+            with _undone_by(lambda: _put_back(keeper, provider_id, name, old)):
                 return self.index.update(fresh)
 
     def rename(self, provider_id: str, name: str, new_name: str) -> CredentialEntry:
@@ -187,9 +187,10 @@ class Vault:
             return self.index.rename(provider_id, name, new_name)
         secret = self.secret(entry)
         keeper = self.stores.of(entry.store)
+        old = keeper.get(provider_id, new_name)
         with _whole():
             keeper.set(provider_id, new_name, secret)
-            with _undone_by(lambda: keeper.delete(provider_id, new_name)):
+            with _undone_by(lambda: _put_back(keeper, provider_id, new_name, old)):
                 renamed = self.index.rename(provider_id, name, new_name)
             keeper.delete(provider_id, name)
             return renamed
@@ -208,7 +209,7 @@ class Vault:
         old = keeper.get(provider_id, name)
         with _whole():
             keeper.delete(provider_id, name)
-            with _undone_by(lambda: _put_back(keeper, entry, old)):
+            with _undone_by(lambda: _put_back(keeper, provider_id, name, old)):
                 return self.index.remove(provider_id, name)
 
     def forget(self, provider_id: str, name: str) -> CredentialEntry | None:
@@ -226,9 +227,12 @@ class Vault:
         )
 
 
-def _put_back(keeper: CredentialStore, entry: CredentialEntry, old: Secret | None) -> None:
-    if old is not None:
-        keeper.set(entry.provider_id, entry.name, old)
+def _put_back(keeper: CredentialStore, provider_id: str, name: str, old: Secret | None) -> None:
+    """As it was: also a key that another process has kept there since the list was read."""
+    if old is None:
+        keeper.delete(provider_id, name)
+    else:
+        keeper.set(provider_id, name, old)
 
 
 @contextlib.contextmanager

@@ -46,6 +46,23 @@ def test_a_taken_name_changes_nothing(vault):
     assert not paths().credentials_file.exists()
 
 
+@pytest.mark.parametrize("verb", ["add", "rename"])
+def test_a_name_taken_by_another_process_meanwhile_keeps_its_key(vault, backend, verb):
+    """Somebody types a key while another terminal keeps one under the same name."""
+    if verb == "rename":
+        vault.add("openai", "first", OTHER, store="keyring")
+    vault.check_new("openai", "default")
+    other = Vault(paths(), {}, keyring=KeyringStore(backend=backend, environ={}))
+    entry = other.add("openai", "default", KEY, store="keyring")
+    with pytest.raises(CredentialError) as caught:
+        if verb == "add":
+            vault.add("openai", "default", OTHER, store="keyring")
+        else:
+            vault.rename("openai", "first", "default")
+    assert caught.value.code == "key-exists"
+    assert other.secret(entry) == KEY
+
+
 def test_rotating_replaces_the_key_and_starts_its_tags_anew(vault):
     entry = vault.add("openai", "default", KEY, store="keyring")
     vault.mark_tested(entry, "ok")
