@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from opencode_gate.catalog.archive import Archive, BadCatalogue
-from opencode_gate.catalog.familiar import familiarity_rank
 from opencode_gate.catalog.model_entries import described_model, model_row
 from opencode_gate.catalog.overrides import price_on
 from opencode_gate.catalog.practice import PRACTICE_ID, practice_models, practice_row
@@ -138,6 +137,8 @@ class Catalogue:
         Those of that very id come first, then the user's own, then those of the providers that
         most people have a key of.
         """
+        from opencode_gate.catalog.familiar import familiarity_rank
+
         hits = self.search(text, limit=1000)
         same = [hit for hit in hits if hit.model_id == text]
 

@@ -17,7 +17,6 @@ from opencode_gate.config.paths import Paths
 from opencode_gate.config.private_files import exclusive, replace_private
 from opencode_gate.core.errors import CredentialError, UsageError
 from opencode_gate.credentials.entries import CredentialEntry
-from opencode_gate.credentials.shape import quoted_name
 
 VERSION = 1
 DEFAULT_NAME = "default"
@@ -281,6 +280,8 @@ def _refuse_taken(entries: list[CredentialEntry], provider_id: str, name: str) -
 
 
 def _no_such_key(provider_id: str, name: str, own: tuple[CredentialEntry, ...]) -> CredentialError:
+    from opencode_gate.credentials.shape import quoted_name
+
     names = ", ".join(entry.name for entry in own)
     return CredentialError(
         "no-such-key",
