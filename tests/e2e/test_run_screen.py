@@ -101,7 +101,8 @@ def is_usable(screen: TerminalScreen) -> bool:
     """A shell that shows what is typed, runs it, and gets Ctrl-C as a signal."""
     screen.run(["printf", "%s-%s\\n", "still", "usable"])
     screen.wait_for(lambda text: "\nstill-usable" in text)
-    screen.run(["sleep", "1000"])
+    screen.run(["sh", "-c", "printf '%s-%s\\n' has begun; exec sleep 1000"])
+    screen.wait_for(lambda text: "\nhas-begun" in text)  # before, the signal would be the shell's
     screen.press("C-c")
     screen.wait_for("^C")
     return screen.modes() == AT_REST

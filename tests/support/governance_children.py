@@ -3,14 +3,16 @@
 Run as `python -m tests.support.governance_children NAME ARGUMENTS`.
 """
 
+import contextlib
 import sys
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from opencode_gate.core.errors import LedgerError
 from opencode_gate.ledger.folding import Folder
-from opencode_gate.ledger.governance_store import LeaseWish, WindowKey
+from opencode_gate.ledger.governance_store import GovernanceStore, LeaseWish, WindowKey
 from opencode_gate.ledger.journal import Journal
 from opencode_gate.ledger.records import Charge, ExchangeRecord
 from opencode_gate.ledger.sqlite import open_store
@@ -98,7 +100,7 @@ def serve(folder: str, ledger_file: str) -> None:
     """Exchanges as a gateway has them, with a folding thread, for ever; three run at a time."""
     journal = Journal.create(Path(folder), session=a_session(id="01S"))
     folding = Folder(Path(folder), Path(ledger_file), lambda each: each, journal=journal)
-    store = open_governance(Path(ledger_file))
+    store = _opened(Path(ledger_file))
     charges = tuple(Charge(*key, "usd", NEEDED) for key in KEYS)
     running: list[ExchangeRecord] = []
     number = 0
@@ -119,6 +121,13 @@ def serve(folder: str, ledger_file: str) -> None:
             if number % 7 == 0:
                 folding.hurry()
             say("finished", ended.id, number)
+
+
+def _opened(ledger_file: Path) -> GovernanceStore:
+    """Its store, however long others, who write without a pause, keep it from the ledger."""
+    while True:
+        with contextlib.suppress(LedgerError):
+            return open_governance(ledger_file)
 
 
 if __name__ == "__main__":
