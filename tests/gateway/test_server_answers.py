@@ -15,7 +15,7 @@ from opencode_gate.gateway import client_line
 from opencode_gate.gateway.client_connection import ClientConnection
 from opencode_gate.gateway.downstream import ClientRequest
 from opencode_gate.gateway.http_server import HttpServer
-from tests.support.raw_client import Served, echo, request, serving
+from tests.support.raw_client import Served, begun_until, echo, request, serving
 from tests.support.watched_transport import WatchedTransport
 
 ASKED = request(method=b"GET")
@@ -218,13 +218,7 @@ async def test_an_answer_to_http_1_0_is_reset_when_the_client_says_no_more() -> 
     """It counts as gone, and must not take what it has got by then for the whole."""
     left = asyncio.Event()
 
-    async def handler(client: ClientRequest) -> None:
-        client.on_left(left.set)
-        client.begin(200, [])
-        client.write(b"begun")
-        await left.wait()
-
-    async with serving(handler) as served:
+    async with serving(begun_until(left)) as served:
         client = await served.client()
         await client.send(b"GET / HTTP/1.0\r\n\r\n")
         await client.reader.readuntil(b"begun")
@@ -324,13 +318,7 @@ async def test_a_client_that_has_asked_on_and_leaves_is_noticed(asks_on: bytes) 
     """The answer it no longer waits for must not go on being made, and paid for."""
     left = asyncio.Event()
 
-    async def handler(client: ClientRequest) -> None:
-        client.on_left(left.set)
-        client.begin(200, [])
-        client.write(b"begun")
-        await left.wait()
-
-    async with serving(handler) as served:
+    async with serving(begun_until(left)) as served:
         client = await served.client()
         await client.send(request() + asks_on)
         await client.reader.readuntil(b"begun")

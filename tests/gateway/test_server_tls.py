@@ -10,7 +10,7 @@ import pytest
 
 from opencode_gate.core.tasks import spawn
 from opencode_gate.gateway.downstream import ClientRequest, Handler
-from tests.support.raw_client import Served, echo, request, serving
+from tests.support.raw_client import Served, begun_until, echo, request, serving
 from tests.support.scripted_upstream import certificates
 
 ASKED = request(method=b"GET")
@@ -73,13 +73,7 @@ async def test_a_client_that_does_not_read_holds_the_writer_back(safely: Serving
 async def test_a_client_that_leaves_is_noticed(safely: Serving) -> None:
     left = asyncio.Event()
 
-    async def handler(client: ClientRequest) -> None:
-        client.on_left(left.set)
-        client.begin(200, [])
-        client.write(b"begun")
-        await left.wait()
-
-    async with safely(handler) as served:
+    async with safely(begun_until(left)) as served:
         client = await served.client()
         await client.send(ASKED)
         await client.reader.readuntil(b"begun")

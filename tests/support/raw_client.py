@@ -28,6 +28,18 @@ async def echo(client: ClientRequest) -> None:
     client.end(body)
 
 
+def begun_until(left: asyncio.Event) -> Handler:
+    """Begins an answer, and goes on with it until the client has left."""
+
+    async def handler(client: ClientRequest) -> None:
+        client.on_left(left.set)
+        client.begin(200, [])
+        client.write(b"begun")
+        await left.wait()
+
+    return handler
+
+
 class Raw:
     """One connection of a client."""
 
